@@ -1,0 +1,43 @@
+"""Fused, differentiable sampling of categorical variables for PyTorch.
+
+One call draws a hard one-hot sample; its backward pass is a straight-through gradient estimator. Start at
+:mod:`discrete_ops.functional`; the maths is in :mod:`discrete_ops.reference`.
+"""
+
+from . import compat, diagnostics, estimators, score_function
+from .backends import available_backends, build_info, set_backend, use_backend
+from .compat import patch_torch
+from .functional import (
+    expected_gap,
+    gst,
+    gumbel_rao,
+    gumbel_softmax,
+    reinmax,
+    reinmax_argmax,
+    reinmax_cv,
+    reinmax_rao,
+    reinmax_rk2,
+    straight_through,
+)
+
+__all__ = [
+    "available_backends",
+    "build_info",
+    "compat",
+    "diagnostics",
+    "estimators",
+    "expected_gap",
+    "gst",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "patch_torch",
+    "reinmax",
+    "reinmax_argmax",
+    "reinmax_cv",
+    "reinmax_rao",
+    "reinmax_rk2",
+    "score_function",
+    "set_backend",
+    "straight_through",
+    "use_backend",
+]

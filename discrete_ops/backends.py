@@ -1,0 +1,85 @@
+"""Which implementation of the two row kernels runs.
+
+A backend is a module with the three functions of ``reference.py``: ``sample``, ``surrogate`` and
+``surrogate_vjp``, same names, same arguments. Choosing one never probes a driver and never imports triton.
+"""
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+import torch
+
+from . import reference
+
+#: Loaded backends by name.
+_BACKENDS: dict[str, ModuleType] = {"reference": reference}
+#: What runs by default on a device type, best first.
+_PREFERENCE: dict[str, tuple[str, ...]] = {}
+
+_chosen: str | None = None
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names that ``backend=``, :func:`set_backend` and :func:`use_backend` accept here."""
+    return tuple(_BACKENDS)
+
+
+def check(name: str, argument: str = "backend") -> str:
+    """``name`` if such a backend is loaded. Raises ValueError naming ``argument`` otherwise."""
+    if name not in _BACKENDS:
+        raise ValueError(f"{argument}: got {name!r}, available here: {', '.join(map(repr, _BACKENDS))}")
+    return name
+
+
+def resolve(name: str | None, device_type: str) -> str:
+    """The backend a call uses: its own choice, else the process's choice, else the device's default."""
+    name = _chosen if name is None else name
+    if name is not None:
+        return check(name)
+    for preferred in _PREFERENCE.get(device_type, ()):
+        if preferred in _BACKENDS:
+            return preferred
+    return "reference"
+
+
+def get(name: str) -> ModuleType:
+    return _BACKENDS[name]
+
+
+def set_backend(name: str | None) -> None:
+    """Use one backend for every call of this process that names none; ``None`` restores the default.
+
+    Raises:
+        ValueError: no such backend is available here.
+    """
+    global _chosen
+    _chosen = None if name is None else check(name, "name")
+
+
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """``with use_backend("reference"): ...``, as :func:`set_backend` for a block (process-wide)."""
+    previous = _chosen
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(previous)
+
+
+def build_info() -> dict[str, object]:
+    """What is installed: versions and the backends that loaded. For bug reports."""
+    try:
+        package = version("discrete-ops")
+    except PackageNotFoundError:  # a source tree on sys.path
+        package = "not installed"
+    return {
+        "discrete_ops": package,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "backends": available_backends(),
+    }

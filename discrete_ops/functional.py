@@ -1,0 +1,308 @@
+"""The estimators as functions: one call draws a hard one-hot sample and carries its surrogate gradient.
+
+Shared by all of them:
+
+Args:
+    logits: unnormalised log-probabilities, ``(..., N)`` with the N categories along ``dim``; float64, float32,
+        float16 or bfloat16, any strides, empty batches too. ``-inf`` masks a category: it is never sampled and gets no
+        gradient. A row masked whole gives a zero row and zero gradient. NaN or +inf in a row gives a NaN row.
+    tau: temperature, a positive float, or a 0-dim tensor (annealing one recompiles nothing under
+        ``torch.compile``; a float costs one recompilation at its first change). On a GPU a tensor is not
+        checked, for that would wait for the device: tau <= 0 there gives NaN.
+    dim: the dimension of the categories.
+    generator: where the seed is drawn from; torch's default generator of the device if None. ``torch.compile``
+        takes no generators: give a ``seed`` there.
+    seed: int in ``[0, 2**63)``, or an int64 tensor on the logits' device with one element (or S: then each of
+        S equal consecutive groups of rows has its own). Equal seed, equal sample and gradient, in every backend.
+    return_index: also return the sampled index, int64, ``logits.shape`` without ``dim``; -1 for a row that
+        has no sample (NaN, or masked whole).
+    backend: one of ``available_backends()``; the device's default if None.
+
+Returns:
+    Sample like ``logits`` (shape, dtype, device): rows exactly one-hot. Where there is a ``hard=False``, it
+    returns the soft sample behind the hard one instead; draw, noise and gradient are the same.
+
+Raises:
+    TypeError, ValueError: naming the argument, what came and what is allowed.
+    RuntimeError: when the gradient itself is differentiated.
+
+Sources: GST is Fan et al., ICML 2022; BR is Wang and Bui, arXiv 2603.08257, 2026.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from . import backends, checks, ops, reference
+
+Sample = Tensor | tuple[Tensor, Tensor]
+Seed = int | Tensor | None
+Generator = torch.Generator | None
+
+
+def _draw(
+    estimator: str,
+    logits: Tensor,
+    tau: float | Tensor,
+    dim: int,
+    generator: Generator,
+    seed: Seed,
+    return_index: bool,
+    backend: str | None,
+    coefficient: float = 0.0,
+    num_samples: int = 1,
+    hard: bool = True,
+) -> Sample:
+    dim = checks.logits(logits, dim)
+    tau = checks.tau(tau)
+    last = dim == logits.ndim - 1
+    rows = logits if last else logits.movedim(dim, -1)
+    seed = checks.draw_seed(generator, seed, logits.numel() // logits.shape[dim], logits.device)
+    backend = backends.resolve(backend, logits.device.type)
+    sample, index = ops.Draw.apply(rows, seed, tau, estimator, coefficient, num_samples, hard, backend)
+    sample = sample if last else sample.movedim(-1, dim)
+    return (sample, index) if return_index else sample
+
+
+def straight_through(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    *,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """Straight-through: pulls back ``J(softmax(l/tau)) / tau``. GST Eq. 7, BR Eq. 3.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    return _draw("straight_through", logits, tau, dim, generator, seed, return_index, backend)
+
+
+def gumbel_softmax(
+    logits: Tensor,
+    tau: float | Tensor = 1,
+    hard: bool = False,
+    eps: float = 1e-10,
+    dim: int = -1,
+    *,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """Straight-through Gumbel-softmax, drop-in for ``torch.nn.functional.gumbel_softmax``. GST Eq. 10, BR Eq. 5.
+
+    Draws D first and ``Y = l + G | D`` after it (GST sec. 2.4), which has the law of drawing G first. Pulls
+    back ``J(softmax(Y/tau)) / tau``. ``eps`` has no effect, as in torch.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    return _draw("gumbel_rao", logits, tau, dim, generator, seed, return_index, backend, hard=hard)
+
+
+def gumbel_rao(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    num_samples: int = 100,
+    *,
+    hard: bool = True,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """Gumbel-Rao: the mean of K = ``num_samples`` STGS pull-backs that share one D. GST Eq. 11, BR Eq. 6-7.
+
+    Memory does not depend on K. ``K = 1`` is :func:`gumbel_softmax` on the same seed.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    num_samples = checks.count("num_samples", num_samples)
+    return _draw(
+        "gumbel_rao", logits, tau, dim, generator, seed, return_index, backend, num_samples=num_samples, hard=hard
+    )
+
+
+def gst(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    gap: float | str = 1.0,
+    *,
+    hard: bool = True,
+    detach_perturbation: bool = True,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """Gapped straight-through: ``J(softmax(h/tau)) / tau``, ``h = l + m1 - m2``. GST Eq. 17-19, Algorithm 1.
+
+    Args:
+        gap: lead of the sampled logit in h, a number >= 0, or ``"pi"`` for the expected one of Lemma 1
+            (:func:`expected_gap`).
+        detach_perturbation: False lets the gradient flow through m1 and m2 (the ablation NZ-GST of GST Tables 1
+            and 2; the gap stays a constant). Runs in the reference backend only.
+
+    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    estimator, coefficient = checks.gap(gap)
+    if not detach_perturbation:
+        return _nonzero_gst(logits, tau, estimator, coefficient, hard, dim, generator, seed, return_index, backend)
+    return _draw(estimator, logits, tau, dim, generator, seed, return_index, backend, coefficient, hard=hard)
+
+
+def _nonzero_gst(
+    logits: Tensor,
+    tau: float | Tensor,
+    estimator: str,
+    gap: float,
+    hard: bool,
+    dim: int,
+    generator: Generator,
+    seed: Seed,
+    return_index: bool,
+    backend: str | None,
+) -> Sample:
+    if backend not in (None, "reference"):
+        raise ValueError(f"backend: got {backend!r}, allowed with detach_perturbation=False: 'reference' or None")
+    dim = checks.logits(logits, dim)
+    D, index = _draw(estimator, logits.detach(), tau, dim, generator, seed, True, "reference", gap)
+    rows = logits.movedim(dim, -1), D.movedim(dim, -1)
+    soft = reference.nonzero_gst(*rows, checks.tau(tau), estimator, gap).movedim(-1, dim)
+    sample = ops.Replace.apply(D, soft) if hard else soft
+    return (sample, index) if return_index else sample
+
+
+def reinmax(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    *,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """ReinMax: ``2 J(p_D) - J(pi)/2``, ``p_D = (softmax(l/tau) + D)/2``. BR Eq. 12, 16; Liu et al., NeurIPS 2023.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    return _draw("reinmax", logits, tau, dim, generator, seed, return_index, backend)
+
+
+def reinmax_argmax(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    *,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """ReinMax with ``one_hot(argmax l)`` for D in its pull-back: the diagnostic of BR Table 1.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    return _draw("reinmax_argmax", logits, tau, dim, generator, seed, return_index, backend)
+
+
+def reinmax_rao(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    num_samples: int = 100,
+    *,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17.
+
+    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    num_samples = checks.count("num_samples", num_samples)
+    return _draw("reinmax_rao", logits, tau, dim, generator, seed, return_index, backend, num_samples=num_samples)
+
+
+def reinmax_cv(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    eta: float = 1.5,
+    num_samples: int = 100,
+    *,
+    control: str = "soft",
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """ReinMax-CV: ReinMax with a control variate of weight ``eta``. BR Eq. 18, with the factor 2 of Eq. 16.
+
+    Args:
+        eta: weight of the control and of its mean over K = ``num_samples`` draws; 0 is ReinMax at tau = 1.
+        control: ``"soft"``: ``J(softmax(log p_D + s))``, s the soft sample that chose D; ``"gumbel"``: one more
+            draw of the Rao term, which leaves ReinMax's mean exactly and adds variance.
+
+    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    num_samples = checks.count("num_samples", num_samples)
+    eta = checks.number("eta", eta)
+    soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
+    estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
+    return _draw(estimator, logits, tau, dim, generator, seed, return_index, backend, eta, num_samples)
+
+
+def reinmax_rk2(
+    logits: Tensor,
+    beta: float = 0.5,
+    *,
+    dim: int = -1,
+    generator: Generator = None,
+    seed: Seed = None,
+    return_index: bool = False,
+    backend: str | None = None,
+) -> Sample:
+    """The second-order Runge-Kutta family, ``2 J(p_D, beta pi + (1 - beta) D) - beta J(pi)``. BR Eq. 27.
+
+    Args:
+        beta: any finite number; 0.5 has the mean of :func:`reinmax` at tau = 1.
+
+    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
+    """
+    beta = checks.number("beta", beta)
+    return _draw("reinmax_rk2", logits, 1.0, dim, generator, seed, return_index, backend, beta)
+
+
+def expected_gap(logits: Tensor, index: Tensor) -> Tensor:
+    """Lemma 1 of GST: mean lead of ``l_i + G_i`` over the runner-up given that i wins, ``-log(1 - pi_i)/pi_i``.
+
+    Args:
+        logits: ``(..., N)``, float dtypes.
+        index: ``(...)`` int64, the winning category of each row, in ``[0, N)``.
+
+    Returns:
+        ``(...)`` like ``logits`` in dtype, >= 1, exact for ``pi_i`` near 0 and near 1 (inf where i is alone).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what came and what is allowed.
+    """
+    checks.logits(logits, -1)
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        raise TypeError(f"index: got {getattr(index, 'dtype', type(index).__name__)}, allowed: an int64 tensor")
+    if index.shape != logits.shape[:-1]:
+        raise ValueError(f"index: got shape {tuple(index.shape)}, allowed: {tuple(logits.shape[:-1])}")
+    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < logits.shape[-1]):
+        raise ValueError(f"index: got values outside [0, {logits.shape[-1]}), allowed: a category of the row")
+    D = torch.nn.functional.one_hot(index, logits.shape[-1])
+    return reference.pi_gap(logits.double(), D).squeeze(-1).to(logits.dtype)

@@ -1,0 +1,93 @@
+"""Philox4x32-10 in plain PyTorch, and the one noise layout every backend shares.
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+
+The layout (``csrc/philox.h`` and ``triton_kernels/philox.py`` mirror it):
+
+    key     = the 64 bits of the seed
+    counter = (column // 4, draw k, row low 32 bits, row high 32 bits)
+    lane    = column % 4
+
+so the 32-bit word of every (row, column, draw) is the same on every device and in every backend. The
+forward pass takes its one uniform a row from a draw index of its own, ``FORWARD_DRAW``.
+
+A ``seed`` is an int64 tensor of shape ``(S,)``: the rows fall into S equal consecutive groups, and
+each group counts its rows from 0 under its own seed. S is 1 but for ``vmap`` and ensembles.
+"""
+
+import torch
+from torch import Tensor
+
+FORWARD_DRAW = 2**32 - 1  #: draw index of the forward pass's uniform
+_MASK = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+
+
+def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low word of the 64-bit product. int64 wraps, so its bits are those of uint64."""
+    product = a * b
+    return (product >> 32) & _MASK, product & _MASK
+
+
+def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, ...]:
+    """Ten rounds of Philox on broadcastable int64 tensors.
+
+    Args:
+        seed: 64-bit keys.
+        c0, c1, c2, c3: the counter's words, each in ``[0, 2**32)``.
+
+    Returns:
+        Four int64 tensors of words in ``[0, 2**32)``.
+    """
+    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    for _ in range(10):
+        high0, low0 = _high_low(_M0, c0)
+        high1, low1 = _high_low(_M1, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return c0, c1, c2, c3
+
+
+def words(seed: Tensor, draw: Tensor, rows: int, columns: int) -> Tensor:
+    """The uint32 noise of some draws.
+
+    Args:
+        seed: ``(S,)`` int64, S divides ``rows``.
+        draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``.
+        rows, columns: size of the noise.
+
+    Returns:
+        ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``.
+    """
+    groups = seed.numel()
+    row = torch.arange(rows, device=seed.device) % max(rows // groups, 1)
+    key = seed.repeat_interleave(rows // groups) if groups > 1 else seed
+    block = torch.arange((columns + 3) // 4, device=seed.device)
+    row, key = row[:, None], key[:, None]
+    lanes = philox4x32(key, block, draw[:, None, None], row & _MASK, row >> 32)
+    shape = (draw.numel(), rows, block.numel())
+    return torch.stack([lane.expand(shape) for lane in lanes], -1).flatten(-2)[..., :columns]
+
+
+def uniform(seed: Tensor, rows: int) -> Tensor:
+    """The forward pass's uniform: ``(rows, 1)`` float64 in (0, 1), on the grid ``(n + 1/2) 2**-52``.
+
+    52 bits (all of lane 0 and the top 20 of lane 1), so that the inverse CDF resolves every category.
+    """
+    draw = torch.full((1,), FORWARD_DRAW, device=seed.device)
+    high, low = words(seed, draw, rows, 2)[0].unbind(-1)
+    return (((high << 20) + (low >> 12)).double() + 0.5)[:, None] * 2.0**-52
+
+
+def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Standard exponential noise ``E = -log1p(-u)``, ``u = (word + 1/2) 2**-32``.
+
+    In float32 the sum rounds, so u is clipped to the largest value below 1: E is never 0 and never
+    inf, and its small end, which decides who wins, is resolved to 2**-32.
+
+    Returns:
+        ``(K, rows, columns)`` of ``dtype`` (float32 or float64).
+    """
+    u = (words(seed, draw, rows, columns).to(dtype) + 0.5) * 2.0**-32
+    return -torch.log1p(-u.clamp(max=1 - torch.finfo(dtype).eps / 2))
