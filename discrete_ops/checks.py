@@ -68,9 +68,10 @@ def number(name: str, value: Any, allowed: str = "allowed: a finite number") -> 
 def count(name: str, value: Any, least: int = 1, most: int = 2**31 - 2) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{name}: got {value!r}, allowed: an int from {least} to {most}")
+    value = int(value)
     if not least <= value <= most:
         raise ValueError(f"{name}: got {value}, allowed: an int from {least} to {most}")
-    return int(value)
+    return value
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -27,8 +27,8 @@ def reinmax(logits: Tensor, tau: float | Tensor, hard: bool = True) -> tuple[Ten
 def patch_torch() -> Iterator[None]:
     """Inside, ``torch.nn.functional.gumbel_softmax`` is :func:`discrete_ops.gumbel_softmax` (process-wide)."""
     original = torch.nn.functional.gumbel_softmax
-    torch.nn.functional.gumbel_softmax = functional.gumbel_softmax
+    setattr(torch.nn.functional, "gumbel_softmax", functional.gumbel_softmax)  # noqa: B010 (its type differs)
     try:
         yield
     finally:
-        torch.nn.functional.gumbel_softmax = original
+        setattr(torch.nn.functional, "gumbel_softmax", original)  # noqa: B010

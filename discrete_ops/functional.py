@@ -30,15 +30,16 @@ Sources: GST is Fan et al., ICML 2022; BR is Wang and Bui, arXiv 2603.08257, 202
 """
 
 import warnings
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from . import backends, checks, ops, reference
 
-Sample = Tensor | tuple[Tensor, Tensor]
-Seed = int | Tensor | None
-Generator = torch.Generator | None
+Sample: TypeAlias = Any  # a Tensor, or (Tensor, Tensor) with return_index: type checkers cannot tell which
+Seed: TypeAlias = int | Tensor | None
+Generator: TypeAlias = torch.Generator | None
 
 
 def _draw(
@@ -302,7 +303,7 @@ def expected_gap(logits: Tensor, index: Tensor) -> Tensor:
         raise TypeError(f"index: got {getattr(index, 'dtype', type(index).__name__)}, allowed: an int64 tensor")
     if index.shape != logits.shape[:-1]:
         raise ValueError(f"index: got shape {tuple(index.shape)}, allowed: {tuple(logits.shape[:-1])}")
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < logits.shape[-1]):
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < logits.shape[-1]):
         raise ValueError(f"index: got values outside [0, {logits.shape[-1]}), allowed: a category of the row")
     D = torch.nn.functional.one_hot(index, logits.shape[-1])
     return reference.pi_gap(logits.double(), D).squeeze(-1).to(logits.dtype)

@@ -84,10 +84,12 @@ def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torc
     """Standard exponential noise ``E = -log1p(-u)``, ``u = (word + 1/2) 2**-32``.
 
     In float32 the sum rounds, so u is clipped to the largest value below 1: E is never 0 and never
-    inf, and its small end, which decides who wins, is resolved to 2**-32.
+    inf, and its small end, which decides who wins, is resolved to 2**-32. The logarithm is taken in float64
+    and rounded once, so that E is the same on every machine.
 
     Returns:
         ``(K, rows, columns)`` of ``dtype`` (float32 or float64).
     """
     u = (words(seed, draw, rows, columns).to(dtype) + 0.5) * 2.0**-32
-    return -torch.log1p(-u.clamp(max=1 - torch.finfo(dtype).eps / 2))
+    u = u.clamp(max=1 - torch.finfo(dtype).eps / 2)
+    return -torch.log1p(-u.double()).to(dtype)
