@@ -1,8 +1,83 @@
-"""Packages of the wheel. ``triton_kernels`` is a taken name on PyPI, so ours installs inside ``discrete_ops``."""
+"""Packages and compiled libraries of the wheel.
+
+``triton_kernels`` is a taken name on PyPI, so ours installs inside ``discrete_ops``. The operators live in a plain
+library on torch's stable ABI, which depends on neither the Python version nor torch's minor version; ``_C`` is a Python
+extension for build information and tests that nothing else needs. So one wheel serves every Python.
+
+Environment: MAX_JOBS (parallel compilation), CXX. Without a C++ compiler the package installs pure Python.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
+LIBRARY = "discrete_ops.libdiscrete_ops_cpu"
+STABLE_ABI = "0x020a000000000000"  # torch 2.10
+
+
+def compiler() -> str | None:
+    """The C++ compiler torch's build will call, or None."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name.split()[0]):
+            return name
+    return None
+
+
+class AnyPythonWheel(bdist_wheel):
+    """Tags the wheel by platform only."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        platform_tag = super().get_tag()[2]
+        return "py3", "none", platform_tag if self.distribution.has_ext_modules() else "any"
+
+
+def compiled() -> dict:
+    """The extension modules and the command that builds them, where a compiler is."""
+    if sys.platform == "win32" or compiler() is None:
+        print("discrete-ops: no C++ compiler found, installing without the compiled CPU backend", file=sys.stderr)
+        return {}
+    import torch
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+    flags = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+    warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-parameter", "-Wno-maybe-uninitialized"]
+    kernels = [f"csrc/cpu/kernels_{isa}.cpp" for isa in ("avx512", "avx2", "baseline")]  # slowest to compile first
+    library = CppExtension(
+        LIBRARY,
+        [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp"],
+        py_limited_api=True,
+        extra_compile_args=[*flags, *warnings, f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
+    )
+    binding = CppExtension(
+        "discrete_ops._C",
+        ["csrc/binding.cpp"],
+        extra_compile_args=[*flags, f"-DDISCRETE_OPS_TORCH={torch.__version__}"],
+    )
+
+    class Build(BuildExtension):
+        def get_ext_filename(self, name: str) -> str:
+            if LIBRARY.endswith(name):  # loaded by torch, not by Python: no interpreter's suffix
+                return os.path.join(*name.split(".")) + ".so"
+            return super().get_ext_filename(name)
+
+        def run(self) -> None:
+            super().run()
+            built_for = {"torch": torch.__version__, "system": platform.system(), "machine": platform.machine()}
+            with open(os.path.join(os.path.dirname(self.get_ext_fullpath(LIBRARY)), "build.json"), "w") as file:
+                json.dump(built_for, file)
+
+    return {"ext_modules": [library, binding], "cmdclass": {"build_ext": Build.with_options(use_ninja=True)}}
+
+
+options = compiled()
+options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWheel}
 setup(
     packages=["discrete_ops", "discrete_ops.triton_kernels"],
     package_dir={"discrete_ops.triton_kernels": "triton_kernels"},
+    **options,
 )

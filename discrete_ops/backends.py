@@ -5,7 +5,9 @@ A backend is a module with the three functions of ``reference.py``: ``sample``, 
 """
 
 import contextlib
+import importlib
 import platform
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -16,10 +18,23 @@ from . import reference
 
 #: Loaded backends by name.
 _BACKENDS: dict[str, ModuleType] = {"reference": reference}
-#: What runs by default on a device type, best first.
-_PREFERENCE: dict[str, tuple[str, ...]] = {}
+#: Why a backend did not load.
+_MISSING: dict[str, str] = {}
+#: What runs by default on a device type, best first; the reference where none of them loaded.
+_PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpp",)}
 
 _chosen: str | None = None
+_warned: set[str] = set()
+
+
+def _load(name: str) -> None:
+    try:
+        _BACKENDS[name] = importlib.import_module(f"{__package__}.{name}")
+    except ImportError as error:
+        _MISSING[name] = str(error)
+
+
+_load("cpp")
 
 
 def available_backends() -> tuple[str, ...]:
@@ -39,9 +54,14 @@ def resolve(name: str | None, device_type: str) -> str:
     name = _chosen if name is None else name
     if name is not None:
         return check(name)
-    for preferred in _PREFERENCE.get(device_type, ()):
+    preference = _PREFERENCE.get(device_type, ())
+    for preferred in preference:
         if preferred in _BACKENDS:
             return preferred
+    if preference and device_type not in _warned:
+        _warned.add(device_type)
+        missing = "; ".join(f"{name}: {_MISSING[name]}" for name in preference)
+        warnings.warn(f"discrete_ops: no fast backend for {device_type}, using 'reference' ({missing})", stacklevel=4)
     return "reference"
 
 
@@ -76,10 +96,14 @@ def build_info() -> dict[str, object]:
         package = version("discrete-ops")
     except PackageNotFoundError:  # a source tree on sys.path
         package = "not installed"
-    return {
+    info: dict[str, object] = {
         "discrete_ops": package,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "backends": available_backends(),
+        "missing": dict(_MISSING),
     }
+    with contextlib.suppress(ImportError):  # another Python than the wheel was built with
+        info["build"] = importlib.import_module(f"{__package__}._C").build_info()
+    return info

@@ -234,6 +234,10 @@ def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
     return _as_output(D, invalid, empty, logits), index.view(logits.shape[:-1])
 
 
+def _sum_over_draws(x: Tensor) -> Tensor:
+    return x.sum(0) if x.ndim == 3 else x
+
+
 def _rows(
     logits: Tensor, index: Tensor, seed: Tensor, tau: Weight, coefficient: float, num_samples: int
 ) -> tuple[Rows, Tensor, Tensor]:
@@ -263,7 +267,7 @@ def surrogate(
     rows, invalid, empty = _rows(logits, index, seed, tau, coefficient, num_samples)
     soft = torch.zeros_like(rows.l)
     for weight, p, _ in TERMS[estimator](rows):
-        soft = soft + (rows.tau * weight * p).reshape(-1, *soft.shape).sum(0)
+        soft = soft + _sum_over_draws(rows.tau * weight * p)
     return _as_output(soft, invalid, empty, logits)
 
 
@@ -309,5 +313,5 @@ def surrogate_vjp(
     v = grad.reshape(rows.l.shape).to(rows.l).masked_fill(rows.l == -torch.inf, 0.0)
     pulled = torch.zeros_like(v)
     for weight, p, q in TERMS[estimator](rows):
-        pulled = pulled + (weight * jacobian_product(p, q, v)).reshape(-1, *v.shape).sum(0)
+        pulled = pulled + _sum_over_draws(weight * jacobian_product(p, q, v))
     return _as_output(pulled, invalid, empty, logits)

@@ -1,0 +1,34 @@
+// The kernels for x86-64 with AVX2. Everything that other translation units share comes before the target.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#define DISCRETE_OPS_ISA avx2
+#define DISCRETE_OPS_BYTES 32
+#include "kernels.inc"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace discrete_ops {
+const Kernels* avx2_kernels() {
+  static constexpr Kernels kernels{"avx2", avx2::units, avx2::sample, avx2::surrogate};
+  return &kernels;
+}
+}  // namespace discrete_ops
+#else
+namespace discrete_ops {
+const Kernels* avx2_kernels() { return nullptr; }
+}  // namespace discrete_ops
+#endif

@@ -1,0 +1,268 @@
+// The Row of long rows: lanes are neighbouring columns of one row. Sums are taken in chunks of fixed size, in float
+// inside a chunk and in double across chunks, so that they are precise and the same for any number of threads.
+// Included inside the namespace of an instruction set.
+
+template <class Scalar, bool kSoftSample = false>
+struct LaneColumns {
+  using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
+  using T = Scalar;
+  using V = typename Math::V;
+  using I = typename Math::I;
+  using Mask = I;
+  static constexpr bool kSoft = kSoftSample;
+  static constexpr int kLanes = Math::kLanes;
+  static constexpr int64_t kChunk = 64;  // steps
+
+  const Call& call;
+  const int64_t n, steps, chunks;
+  int64_t row = 0, winner_ = 0;
+  bool invalid = false, empty = false;
+  uint64_t seed = 0, local_row = 0;
+  PhiloxVector philox_;
+  I iota;
+  char* const memory;
+  V *const z_, *const v_, *const out_, *const a_, *const b_, *const c_, *const d_, *const e_;
+  double* const partial;  // two a chunk
+
+  explicit LaneColumns(const Call& call)
+      : call(call),
+        n(call.columns),
+        steps((call.columns + 4 * kLanes - 1) / (4 * kLanes) * 4),  // whole blocks of noise
+        chunks((steps + kChunk - 1) / kChunk),
+        memory(static_cast<char*>(
+            __builtin_malloc(static_cast<size_t>(8 * steps * DISCRETE_OPS_BYTES + 16 * chunks) + 64))),
+        z_(reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63})),
+        v_(z_ + steps),
+        out_(v_ + steps),
+        a_(out_ + steps),
+        b_(a_ + steps),
+        c_(b_ + steps),
+        d_(c_ + steps),
+        e_(d_ + steps),
+        partial(reinterpret_cast<double*>(e_ + steps)) {
+    if (!memory) __builtin_trap();
+    for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
+  }
+  ~LaneColumns() { __builtin_free(memory); }
+  LaneColumns(const LaneColumns&) = delete;
+  LaneColumns& operator=(const LaneColumns&) = delete;
+
+  // --- the Row of surrogates.h ------------------------------------------------------------------------------------
+
+  DISCRETE_OPS_HD V& z(int64_t s) { return z_[s]; }
+  DISCRETE_OPS_HD V& v(int64_t s) { return v_[s]; }
+  DISCRETE_OPS_HD V& out(int64_t s) { return out_[s]; }
+  DISCRETE_OPS_HD V& a(int64_t s) { return a_[s]; }
+  DISCRETE_OPS_HD V& b(int64_t s) { return b_[s]; }
+  DISCRETE_OPS_HD V& c(int64_t s) { return c_[s]; }
+  DISCRETE_OPS_HD V& d(int64_t s) { return d_[s]; }
+  DISCRETE_OPS_HD V& e(int64_t s) { return e_[s]; }
+  DISCRETE_OPS_HD Mask winner(int64_t s) const {
+    return iota == static_cast<typename Math::Index>(winner_ - s * kLanes);
+  }
+
+  // f(chunk, first step, end step), over threads if the call lets one row have them.
+  template <class F>
+  DISCRETE_OPS_HD void each_chunk(const F& f) {
+    struct Context {
+      const F& f;
+      int64_t steps;
+    } context{f, steps};
+    const Body body = [](int64_t begin, int64_t end, void* opaque) {
+      const Context& c = *static_cast<const Context*>(opaque);
+      for (int64_t chunk = begin; chunk < end; ++chunk) {
+        const int64_t last = (chunk + 1) * kChunk;
+        c.f(chunk, chunk * kChunk, last < c.steps ? last : c.steps);
+      }
+    };
+    if (call.team && chunks > 1) {
+      call.team(0, chunks, 4, body, &context);
+    } else {
+      body(0, chunks, &context);
+    }
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD void each(const F& f) {
+    each_chunk([&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) f(s);
+    });
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD void sum2(const F& f, V& a, V& b) {
+    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+      V sum_a = V{}, sum_b = V{};
+      for (int64_t s = begin; s < end; ++s) {
+        V x, y;
+        f(s, x, y);
+        sum_a += x;
+        sum_b += y;
+      }
+      partial[2 * chunk] = partial[2 * chunk + 1] = 0;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        partial[2 * chunk] += sum_a[lane];
+        partial[2 * chunk + 1] += sum_b[lane];
+      }
+    });
+    double total_a = 0, total_b = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      total_a += partial[2 * chunk];
+      total_b += partial[2 * chunk + 1];
+    }
+    a = Math::set(static_cast<T>(total_a));
+    b = Math::set(static_cast<T>(total_b));
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD V max(const F& f) {
+    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+      V top = Math::set(-Math::kInf);
+      for (int64_t s = begin; s < end; ++s) top = Math::max(top, f(s));
+      T most = top[0];
+      for (int lane = 1; lane < kLanes; ++lane) most = top[lane] > most ? top[lane] : most;
+      partial[2 * chunk] = most;
+    });
+    double most = partial[0];
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) most = partial[2 * chunk] > most ? partial[2 * chunk] : most;
+    return Math::set(static_cast<T>(most));
+  }
+
+  void set_winner_argmax() {
+    const T* z = reinterpret_cast<const T*>(z_);
+    for (winner_ = 0; z[winner_] != T(0);) ++winner_;
+  }
+
+  DISCRETE_OPS_HD V exponentials(uint32_t k) {
+    each_chunk([&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, e_ + s);
+    });
+    return Math::set(reinterpret_cast<const T*>(e_)[winner_]);
+  }
+
+  // --- loading and storing ----------------------------------------------------------------------------------------
+
+  void load(int64_t at_row) {
+    row = at_row;
+    const int64_t per_seed = call.rows / call.seeds;
+    seed = static_cast<uint64_t>(call.seed[row / per_seed]);
+    local_row = static_cast<uint64_t>(row % per_seed);
+    read(call.logits, z_, -Math::kInf);
+    V unused, bad;
+    sum2(
+        [&](int64_t s, V& x, V& y) {
+          x = V{};
+          y = Math::select(z_[s] < Math::kInf, V{}, Math::set(1));
+        },
+        unused, bad);
+    invalid = bad[0] > 0;
+    const V top = max([&](int64_t s) { return z_[s]; });
+    empty = !invalid && top[0] == -Math::kInf;
+    if (invalid || empty) return;
+    each([&](int64_t s) { z_[s] -= top; });
+  }
+
+  bool without_sample() const { return invalid || empty; }
+
+  void load_winner() { winner_ = call.index[row] < 0 ? 0 : call.index[row]; }
+
+  void load_grad() {
+    read(call.grad, v_, 0);
+    each([&](int64_t s) { v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]); });
+  }
+
+  V load_tau() const { return Math::set(static_cast<T>(call.tau[row / (call.rows / call.taus)])); }
+
+  void read(const Operand& x, V* to, T padding) {
+    T* elements = reinterpret_cast<T*>(to);
+    read_as<T>(x, [&](const auto* data, auto convert) {
+      const auto* from = data + x.offset(row);
+      const int64_t stride = x.column_stride;
+      each_chunk([&](int64_t, int64_t begin, int64_t end) {
+        const int64_t stop = end * kLanes < n ? end * kLanes : n;
+        if (stride == 1) {
+          for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j]);
+        } else {
+          for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j * stride]);
+        }
+        for (int64_t j = stop > begin * kLanes ? stop : begin * kLanes; j < end * kLanes; ++j) elements[j] = padding;
+      });
+    });
+  }
+
+  void store() {
+    const T* elements = reinterpret_cast<const T*>(out_);
+    write_as<T>(call.out, [&](auto* data, auto convert) {
+      auto* to = data + row * n;
+      const bool fill = invalid || empty;
+      const auto filler = convert(invalid ? static_cast<T>(__builtin_nan("")) : T(0));
+      each_chunk([&](int64_t, int64_t begin, int64_t end) {
+        const int64_t stop = end * kLanes < n ? end * kLanes : n;
+        if (fill) {
+          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = filler;
+        } else {
+          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = convert(elements[j]);
+        }
+      });
+    });
+  }
+
+  // --- noise ------------------------------------------------------------------------------------------------------
+
+  void prepare_noise() {
+    philox_.set_seeds(Words{} + static_cast<uint32_t>(seed), Words{} + static_cast<uint32_t>(seed >> 32));
+  }
+
+  // Four steps of noise from step s, a multiple of 4.
+  DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, V* e) const {
+    if constexpr (sizeof(T) == 4) {
+      Words w[4], in_order[4];
+      const Words row_low = Words{} + static_cast<uint32_t>(local_row);
+      const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
+      philox_((Words)iota + static_cast<uint32_t>(s * kLanes / 4), Words{} + k, row_low, row_high, w);
+      interleave4(w, in_order);  // word i of counter c belongs to column 4 c + i
+      for (int i = 0; i < 4; ++i) e[i] = exponential(in_order[i]);
+    } else {
+      for (int block = 0; block < kLanes; ++block) {
+        uint32_t w[4];
+        philox::words(seed, static_cast<uint32_t>(s * kLanes / 4 + block), k, local_row, w);
+        for (int i = 0; i < 4; ++i) reinterpret_cast<T*>(e)[4 * block + i] = exponential(w[i]);
+      }
+    }
+  }
+};
+
+// Draw the winner of one long row: the chunk by its sum, then the column inside it.
+template <class T>
+static void sample_lane_columns(LaneColumns<T>& r) {
+  using M = typename LaneColumns<T>::Math;
+  using V = typename M::V;
+  if (r.invalid || r.empty) {
+    r.call.index[r.row] = r.invalid ? kInvalid : -1;
+    return;
+  }
+  const auto weight = [&](int64_t s) { return M::exp(r.z(s)); };
+  r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+    double sum = 0;
+    for (int64_t s = begin; s < end; ++s) {
+      const V w = r.a(s) = weight(s);
+      for (int lane = 0; lane < M::kLanes; ++lane) sum += w[lane];
+    }
+    r.partial[2 * chunk] = sum;
+  });
+  double total = 0;
+  for (int64_t chunk = 0; chunk < r.chunks; ++chunk) total += r.partial[2 * chunk];
+  const double target = philox::uniform(r.seed, r.local_row) * total;
+  double below = 0;
+  int64_t chunk = 0;
+  while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
+  const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
+  const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
+  int64_t winner = -1;
+  for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
+    if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
+    below += w[j];
+    if (below > target) break;
+  }
+  r.call.index[r.row] = winner;
+}

@@ -1,0 +1,263 @@
+// The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
+// Included inside the namespace of an instruction set.
+
+template <class Scalar, bool kSoftSample = false>
+struct LaneRows {
+  using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
+  using T = Scalar;
+  using V = typename Math::V;
+  using I = typename Math::I;
+  using Mask = I;
+  static constexpr bool kSoft = kSoftSample;
+  static constexpr int kLanes = Math::kLanes;
+
+  const Call& call;
+  const int n;
+  int64_t first = 0;  // row of lane 0
+  int lanes = 0;      // rows in this bundle
+  V z_[kShortRow], v_[kShortRow], out_[kShortRow];
+  V a_[kShortRow], b_[kShortRow], c_[kShortRow], d_[kShortRow], e_[kShortRow];
+  I winner_;
+  Mask invalid, empty;  // NaN or +inf in the row; masked whole
+  uint64_t seed[kLanes], local_row[kLanes];
+  PhiloxVector philox_;
+  Words row_low, row_high;
+  bool has_keys = false;
+
+  explicit LaneRows(const Call& call) : call(call), n(static_cast<int>(call.columns)) {}
+
+  // --- the Row of surrogates.h ------------------------------------------------------------------------------------
+
+  DISCRETE_OPS_HD V& z(int s) { return z_[s]; }
+  DISCRETE_OPS_HD V& v(int s) { return v_[s]; }
+  DISCRETE_OPS_HD V& out(int s) { return out_[s]; }
+  DISCRETE_OPS_HD V& a(int s) { return a_[s]; }
+  DISCRETE_OPS_HD V& b(int s) { return b_[s]; }
+  DISCRETE_OPS_HD V& c(int s) { return c_[s]; }
+  DISCRETE_OPS_HD V& d(int s) { return d_[s]; }
+  DISCRETE_OPS_HD V& e(int s) { return e_[s]; }
+  DISCRETE_OPS_HD Mask winner(int s) const { return winner_ == static_cast<typename Math::Index>(s); }
+
+  template <class F>
+  DISCRETE_OPS_HD void each(const F& f) {
+    for (int s = 0; s < n; ++s) f(s);
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD void sum2(const F& f, V& a, V& b) {
+    a = b = V{};
+    for (int s = 0; s < n; ++s) {
+      V x, y;
+      f(s, x, y);
+      a += x;
+      b += y;
+    }
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD V max(const F& f) {
+    V top = Math::set(-Math::kInf);
+    for (int s = 0; s < n; ++s) top = Math::max(top, f(s));
+    return top;
+  }
+
+  DISCRETE_OPS_HD void set_winner_argmax() {
+    for (int s = n - 1; s >= 0; --s) winner_ = z_[s] == T(0) ? I{} + s : winner_;
+  }
+
+  DISCRETE_OPS_HD V exponentials(uint32_t k) {
+    V of_winner = Math::set(1);
+    for (int block = 0; 4 * block < n; ++block) {
+      V e[4];
+      exponentials(block, k, e);
+      for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
+        const int s = 4 * block + lane;
+        e_[s] = e[lane];
+        of_winner = Math::select(winner(s), e[lane], of_winner);
+      }
+    }
+    return of_winner;
+  }
+
+  // --- loading and storing ----------------------------------------------------------------------------------------
+
+  // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum.
+  void load(int64_t first_row) {
+    first = first_row;
+    lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
+    const int64_t per_seed = call.rows / call.seeds;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t row = lane < lanes ? first + lane : first;
+      seed[lane] = static_cast<uint64_t>(call.seed[call.seeds > 1 ? row / per_seed : 0]);
+      local_row[lane] = static_cast<uint64_t>(call.seeds > 1 ? row % per_seed : row);
+    }
+    transpose_in(call.logits, z_);
+    V top = Math::set(-Math::kInf);
+    Mask finite = Mask{} - 1;
+    for (int s = 0; s < n; ++s) {
+      top = Math::max(top, z_[s]);
+      finite &= z_[s] < Math::kInf;  // false for +inf and NaN
+    }
+    invalid = ~finite;
+    empty = finite & (top == -Math::kInf);
+    const Mask valid = ~(invalid | empty);
+    for (int s = 0; s < n; ++s) z_[s] = Math::select(valid, z_[s] - top, V{});
+  }
+
+  bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them
+
+  void load_winner() {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t index = lane < lanes ? call.index[first + lane] : 0;
+      winner_[lane] = static_cast<typename Math::Index>(index < 0 ? 0 : index);
+    }
+  }
+
+  void load_grad() {
+    transpose_in(call.grad, v_);
+    for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]);
+  }
+
+  V load_tau() const {
+    const int64_t per_tau = call.rows / call.taus;
+    V tau = Math::set(static_cast<T>(call.tau[0]));
+    for (int lane = 0; call.taus > 1 && lane < lanes; ++lane) {
+      tau[lane] = static_cast<T>(call.tau[(first + lane) / per_tau]);
+    }
+    return tau;
+  }
+
+  void transpose_in(const Operand& x, V* rows) const {
+    if constexpr (sizeof(T) == 4) {
+      if (x.dtype == Dtype::kFloat && x.column_stride == 1) return transpose_floats_in(x, rows);
+    }
+    T* to = reinterpret_cast<T*>(rows);
+    read_as<T>(x, [&](const auto* data, auto convert) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const auto* from = data + x.offset(lane < lanes ? first + lane : first);
+        const int64_t stride = x.column_stride;
+        for (int s = 0; s < n; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+      }
+    });
+  }
+
+  void transpose_floats_in(const Operand& x, V* rows) const {
+    const float* from[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      from[lane] = static_cast<const float*>(x.data) + x.offset(lane < lanes ? first + lane : first);
+    }
+    for (int s = 0; s < n; s += kLanes) {
+      const int count = n - s < kLanes ? n - s : kLanes;
+      Words block[kFloatLanes];
+      for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, count);
+      transpose(block);
+      for (int i = 0; i < count; ++i) rows[s + i] = (V)block[i];
+    }
+  }
+
+  void transpose_floats_out() {
+    float* to = static_cast<float*>(call.out.data) + first * call.columns;
+    for (int s = 0; s < n; s += kLanes) {
+      const int count = n - s < kLanes ? n - s : kLanes;
+      Words block[kFloatLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
+      transpose(block);
+      for (int lane = 0; lane < lanes; ++lane) store_partial(to + lane * call.columns + s, block[lane], count);
+    }
+  }
+
+  void store() {
+    for (int s = 0; s < n; ++s) {
+      out_[s] = Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[s]);
+      out_[s] = Math::select(empty, V{}, out_[s]);
+    }
+    if constexpr (sizeof(T) == 4) {
+      if (call.out.dtype == Dtype::kFloat) return transpose_floats_out();
+    }
+    const T* from = reinterpret_cast<const T*>(out_);
+    write_as<T>(call.out, [&](auto* data, auto convert) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        auto* to = data + (first + lane) * call.columns;
+        for (int s = 0; s < n; ++s) to[s] = convert(from[s * kLanes + lane]);
+      }
+    });
+  }
+
+  // --- noise ------------------------------------------------------------------------------------------------------
+
+  // The words of a block of four columns, each lane its own row. Keys are kept while the seed is the same.
+  DISCRETE_OPS_HD void words(int block, uint32_t k, Words out[4]) {
+    philox_(Words{} + static_cast<uint32_t>(block), Words{} + k, row_low, row_high, out);
+  }
+
+  void prepare_noise() {
+    if constexpr (sizeof(T) == 4) {
+      Words low, high;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
+        row_low[lane] = static_cast<uint32_t>(local_row[lane]);
+        row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
+      }
+      if (!has_keys || call.seeds > 1) philox_.set_seeds(low, high);
+      has_keys = true;
+    }
+  }
+
+  DISCRETE_OPS_HD void exponentials(int block, uint32_t k, V e[4]) {
+    if constexpr (sizeof(T) == 4) {
+      Words w[4];
+      words(block, k, w);
+      for (int i = 0; i < 4; ++i) e[i] = exponential(w[i]);
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t w[4];
+        philox::words(seed[lane], static_cast<uint32_t>(block), k, local_row[lane], w);
+        for (int i = 0; i < 4; ++i) e[i][lane] = exponential(w[i]);
+      }
+    }
+  }
+};
+
+// Draw the winners of one bundle: inverse CDF, accumulated in double.
+template <class T>
+static void sample_lane_rows(LaneRows<T>& r) {
+  using R = LaneRows<T>;
+  typedef double D __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef T Part __attribute__((vector_size(DISCRETE_OPS_BYTES / 8 * sizeof(T))));  // as many T as D has lanes
+  constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
+
+  D cdf[kShortRow][kParts], total[kParts] = {}, target[kParts];
+  for (int s = 0; s < r.n; ++s) {
+    const typename R::V weight = R::Math::exp(r.z(s));
+    for (int part = 0; part < kParts; ++part) {
+      Part w;
+      __builtin_memcpy(&w, reinterpret_cast<const char*>(&weight) + part * sizeof(Part), sizeof(Part));
+      total[part] += __builtin_convertvector(w, D);
+      cdf[s][part] = total[part];
+    }
+  }
+  if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
+    typedef uint32_t HalfWords __attribute__((vector_size(DISCRETE_OPS_BYTES / 2)));
+    Words w[4];
+    r.words(0, philox::kForwardDraw, w);
+    const Words low_bits = w[1] >> 12;
+    for (int part = 0; part < kParts; ++part) {
+      HalfWords high, low;
+      __builtin_memcpy(&high, reinterpret_cast<const char*>(&w[0]) + part * sizeof(high), sizeof(high));
+      __builtin_memcpy(&low, reinterpret_cast<const char*>(&low_bits) + part * sizeof(low), sizeof(low));
+      target[part] = (__builtin_convertvector(high, D) * 0x1p20 + __builtin_convertvector(low, D) + 0.5) * 0x1p-52;
+    }
+  } else {
+    for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
+  }
+  Count count[kParts] = {};
+  for (int part = 0; part < kParts; ++part) {
+    target[part] *= total[part];
+    for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
+  }
+  for (int lane = 0; lane < r.lanes; ++lane) {
+    const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];
+    r.call.index[r.first + lane] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
+  }
+}

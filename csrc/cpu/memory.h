@@ -1,0 +1,65 @@
+// Loads and stores between tensors of any float dtype and rows of T (float or double).
+// Included inside the namespace of an instruction set.
+
+static DISCRETE_OPS_HD float from_bfloat16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float y;
+  __builtin_memcpy(&y, &bits, 4);
+  return y;
+}
+
+static DISCRETE_OPS_HD uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  if (x != x) return 0x7FC0;
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
+}
+
+// f(pointer, convert) with the dtype's element type and conversions.
+template <class T, class F>
+static DISCRETE_OPS_HD void read_as(const Operand& x, const F& f) {
+  switch (x.dtype) {
+    case Dtype::kDouble:
+      return f(static_cast<const double*>(x.data), [](double y) { return static_cast<T>(y); });
+    case Dtype::kFloat:
+      return f(static_cast<const float*>(x.data), [](float y) { return static_cast<T>(y); });
+    case Dtype::kHalf:
+      return f(static_cast<const _Float16*>(x.data), [](_Float16 y) { return static_cast<T>(static_cast<float>(y)); });
+    case Dtype::kBFloat16:
+      return f(static_cast<const uint16_t*>(x.data), [](uint16_t y) { return static_cast<T>(from_bfloat16(y)); });
+  }
+}
+
+template <class T, class F>
+static DISCRETE_OPS_HD void write_as(const Operand& x, const F& f) {
+  switch (x.dtype) {
+    case Dtype::kDouble:
+      return f(static_cast<double*>(x.data), [](T y) { return static_cast<double>(y); });
+    case Dtype::kFloat:
+      return f(static_cast<float*>(x.data), [](T y) { return static_cast<float>(y); });
+    case Dtype::kHalf:
+      return f(static_cast<_Float16*>(x.data), [](T y) { return static_cast<_Float16>(static_cast<float>(y)); });
+    case Dtype::kBFloat16:
+      return f(static_cast<uint16_t*>(x.data), [](T y) { return to_bfloat16(static_cast<float>(y)); });
+  }
+}
+
+// The hard rows [begin, end): zeros and a one at each index; NaN rows are marked kInvalid, masked ones -1.
+constexpr int64_t kInvalid = -2;
+
+template <class T>
+static void write_one_hot(const Call& call, int64_t begin, int64_t end) {
+  write_as<T>(call.out, [&](auto* out, auto convert) {
+    const int64_t n = call.columns;
+    __builtin_memset(out + begin * n, 0, static_cast<size_t>((end - begin) * n) * sizeof(*out));
+    for (int64_t row = begin; row < end; ++row) {
+      int64_t& index = call.index[row];
+      if (index >= 0) {
+        out[row * n + index] = convert(T(1));
+      } else if (index == kInvalid) {
+        for (int64_t j = 0; j < n; ++j) out[row * n + j] = convert(static_cast<T>(__builtin_nan("")));
+        index = -1;
+      }
+    }
+  });
+}

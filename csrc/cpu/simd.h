@@ -1,0 +1,216 @@
+// One SIMD vector of the instruction set this translation unit is compiled for, and its maths.
+//
+// Included inside the namespace of that instruction set, with DISCRETE_OPS_BYTES its vector size. GCC and Clang
+// vector types do the arithmetic; only Philox's widening multiplication needs intrinsics.
+//
+// exp2 and log1p are our own polynomials: inlined into the row loops they run several times faster than calls into
+// a vector maths library (bench/README.md has the figures), and tests/test_simd_math.py holds them to 2 ulp.
+
+template <class T>
+struct Math;
+
+constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
+
+template <>
+struct Math<float> {
+  using T = float;
+  static constexpr int kLanes = kFloatLanes;
+  typedef float V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  using Index = int32_t;
+  static constexpr float kInf = __builtin_inff();
+  // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
+  static constexpr float kConditionalLimit = 48;
+
+  static DISCRETE_OPS_HD V set(float x) { return V{} + x; }
+  static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
+  static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }
+  static DISCRETE_OPS_HD V min(V a, V b) { return a < b ? a : b; }
+
+  // 2^x for x <= 127, 0 below the normal range.
+  static DISCRETE_OPS_HD V exp2(V x) {
+    const V bounded = max(x, set(-127)), shifted = bounded + 0x1.8p23f;  // rounds to the nearest integer
+    return scale(bounded - (shifted - 0x1.8p23f), shifted);
+  }
+
+  // e^x for x <= 88, 0 below the normal range; ln 2 in two parts, so that large arguments lose nothing.
+  static DISCRETE_OPS_HD V exp(V x) {
+    const V bounded = max(x, set(-88)), shifted = bounded * 0x1.715476p0f + 0x1.8p23f, n = shifted - 0x1.8p23f;
+    return scale(((bounded - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f) * 0x1.715476p0f, shifted);
+  }
+
+  // 2^(f + n) for |f| <= 1/2, n in the low bits of `shifted`; 0 for n < -126.
+  static DISCRETE_OPS_HD V scale(V f, V shifted) {
+    const V ff = f * f;  // Estrin's order: the chain of dependent operations is what costs
+    const V q = (0x1.62e43p-1f + 0x1.ebfbdcp-3f * f) +
+                ff * ((0x1.c6aee8p-5f + 0x1.3b2d4cp-7f * f) + ff * (0x1.5f3e54p-10f + 0x1.41fbbcp-13f * f));
+    const V p = f * q + 1.0f;
+    const I scaled = (I)p + ((I)shifted << 23);  // the low bits of shifted are n; the rest is shifted out
+    return shifted < 0x1.8p23f - 126 ? V{} : (V)scaled;
+  }
+
+  // log(1 + x) for x > -1, finite; relative precision down to the smallest x.
+  static DISCRETE_OPS_HD V log1p(V x) {
+    const V w = x + 1.0f;
+    const I exponent = ((I)w - 0x3f3504f3) >> 23;  // of w in [sqrt(1/2), sqrt(2)) * 2^exponent
+    const V t = exponent == 0 ? x : (V)((I)w - (exponent << 23)) - 1.0f;
+    const V tt = t * t;
+    const V p = ((0x1.555554p-2f - 0x1.000226p-2f * t) + tt * (0x1.99a008p-3f - 0x1.547244p-3f * t)) +
+                (tt * tt) * ((0x1.22da1cp-3f - 0x1.0d8544p-3f * t) + tt * (0x1.055b72p-3f - 0x1.38b582p-4f * t));
+    const V e = __builtin_convertvector(exponent, V);
+    const V low = e * 0x1.7f7d1cp-20f + (t * tt) * p - 0.5f * tt;
+    return e * 0x1.62e4p-1f + (low + t);
+  }
+};
+
+// float64 is the precision for checking, not for speed: libm, lane by lane.
+template <>
+struct Math<double> {
+  using T = double;
+  static constexpr int kLanes = DISCRETE_OPS_BYTES / 8;
+  typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  using Index = int64_t;
+  static constexpr double kInf = __builtin_inf();
+  static constexpr double kConditionalLimit = 600;
+
+  static DISCRETE_OPS_HD V set(double x) { return V{} + x; }
+  static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
+  static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }
+  static DISCRETE_OPS_HD V min(V a, V b) { return a < b ? a : b; }
+  template <class F>
+  static DISCRETE_OPS_HD V map(V x, F f) {
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = f(x[lane]);
+    return x;
+  }
+  static DISCRETE_OPS_HD V exp2(V x) { return map(x, [](double y) { return __builtin_exp2(y); }); }
+  static DISCRETE_OPS_HD V exp(V x) { return map(x, [](double y) { return __builtin_exp(y); }); }
+  static DISCRETE_OPS_HD V log1p(V x) { return map(x, [](double y) { return __builtin_log1p(y); }); }
+};
+
+// --- shuffles and partial access -------------------------------------------------------------------------------------
+
+using Words = Math<float>::U;
+
+// x0 y0 x1 y1 ...: the lower and the upper half of both, interleaved.
+static DISCRETE_OPS_HD void zip(Words x, Words y, Words& lower, Words& upper) {
+#ifdef __clang__
+  for (int lane = 0; lane < kFloatLanes; ++lane) {
+    lower[lane] = lane & 1 ? y[lane / 2] : x[lane / 2];
+    upper[lane] = lane & 1 ? y[(kFloatLanes + lane) / 2] : x[(kFloatLanes + lane) / 2];
+  }
+#else
+  Words from;
+  for (int lane = 0; lane < kFloatLanes; ++lane) from[lane] = lane & 1 ? kFloatLanes + lane / 2 : lane / 2;
+  lower = __builtin_shuffle(x, y, from);
+  upper = __builtin_shuffle(x, y, from + kFloatLanes / 2);
+#endif
+}
+
+// x0[0] x1[0] x2[0] x3[0] x0[1] ...
+static DISCRETE_OPS_HD void interleave4(const Words x[4], Words out[4]) {
+  Words even[2], odd[2];
+  zip(x[0], x[2], even[0], even[1]);
+  zip(x[1], x[3], odd[0], odd[1]);
+  zip(even[0], odd[0], out[0], out[1]);
+  zip(even[1], odd[1], out[2], out[3]);
+}
+
+// Rows become columns, in place: log2(lanes) rounds of zips between the halves.
+static DISCRETE_OPS_HD void transpose(Words x[kFloatLanes]) {
+  for (int round = 1; round < kFloatLanes; round *= 2) {
+    Words y[kFloatLanes];
+    for (int i = 0; i < kFloatLanes / 2; ++i) zip(x[i], x[i + kFloatLanes / 2], y[2 * i], y[2 * i + 1]);
+    for (int i = 0; i < kFloatLanes; ++i) x[i] = y[i];
+  }
+}
+
+// The first `count` elements, 1 to kFloatLanes; memory behind them is not touched.
+static DISCRETE_OPS_HD Words load_partial(const float* from, int count) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Words)_mm512_maskz_loadu_ps(static_cast<__mmask16>(0xFFFFu >> (16 - count)), from);
+#elif DISCRETE_OPS_BYTES == 32
+  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return (Words)_mm256_maskload_ps(from, mask);
+#else
+  Words x{};
+  for (int lane = 0; lane < count; ++lane) __builtin_memcpy(reinterpret_cast<float*>(&x) + lane, from + lane, 4);
+  return x;
+#endif
+}
+
+static DISCRETE_OPS_HD void store_partial(float* to, Words x, int count) {
+#if DISCRETE_OPS_BYTES == 64
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>(0xFFFFu >> (16 - count)), (__m512)x);
+#elif DISCRETE_OPS_BYTES == 32
+  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  _mm256_maskstore_ps(to, mask, (__m256)x);
+#else
+  for (int lane = 0; lane < count; ++lane) __builtin_memcpy(to + lane, reinterpret_cast<float*>(&x) + lane, 4);
+#endif
+}
+
+// --- Philox on vectors ----------------------------------------------------------------------------------------------
+// Each 32-bit lane is one counter. The state lives as two vectors of 64-bit lanes (even and odd counters) whose upper
+// halves are junk: the widening multiplication reads the lower halves only, so nothing is recombined between rounds.
+
+typedef uint64_t Wide __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+
+static DISCRETE_OPS_HD Wide multiply_low(Wide a, uint32_t b) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Wide)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
+#elif DISCRETE_OPS_BYTES == 32
+  return (Wide)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
+#elif defined(__SSE2__)
+  return (Wide)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(b));
+#elif defined(__aarch64__)
+  return (Wide)vmull_u32(vmovn_u64((uint64x2_t)a), vdup_n_u32(b));
+#else
+  return (a & 0xFFFFFFFFull) * static_cast<uint64_t>(b);
+#endif
+}
+
+struct PhiloxVector {
+  Wide k0[philox::kRounds][2], k1[philox::kRounds][2];  // round keys of the even and odd lanes
+
+  DISCRETE_OPS_HD void set_seeds(Words low, Words high) {
+    for (int round = 0; round < philox::kRounds; ++round) {
+      split(low, k0[round]);
+      split(high, k1[round]);
+      low += philox::kW0;
+      high += philox::kW1;
+    }
+  }
+
+  static DISCRETE_OPS_HD void split(Words x, Wide half[2]) { half[0] = (Wide)x, half[1] = (Wide)x >> 32; }
+
+  // out[word][lane] for the counters c0..c3.
+  DISCRETE_OPS_HD void operator()(Words c0, Words c1, Words c2, Words c3, Words out[4]) const {
+    Wide c[4][2];
+    split(c0, c[0]), split(c1, c[1]), split(c2, c[2]), split(c3, c[3]);
+    for (int round = 0; round < philox::kRounds; ++round) {
+      for (int half = 0; half < 2; ++half) {
+        const Wide p0 = multiply_low(c[0][half], philox::kM0), p1 = multiply_low(c[2][half], philox::kM1);
+        c[0][half] = (p1 >> 32) ^ c[1][half] ^ k0[round][half];
+        c[2][half] = (p0 >> 32) ^ c[3][half] ^ k1[round][half];
+        c[1][half] = p1;
+        c[3][half] = p0;
+      }
+    }
+    for (int word = 0; word < 4; ++word) {
+      out[word] = (Words)((c[word][0] & 0xFFFFFFFFull) | (c[word][1] << 32));
+    }
+  }
+};
+
+// Standard exponential noise from the words; the definition is discrete_ops/philox.py's `exponential`.
+static DISCRETE_OPS_HD Math<float>::V exponential(Words words) {
+  using M = Math<float>;
+  const M::V u = (__builtin_convertvector(words, M::V) + 0.5f) * 0x1p-32f;
+  return -M::log1p(-M::min(u, M::set(1 - 0x1p-24f)));
+}
+
+static DISCRETE_OPS_HD double exponential(uint32_t word) {
+  return -__builtin_log1p(-((static_cast<double>(word) + 0.5) * 0x1p-32));
+}

@@ -1,0 +1,29 @@
+// What names an estimator in the compiled backends.
+#pragma once
+
+#include <cstdint>
+
+namespace discrete_ops {
+
+// The table of the family, numbered as reference.TERMS.
+enum Estimator : int64_t {
+  kStraightThrough,
+  kGumbelRao,
+  kGST,
+  kGSTPi,
+  kReinMax,
+  kReinMaxArgmax,
+  kReinMaxRao,
+  kReinMaxCV,
+  kReinMaxCVGumbel,
+  kReinMaxRK2,
+  kNumEstimators
+};
+
+struct Spec {
+  Estimator estimator;
+  double coefficient;   // gap of GST, eta of ReinMax-CV, beta of RK2
+  int64_t num_samples;  // K
+};
+
+}  // namespace discrete_ops
