@@ -1,0 +1,1 @@
+"""Discrete variational auto-encoders: the experiments of both papers. ``python -m tasks.vae --help``."""

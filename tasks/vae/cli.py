@@ -1,0 +1,152 @@
+"""``python -m tasks.vae train|demo``. Flags that are not given keep the recipe's value."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from . import data, demo, train
+from .errors import RunError
+from .progress import RunProgress
+from .recipes import Config, configure
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one discrete VAE and write its metrics, checkpoint and pictures to a directory.
+
+    Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
+    reinmax_cv, reinmax_rk2.
+    """
+
+    estimator: str = "reinmax"
+    """Gradient estimator, by the name of its function in discrete_ops."""
+    recipe: str = "br"
+    """br: "Beyond ReinMax", Tables 2-4. gst: "Gapped Straight-Through", Tables 1-3 and 7."""
+    latent: str | None = None
+    """Categories x latents of the code. Recipe br: 8x4 (default), 4x24, 8x16, 16x12, 64x8 or 10x30; gst: 10x30."""
+    tau: float | None = None
+    """Temperature."""
+    gap: float | Literal["pi"] | None = None
+    """Gap of gst; pi is the expected gap of Lemma 1."""
+    eta: float | None = None
+    """Weight of reinmax_cv's control variate."""
+    num_samples: int | None = None
+    """Monte-Carlo draws K of gumbel_rao, reinmax_rao and reinmax_cv."""
+    lr: float | None = None
+    """Learning rate."""
+    optimizer: Literal["adam", "radam"] | None = None
+    """Optimiser."""
+    epochs: int | None = None
+    """Epochs in all. A finished run goes on from its checkpoint if this is raised."""
+    batch_size: int | None = None
+    """Images a step."""
+    relu_logits: bool | None = None
+    """A ReLU on the encoder's output, as in the GST paper's public code (recipe gst: True)."""
+    data: Literal["digits", "mnist"] = "digits"
+    """digits: 1797 images of 8x8 pixels, no network needed. mnist: downloaded once, or from --data-dir."""
+    data_dir: Path | None = None
+    """Directory with MNIST's idx.gz files."""
+    seed: int = 0
+    """Of the weights, the order of the data and the noise."""
+    device: str = "cpu"
+    """As torch names it: cpu, cuda, cuda:1."""
+    backend: str | None = None
+    """Backend of discrete_ops; the device's default if not given."""
+    out: Path | None = None
+    """Directory of the run; default runs/vae/DATA-RECIPE-LATENT-ESTIMATOR-SEED."""
+    resume: bool = True
+    """Go on from the checkpoint in --out, if there is one; otherwise start anew, over what lies there."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files to --out too."""
+    threads: int | None = None
+    """Threads of torch; its own default if not given."""
+
+    def config(self) -> Config:
+        return configure(
+            recipe=self.recipe,
+            estimator=self.estimator,
+            data=self.data,
+            seed=self.seed,
+            device=self.device,
+            backend=self.backend,
+            latent=self.latent,
+            tau=self.tau,
+            gap=self.gap,
+            eta=self.eta,
+            num_samples=self.num_samples,
+            lr=self.lr,
+            optimizer=self.optimizer,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            relu_logits=self.relu_logits,
+        )
+
+    def run(self, console: Console) -> int:
+        config = self.config()
+        if self.threads is not None:
+            if self.threads < 1:
+                raise RunError(f"threads: got {self.threads}, allowed: an int from 1")
+            torch.set_num_threads(self.threads)
+        name = "-".join((config.data, config.recipe, config.latent, config.estimator, str(config.seed)))
+        out = self.out or Path("runs/vae") / name
+        images = data.load(config.data, self.data_dir)
+        with RunProgress(console, config.epochs) as progress:
+            trainer = train.fit(
+                config,
+                images,
+                out,
+                resume=self.resume,
+                tensorboard=self.tensorboard,
+                on_step=progress.on_step,
+                on_epoch=progress.on_epoch,
+            )
+        from . import plots  # matplotlib is slow to import
+
+        plots.write_run(trainer, out)
+        last = trainer.history[-1]
+        console.print(
+            f"{config.estimator}, epoch {trainer.epoch}: train {last['train_loss']:.3f}, test {last['test_loss']:.3f}; "
+            f"backend {config.backend}; written to {out}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a discrete VAE with every estimator on the embedded digits and compare them in one table."""
+
+    out: Path = Path("runs/demo")
+    """Directory of the summary, with one directory an estimator."""
+    epochs: int = 45
+    """Epochs of each estimator."""
+    fresh: bool = False
+    """Train again what is finished, instead of going on where an earlier demo stopped."""
+
+    def run(self, console: Console) -> int:
+        return demo.run(self.out, self.epochs, self.fresh, console)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    command = tyro.cli(
+        Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Demo, tyro.conf.subcommand("demo")],
+        prog="python -m tasks.vae",
+        description="Discrete VAEs: the experiments of the GST and Beyond ReinMax papers.",
+        args=arguments,
+    )
+    try:
+        return command.run(Console())
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130

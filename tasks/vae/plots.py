@@ -1,0 +1,85 @@
+"""Pictures of a run. Figures are made without pyplot, which would pick a display and hold on to them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .train import Record, Trainer
+
+COLUMNS = 10  #: images in a row
+
+
+def write_run(trainer: Trainer, out: Path) -> None:
+    """``curves.png``, ``reconstructions.png`` and ``samples.png`` of one run in ``out``."""
+    curves({trainer.config.estimator: trainer.history}, out / "curves.png")
+    inputs = trainer.images.test[:COLUMNS].cpu()
+    tiles({"input": inputs, "output": reconstructions(trainer)}, out / "reconstructions.png")
+    tiles({"": samples(trainer, 5 * COLUMNS)}, out / "samples.png")
+
+
+def reconstructions(trainer: Trainer) -> Tensor:
+    """What one hard code of each of the first test images decodes to, ``(COLUMNS, P)``."""
+    inputs = trainer.images.test[:COLUMNS]
+    seed = torch.zeros(trainer.model.members, dtype=torch.int64, device=inputs.device)
+    return trainer.model.reconstruct(inputs, trainer.estimator, seed, trainer.config.backend)[0].cpu()
+
+
+def samples(trainer: Trainer, count: int) -> Tensor:
+    """``(count, P)`` images decoded from uniform codes, the same codes for every run of one shape."""
+    return trainer.model.sample_prior(count, torch.Generator().manual_seed(0))[0].cpu()
+
+
+def curves(histories: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """-ELBO by epoch of each named run, training on the left, test on the right."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, name in zip(axes, ("train", "test"), strict=True):
+        for (label, history), style in zip(histories.items(), _styles(), strict=False):
+            axis.plot(
+                [record["epoch"] for record in history],
+                [record[f"{name}_loss"] for record in history],
+                style,
+                label=label,
+                linewidth=1.2,
+                markersize=3,
+                markevery=max(1, len(history) // 8),
+            )
+        axis.set(title=name, xlabel="epoch", ylabel="-ELBO (nats an image)")
+        axis.label_outer()
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def tiles(rows: Mapping[str, Tensor], path: Path) -> None:
+    """Square images in [0, 1], ``(n, P)`` under each label, ``COLUMNS`` to a line."""
+    lines: list[np.ndarray] = []
+    ticks: list[float] = []
+    for images in rows.values():
+        side = round(images.shape[1] ** 0.5)
+        grid = images.view(-1, COLUMNS, side, side).numpy()
+        ticks.append((sum(line.shape[0] for line in lines) + grid.shape[0] * (side + 1) / 2) - 1)
+        # One grey pixel to the right of and below each image keeps neighbours apart.
+        padded = np.pad(grid, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)
+        lines.append(padded.transpose(0, 2, 1, 3).reshape(-1, COLUMNS * (side + 1)))
+    picture = np.concatenate(lines)
+    figure = Figure(figsize=(7, 0.4 + 6 * picture.shape[0] / picture.shape[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    axis.set_xticks([])
+    axis.set_yticks(ticks, list(rows))
+    axis.tick_params(length=0)
+    axis.set_frame_on(False)
+    figure.savefig(path, dpi=120)
+
+
+def _styles() -> list[str]:
+    """Nine that differ in colour and marker, so that grey print tells them apart too."""
+    return [f"C{i}-{marker}" for i, marker in enumerate("osv^D*PX<")]

@@ -1,0 +1,247 @@
+"""What a run computes: the papers' settings as tables, and the frozen ``Config`` that they and the flags make.
+
+Sources: BR is Wang and Bui, arXiv 2603.08257, 2026 (Tables 2-4; Table 4 follows Table 8 of Liu et al., NeurIPS
+2023); GST is Fan et al., ICML 2022 (Tables 1-3, 7).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import torch
+
+from discrete_ops import backends, checks
+from discrete_ops.estimators import ESTIMATORS, Estimator
+
+from .errors import RunError
+
+OPTIMIZERS = ("adam", "radam")
+DATA_SETS = ("digits", "mnist")
+
+
+class Setting(NamedTuple):
+    """What the papers tune for one estimator and latent shape."""
+
+    lr: float
+    tau: float
+    optimizer: str
+
+
+def _settings(**rows: tuple[float, float, str]) -> dict[str, Setting]:
+    settings = {name: Setting(*row) for name, row in rows.items()}
+    # Two estimators that the papers do not tune: they take the row of the estimator that they vary.
+    return {**settings, "reinmax_argmax": settings["reinmax"], "reinmax_rk2": settings["reinmax"]}
+
+
+#: BR Table 4: latent shape (categories x latents) -> estimator -> (learning rate, tau, optimiser).
+BR_SETTINGS: dict[str, dict[str, Setting]] = {
+    "8x4": _settings(
+        gumbel_softmax=(3e-4, 0.5, "adam"),
+        gumbel_rao=(5e-4, 0.5, "adam"),
+        gst=(5e-4, 1.0, "adam"),
+        straight_through=(1e-3, 1.3, "adam"),
+        reinmax=(5e-4, 1.3, "adam"),
+        reinmax_rao=(5e-4, 1.0, "adam"),
+        reinmax_cv=(5e-4, 1.0, "adam"),
+    ),
+    "4x24": _settings(
+        gumbel_softmax=(5e-4, 0.3, "radam"),
+        gumbel_rao=(5e-4, 0.3, "radam"),
+        gst=(5e-4, 0.5, "radam"),
+        straight_through=(1e-3, 1.5, "radam"),
+        reinmax=(5e-4, 1.5, "radam"),
+        reinmax_rao=(5e-4, 1.0, "radam"),
+        reinmax_cv=(5e-4, 1.0, "radam"),
+    ),
+    "8x16": _settings(
+        gumbel_softmax=(5e-4, 0.5, "radam"),
+        gumbel_rao=(7e-4, 0.7, "radam"),
+        gst=(7e-4, 0.5, "radam"),
+        straight_through=(1e-3, 1.5, "radam"),
+        reinmax=(7e-4, 1.5, "radam"),
+        reinmax_rao=(5e-4, 1.0, "radam"),
+        reinmax_cv=(5e-4, 1.0, "radam"),
+    ),
+    "16x12": _settings(
+        gumbel_softmax=(7e-4, 0.7, "radam"),
+        gumbel_rao=(5e-4, 1.0, "adam"),
+        gst=(7e-4, 0.5, "radam"),
+        straight_through=(5e-4, 1.5, "adam"),
+        reinmax=(7e-4, 1.5, "radam"),
+        reinmax_rao=(5e-4, 1.0, "radam"),
+        reinmax_cv=(5e-4, 1.0, "radam"),
+    ),
+    "64x8": _settings(
+        gumbel_softmax=(7e-4, 0.7, "radam"),
+        gumbel_rao=(7e-4, 2.0, "adam"),
+        gst=(7e-4, 0.7, "radam"),
+        straight_through=(5e-4, 1.5, "adam"),
+        reinmax=(5e-4, 1.5, "radam"),
+        reinmax_rao=(5e-4, 1.0, "radam"),
+        reinmax_cv=(5e-4, 1.0, "radam"),
+    ),
+    "10x30": _settings(
+        gumbel_softmax=(5e-4, 0.5, "radam"),
+        gumbel_rao=(5e-4, 1.0, "radam"),
+        gst=(5e-4, 0.5, "radam"),
+        straight_through=(7e-3, 1.4, "radam"),
+        reinmax=(5e-4, 1.3, "radam"),
+        reinmax_rao=(5e-4, 1.0, "radam"),
+        reinmax_cv=(5e-4, 1.0, "adam"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One paper's experiment; every field but the tables can be overridden by a flag."""
+
+    latent: str  # the shape when none is named
+    epochs: int
+    relu_logits: bool
+    settings: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    setting_elsewhere: Setting | None = None  # for shapes that `settings` does not list; None: they have none
+    batch_size: int = 100
+    gap: float = 1.0
+    eta: float = 1.5
+    num_samples: int = 100
+
+    def setting(self, latent: str, estimator: str) -> Setting | None:
+        return self.settings[latent][estimator] if latent in self.settings else self.setting_elsewhere
+
+
+RECIPES: dict[str, Recipe] = {
+    "br": Recipe(latent="8x4", epochs=160, relu_logits=False, settings=BR_SETTINGS),
+    # tau is one of 1, .5, .1, .01 in the tables. The paper's code has a ReLU on the logits, its text has not.
+    "gst": Recipe(latent="10x30", epochs=40, relu_logits=True, setting_elsewhere=Setting(1e-3, 0.5, "adam")),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides a run's figures. ``None`` where the estimator has no such hyper-parameter."""
+
+    recipe: str
+    estimator: str
+    latent: str  # "CxL": C categories, L latents
+    tau: float | None
+    gap: float | str | None
+    eta: float | None
+    num_samples: int | None
+    lr: float
+    optimizer: str
+    epochs: int
+    batch_size: int
+    relu_logits: bool
+    data: str
+    seed: int
+    device: str
+    backend: str
+
+    @property
+    def categories(self) -> int:
+        return int(self.latent.split("x")[0])
+
+    @property
+    def latents(self) -> int:
+        return int(self.latent.split("x")[1])
+
+    def build_estimator(self) -> Estimator:
+        """The estimator, which checks its hyper-parameters."""
+        given = {name: getattr(self, name) for name in ("tau", "gap", "eta", "num_samples")}
+        return ESTIMATORS[self.estimator](**{name: value for name, value in given.items() if value is not None})
+
+
+def configure(
+    recipe: str = "br",
+    estimator: str = "reinmax",
+    data: str = "digits",
+    seed: int = 0,
+    device: str = "cpu",
+    backend: str | None = None,
+    **overrides: Any,
+) -> Config:
+    """A recipe's row for one estimator, with overrides.
+
+    Args:
+        recipe, estimator, data: a key of ``RECIPES``, of ``ESTIMATORS``, one of ``DATA_SETS``.
+        seed: of the weights, the order of the data and the noise, in ``[0, 2**63)``.
+        device: as torch names it.
+        backend: of discrete_ops; the device's default if None.
+        overrides: ``latent``, ``tau``, ``gap``, ``eta``, ``num_samples``, ``lr``, ``optimizer``, ``epochs``,
+            ``batch_size`` or ``relu_logits``; None leaves the recipe's value.
+
+    Raises:
+        RunError: naming the argument, what came and what is allowed.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        checks.choice("recipe", recipe, tuple(RECIPES))
+        checks.choice("estimator", estimator, tuple(ESTIMATORS))
+        checks.choice("data", data, DATA_SETS)
+        latent = _latent(given.pop("latent", RECIPES[recipe].latent))
+        settings = _hyper_parameters(recipe, estimator, latent, given)
+        config = Config(
+            recipe=recipe,
+            estimator=estimator,
+            latent=latent,
+            data=data,
+            seed=checks.count("seed", seed, 0, 2**63 - 1),
+            device=_device(device),
+            backend=backends.resolve(backend, torch.device(device).type),
+            **{**settings, **given},
+        )
+        _check(config)
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    return config
+
+
+def _hyper_parameters(recipe: str, estimator: str, latent: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's values for what a flag may override; also refuses flags that the estimator has no use for."""
+    row, setting = RECIPES[recipe], RECIPES[recipe].setting(latent, estimator)
+    taken = {field.name for field in fields(ESTIMATORS[estimator])}
+    for name in {"tau", "gap", "eta", "num_samples"} & given.keys() - taken:
+        users = ", ".join(key for key, cls in ESTIMATORS.items() if name in {field.name for field in fields(cls)})
+        raise ValueError(f"{name}: got {given[name]!r} for {estimator}, which has none, allowed with: {users}")
+    values: dict[str, Any] = {name: getattr(row, name) for name in ("epochs", "batch_size", "relu_logits")}
+    values |= {name: getattr(row, name) if name in taken else None for name in ("gap", "eta", "num_samples")}
+    if setting is not None:
+        return values | setting._asdict() | ({} if "tau" in taken else {"tau": None})
+    missing = [name for name in ("lr", "optimizer", "tau") if name not in given and (name != "tau" or name in taken)]
+    if missing:
+        raise ValueError(
+            f"latent: got {latent!r}, allowed in recipe {recipe!r}: {', '.join(row.settings)}, "
+            f"or any other with {', '.join(missing)} given too"
+        )
+    return {"tau": None} | values
+
+
+def _latent(value: str) -> str:
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", value)
+    if not match or match[1] == "1":
+        raise ValueError(f"latent: got {value!r}, allowed: categories x latents as in '8x4', categories from 2 up")
+    return value
+
+
+def _device(value: str) -> str:
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device: got {value!r}, allowed: one that torch has here, such as 'cpu' ({reason})"
+        ) from error
+    return value
+
+
+def _check(config: Config) -> None:
+    checks.choice("optimizer", config.optimizer, OPTIMIZERS)
+    checks.count("epochs", config.epochs)
+    checks.count("batch_size", config.batch_size)
+    if not 0 < checks.number("lr", config.lr, "allowed: a finite number > 0") < math.inf:
+        raise ValueError(f"lr: got {config.lr}, allowed: a finite number > 0")
+    config.build_estimator()
