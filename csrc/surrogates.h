@@ -33,26 +33,28 @@ struct Surrogate {
 
   // --- terms ------------------------------------------------------------------------------------------------------
 
-  // Weights' total, and <p, v> as a sum of two: rounding <p, v> alone would cost v - <p, v> more than anything else.
+  // 1 / the weights' total, and <p, v> as a sum of two: rounding <p, v> alone would cost v - <p, v> more than anything
+  // else does.
   struct Mean {
-    V total, high, low;
+    V inverse, high, low;
   };
   DISCRETE_OPS_HD V deviation(int64_t s, const Mean& mean) { return (r.v(s) - mean.high) - mean.low; }
 
   // a = unnormalised(step), and the mean of v under it.
   template <class F>
   DISCRETE_OPS_HD Mean weigh(const F& unnormalised) {
-    Mean mean;
+    V total, dot;
     r.sum2(
         [&](auto s, V& w, V& wv) {
           w = unnormalised(s);
           r.a(s) = w;
           wv = w * r.v(s);
         },
-        mean.total, mean.high);
+        total, dot);
+    Mean mean{T(1) / total, M::set(0), M::set(0)};
     if constexpr (!Row::kSoft) {
-      mean.high = mean.high / mean.total;
-      mean.low = sum([&](auto s) { return r.a(s) * (r.v(s) - mean.high); }) / mean.total;
+      mean.high = dot * mean.inverse;
+      mean.low = sum([&](auto s) { return r.a(s) * (r.v(s) - mean.high); }) * mean.inverse;
     }
     return mean;
   }
@@ -61,7 +63,7 @@ struct Surrogate {
   template <class F>
   DISCRETE_OPS_HD void add(V weight, const F& unnormalised) {
     const Mean mean = weigh(unnormalised);
-    const V scale = weight / mean.total;
+    const V scale = weight * mean.inverse;
     if constexpr (Row::kSoft) {
       r.each([&](auto s) { r.out(s) += tau * scale * r.a(s); });
     } else {
@@ -72,7 +74,7 @@ struct Surrogate {
   // out += 2 J((softmax(l / tau) + D) / 2; v).
   DISCRETE_OPS_HD void add_half_way(V temperature_inverse) {
     const Mean mean = weigh([&](auto s) { return M::exp(r.z(s) * temperature_inverse); });
-    const V v_winner = winner_of_v(), half_inverse = T(0.5) / mean.total;
+    const V v_winner = winner_of_v(), half_inverse = mean.inverse * T(0.5);
     r.each([&](auto s) {
       const V half_p_plus_D = r.a(s) * half_inverse + M::select(r.winner(s), M::set(0.5), M::set(0));
       r.out(s) += half_p_plus_D * (deviation(s, mean) + (r.v(s) - v_winner));
@@ -107,10 +109,17 @@ struct Surrogate {
   template <class Use>
   DISCRETE_OPS_HD void draw(int64_t k, const Use& use) {
     const V inverse = T(1) / r.exponentials(static_cast<uint32_t>(k)), rate = inv_tau * T(-1.44269504088896340736);
-    use([&](auto s) {
-      const V lag = M::log1p(r.e(s) * inverse * r.d(s)) + r.b(s);  // Y_i - Y_j
-      return M::select(r.winner(s), M::set(1), M::exp2(lag * rate));
-    });
+    if (M::all(tau == M::set(1))) {  // half the work at the commonest temperature
+      use([&](auto s) {
+        const V weight = T(1) / (T(1) + r.e(s) * inverse * r.d(s));
+        return M::select(r.winner(s), M::set(1), M::select(r.b(s) > M::set(0), M::set(0), weight));
+      });
+    } else {
+      use([&](auto s) {
+        const V lag = M::log1p(r.e(s) * inverse * r.d(s)) + r.b(s);  // Y_i - Y_j
+        return M::select(r.winner(s), M::set(1), M::exp2(lag * rate));
+      });
+    }
   }
 
   // out += weight / (K tau) * sum over draws of J.
@@ -160,6 +169,7 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax() {
+    if (M::all(tau == M::set(1))) return reinmax_rk2(T(0.5));  // the same, with one softmax
     add_half_way(inv_tau);
     straight_through(T(-0.5), M::set(1));
   }
@@ -177,7 +187,7 @@ struct Surrogate {
     if (soft) {
       prepare(pi_total, z);
       V inverse;
-      draw(0, [&](const auto& unnormalised) { inverse = T(1) / weigh(unnormalised).total; });
+      draw(0, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
       const V inverse_pi = T(1) / pi_total;
       r.each([&](auto s) { r.c(s) = r.a(s) * inverse; });  // the soft sample that chose D
       add(-eta, [&](auto s) {
@@ -191,10 +201,9 @@ struct Surrogate {
     straight_through(T(-0.5), one);
   }
 
-  DISCRETE_OPS_HD void reinmax_rk2() {
-    const T beta = static_cast<T>(spec.coefficient);
+  DISCRETE_OPS_HD void reinmax_rk2(T beta) {
     const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
-    const V inverse = T(1) / mean.total, v_winner = winner_of_v();
+    const V inverse = mean.inverse, v_winner = winner_of_v();
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
       const V from_pi = deviation(s, mean) * beta, from_D = (r.v(s) - v_winner) * (T(1) - beta);
@@ -224,7 +233,7 @@ struct Surrogate {
       case kReinMaxCVGumbel:
         return reinmax_cv(false);
       case kReinMaxRK2:
-        return reinmax_rk2();
+        return reinmax_rk2(static_cast<T>(spec.coefficient));
       default:
         return;
     }

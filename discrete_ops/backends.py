@@ -104,6 +104,8 @@ def build_info() -> dict[str, object]:
         "backends": available_backends(),
         "missing": dict(_MISSING),
     }
+    if "cpp" in _BACKENDS:
+        info["instruction_set"] = _BACKENDS["cpp"].instruction_set()
     with contextlib.suppress(ImportError):  # another Python than the wheel was built with
         info["build"] = importlib.import_module(f"{__package__}._C").build_info()
     return info

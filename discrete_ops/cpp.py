@@ -3,6 +3,7 @@
 Importing it loads the library; ImportError says what the library was built for and what was found.
 """
 
+import ctypes
 import json
 import platform
 from pathlib import Path
@@ -31,10 +32,18 @@ def _load(path: Path) -> None:
         raise ImportError(f"{path.name} was built for {built_for}, found {found}: {error}") from error
 
 
-_load(_HERE / "libdiscrete_ops_cpu.so")
+_LIBRARY = _HERE / "libdiscrete_ops_cpu.so"
+_load(_LIBRARY)
 _sample = torch.ops.discrete_ops.sample.default
 _surrogate = torch.ops.discrete_ops.surrogate.default
 _surrogate_vjp = torch.ops.discrete_ops.surrogate_vjp.default
+
+
+def instruction_set() -> str:
+    """The kernels this processor runs: avx512, avx2, baseline (SSE2) or neon; DISCRETE_OPS_CPU names a lesser one."""
+    query = ctypes.CDLL(str(_LIBRARY)).discrete_ops_instruction_set
+    query.restype = ctypes.c_char_p
+    return query().decode()
 
 
 def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,41 +24,101 @@ def _fold_groups(batch_size: int, x: Any, dim: int | None) -> Any:
     return _fold(batch_size, x, dim).reshape(-1) if isinstance(x, Tensor) else x
 
 
-class Draw(torch.autograd.Function):
-    """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
+def draw(
+    logits: Tensor,
+    seed: Tensor,
+    tau: float | Tensor,
+    estimator: str,
+    coefficient: float,
+    num_samples: int,
+    hard: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``.
+
+    Args:
+        logits: ``(..., N)``.
+        seed: ``(S,)`` int64.
+        tau: float, or ``(T,)``.
+        estimator: a key of ``reference.TERMS``.
+        coefficient: gap, eta or beta.
+        num_samples: K.
+        hard: which sample.
+        backend: a loaded backend.
+    """
+    call = (logits, seed, tau, estimator, coefficient, num_samples, hard, backend)
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return Draw.apply(*call)
+    if logits.requires_grad and torch.is_grad_enabled():
+        return EagerDraw.apply(*call)
+    return _forward(*call)
+
+
+def _forward(
+    logits: Tensor,
+    seed: Tensor,
+    tau: float | Tensor,
+    estimator: str,
+    coefficient: float,
+    num_samples: int,
+    hard: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    kernels = backends.get(backend)
+    sample, index = kernels.sample(logits, seed)
+    if not hard:
+        sample = kernels.surrogate(logits, index, seed, tau, estimator, coefficient, num_samples)
+    return sample, index
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, seed, tau, estimator, coefficient, num_samples, _, backend = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.call = (estimator, coefficient, num_samples, backend)
+    if isinstance(tau, Tensor):
+        ctx.tau = None
+        ctx.save_for_backward(logits, output[1], seed, tau)
+    else:
+        ctx.tau = tau
+        ctx.save_for_backward(logits, output[1], seed)
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    """What ``PullBack`` takes after the gradient."""
+    saved = ctx.saved_tensors
+    return (*saved, *ctx.call) if ctx.tau is None else (*saved, ctx.tau, *ctx.call)
+
+
+class EagerDraw(torch.autograd.Function):
+    """:func:`draw` in eager mode: half the overhead of :class:`Draw`, which is most of a small call."""
 
     @staticmethod
-    def forward(
-        logits: Tensor,
-        seed: Tensor,
-        tau: float | Tensor,
-        estimator: str,
-        coefficient: float,
-        num_samples: int,
-        hard: bool,
-        backend: str,
-    ) -> tuple[Tensor, Tensor]:
-        kernels = backends.get(backend)
-        sample, index = kernels.sample(logits, seed)
-        if not hard:
-            sample = kernels.surrogate(logits, index, seed, tau, estimator, coefficient, num_samples)
-        return sample, index
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        logits, seed, tau, *ctx.spec, _, ctx.backend = inputs
-        ctx.tau = None if isinstance(tau, Tensor) else tau
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, output[1], seed, tau if ctx.tau is None else None)
+    def forward(ctx: Any, *call: Any) -> tuple[Tensor, Tensor]:
+        output = _forward(*call)
+        _save(ctx, call, output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * 8
-        logits, index, seed, tau = ctx.saved_tensors
-        tau = ctx.tau if tau is None else tau
-        return PullBack.apply(grad, logits, index, seed, tau, *ctx.spec, ctx.backend), *(None,) * 7
+        if torch.is_grad_enabled():  # somebody may differentiate this: let PullBack say no
+            return PullBack.apply(grad, *_saved(ctx)), *(None,) * 7
+        return PullBack.forward(grad, *_saved(ctx)), *(None,) * 7
+
+
+class Draw(torch.autograd.Function):
+    """:func:`draw` for torch.func and torch.compile."""
+
+    forward = staticmethod(_forward)
+    setup_context = staticmethod(_save)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 8
+        return PullBack.apply(grad, *_saved(ctx)), *(None,) * 7
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], logits: Tensor, seed: Tensor, tau: Any, *rest: Any) -> Any:

@@ -42,8 +42,8 @@ struct Call {
   int64_t seeds, taus;
   int64_t rows, columns;
   Spec spec;
-  bool soft;              // surrogate, not surrogate_vjp
-  ParallelFor team;       // how a kernel may split one long row over threads; null: it may not
+  bool soft;         // surrogate, not surrogate_vjp
+  ParallelFor team;  // how a kernel may split one long row over threads; null: it may not
 };
 
 // Kernels of one instruction set. Units are what a thread takes: `lanes` short rows, or one long row.
@@ -51,7 +51,8 @@ struct Kernels {
   const char* name;
   int64_t (*units)(const Call&);
   void (*sample)(const Call&, int64_t begin, int64_t end);
-  void (*surrogate)(const Call&, int64_t begin, int64_t end);  // soft sample or pull-back
+  void (*surrogate)(const Call&, int64_t begin, int64_t end);        // soft sample or pull-back
+  void (*math)(char function, const float* x, float* y, int64_t n);  // exp, exp2 ('2') or log1p ('l'), for tests
 };
 
 constexpr int64_t kShortRow = 64;  // rows up to this length are vectorised across rows

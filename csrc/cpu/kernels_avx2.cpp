@@ -23,12 +23,14 @@
 
 namespace discrete_ops {
 const Kernels* avx2_kernels() {
-  static constexpr Kernels kernels{"avx2", avx2::units, avx2::sample, avx2::surrogate};
+  static constexpr Kernels kernels{"avx2", avx2::units, avx2::sample, avx2::surrogate, avx2::math};
   return &kernels;
 }
 }  // namespace discrete_ops
 #else
 namespace discrete_ops {
-const Kernels* avx2_kernels() { return nullptr; }
+const Kernels* avx2_kernels() {
+  return nullptr;
+}
 }  // namespace discrete_ops
 #endif

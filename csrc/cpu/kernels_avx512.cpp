@@ -5,7 +5,8 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
@@ -23,12 +24,14 @@
 
 namespace discrete_ops {
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kernels{"avx512", avx512::units, avx512::sample, avx512::surrogate};
+  static constexpr Kernels kernels{"avx512", avx512::units, avx512::sample, avx512::surrogate, avx512::math};
   return &kernels;
 }
 }  // namespace discrete_ops
 #else
 namespace discrete_ops {
-const Kernels* avx512_kernels() { return nullptr; }
+const Kernels* avx512_kernels() {
+  return nullptr;
+}
 }  // namespace discrete_ops
 #endif

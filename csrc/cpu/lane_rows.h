@@ -18,8 +18,8 @@ struct LaneRows {
   V z_[kShortRow], v_[kShortRow], out_[kShortRow];
   V a_[kShortRow], b_[kShortRow], c_[kShortRow], d_[kShortRow], e_[kShortRow];
   I winner_;
-  Mask invalid, empty;  // NaN or +inf in the row; masked whole
-  uint64_t seed[kLanes], local_row[kLanes];
+  Mask invalid, empty;                       // NaN or +inf in the row; masked whole
+  uint64_t seed[kLanes], local_row[kLanes];  // where the lanes' seeds differ, or in double
   PhiloxVector philox_;
   Words row_low, row_high;
   bool has_keys = false;
@@ -45,13 +45,20 @@ struct LaneRows {
 
   template <class F>
   DISCRETE_OPS_HD void sum2(const F& f, V& a, V& b) {
+    V x, y, odd_a = V{}, odd_b = V{};  // two chains of additions, for their latency
     a = b = V{};
-    for (int s = 0; s < n; ++s) {
-      V x, y;
+    int s = 0;
+    for (; s + 1 < n; s += 2) {
       f(s, x, y);
-      a += x;
-      b += y;
+      a += x, b += y;
+      f(s + 1, x, y);
+      odd_a += x, odd_b += y;
     }
+    if (s < n) {
+      f(s, x, y);
+      a += x, b += y;
+    }
+    a += odd_a, b += odd_b;
   }
 
   template <class F>
@@ -85,12 +92,6 @@ struct LaneRows {
   void load(int64_t first_row) {
     first = first_row;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
-    const int64_t per_seed = call.rows / call.seeds;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = lane < lanes ? first + lane : first;
-      seed[lane] = static_cast<uint64_t>(call.seed[call.seeds > 1 ? row / per_seed : 0]);
-      local_row[lane] = static_cast<uint64_t>(call.seeds > 1 ? row % per_seed : row);
-    }
     transpose_in(call.logits, z_);
     V top = Math::set(-Math::kInf);
     Mask finite = Mask{} - 1;
@@ -107,10 +108,16 @@ struct LaneRows {
   bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them
 
   void load_winner() {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t index = lane < lanes ? call.index[first + lane] : 0;
-      winner_[lane] = static_cast<typename Math::Index>(index < 0 ? 0 : index);
+    typedef int64_t Indices __attribute__((vector_size(8 * kLanes), aligned(8)));
+    if (lanes == kLanes) {
+      winner_ = __builtin_convertvector(*reinterpret_cast<const Indices*>(call.index + first), I);
+    } else {
+      winner_ = I{};
+      for (int lane = 0; lane < lanes; ++lane) {
+        winner_[lane] = static_cast<typename Math::Index>(call.index[first + lane]);
+      }
     }
+    winner_ = winner_ < 0 ? I{} : winner_;
   }
 
   void load_grad() {
@@ -191,16 +198,32 @@ struct LaneRows {
   }
 
   void prepare_noise() {
-    if constexpr (sizeof(T) == 4) {
-      Words low, high;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
-        row_low[lane] = static_cast<uint32_t>(local_row[lane]);
-        row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
-      }
-      if (!has_keys || call.seeds > 1) philox_.set_seeds(low, high);
+    if (sizeof(T) == 4 && call.seeds == 1 && (first >> 32) == ((first + kLanes) >> 32)) {  // the common case
+      const auto key = static_cast<uint64_t>(call.seed[0]);
+      if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
+      row_low = splat(static_cast<uint64_t>(first)) + (Words)iota();
+      row_high = splat(static_cast<uint64_t>(first) >> 32);
       has_keys = true;
+      return;
     }
+    const int64_t per_seed = call.rows / call.seeds;
+    Words low{}, high{};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t row = lane < lanes ? first + lane : first;
+      seed[lane] = static_cast<uint64_t>(call.seed[row / per_seed]);
+      local_row[lane] = static_cast<uint64_t>(row % per_seed);
+      low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
+      row_low[lane] = static_cast<uint32_t>(local_row[lane]);
+      row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
+    }
+    philox_.set_seeds(low, high);
+  }
+
+  static DISCRETE_OPS_HD Words splat(uint64_t x) { return Words{} + static_cast<uint32_t>(x); }
+  static DISCRETE_OPS_HD I iota() {
+    I lanes;
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
+    return lanes;
   }
 
   DISCRETE_OPS_HD void exponentials(int block, uint32_t k, V e[4]) {
@@ -222,7 +245,7 @@ struct LaneRows {
 template <class T>
 static void sample_lane_rows(LaneRows<T>& r) {
   using R = LaneRows<T>;
-  typedef double D __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef T Part __attribute__((vector_size(DISCRETE_OPS_BYTES / 8 * sizeof(T))));  // as many T as D has lanes
   constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
@@ -233,12 +256,11 @@ static void sample_lane_rows(LaneRows<T>& r) {
     for (int part = 0; part < kParts; ++part) {
       Part w;
       __builtin_memcpy(&w, reinterpret_cast<const char*>(&weight) + part * sizeof(Part), sizeof(Part));
-      total[part] += __builtin_convertvector(w, D);
+      total[part] += to_double(w);
       cdf[s][part] = total[part];
     }
   }
   if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
-    typedef uint32_t HalfWords __attribute__((vector_size(DISCRETE_OPS_BYTES / 2)));
     Words w[4];
     r.words(0, philox::kForwardDraw, w);
     const Words low_bits = w[1] >> 12;
@@ -246,7 +268,7 @@ static void sample_lane_rows(LaneRows<T>& r) {
       HalfWords high, low;
       __builtin_memcpy(&high, reinterpret_cast<const char*>(&w[0]) + part * sizeof(high), sizeof(high));
       __builtin_memcpy(&low, reinterpret_cast<const char*>(&low_bits) + part * sizeof(low), sizeof(low));
-      target[part] = (__builtin_convertvector(high, D) * 0x1p20 + __builtin_convertvector(low, D) + 0.5) * 0x1p-52;
+      target[part] = (to_double(high) * 0x1p20 + to_double(low) + 0.5) * 0x1p-52;
     }
   } else {
     for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);

@@ -117,7 +117,9 @@ void launch(Kernel kernel, Call& call, double cost) {
   }
 }
 
-Tensor dense(Tensor x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
+Tensor dense(Tensor x) {
+  return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
 
 // What the three operators share; the seed is contiguous.
 Call common(const Tensor& logits, const Tensor& seed) {
@@ -128,9 +130,9 @@ Call common(const Tensor& logits, const Tensor& seed) {
   call.logits = operand(logits, "logits");
   call.columns = logits.size(-1);
   call.rows = logits.numel() / call.columns;
-  STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && seed.size(0) >= 1 &&
-                      call.rows % seed.size(0) == 0,
-                  "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
+  STD_TORCH_CHECK(
+      seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && seed.size(0) >= 1 && call.rows % seed.size(0) == 0,
+      "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
   call.seed = static_cast<const int64_t*>(seed.data_ptr());
   call.seeds = seed.size(0);
   return call;
@@ -186,8 +188,8 @@ Tensor run_surrogate(const Tensor* grad, const Tensor& logits, Tensor index, Ten
   call.taus = static_cast<int64_t>(taus.size());
   call.index = static_cast<int64_t*>(index.data_ptr());
   for (int64_t row = 0; row < call.rows; ++row) {
-    STD_TORCH_CHECK(call.index[row] >= -1 && call.index[row] < call.columns, "index: got ", call.index[row],
-                    " in row ", row, ", allowed: -1 to ", call.columns - 1);
+    STD_TORCH_CHECK(call.index[row] >= -1 && call.index[row] < call.columns, "index: got ", call.index[row], " in row ",
+                    row, ", allowed: -1 to ", call.columns - 1);
   }
   call.spec = {static_cast<Estimator>(estimator), coefficient, num_samples};
   call.soft = grad == nullptr;
@@ -200,8 +202,8 @@ Tensor run_surrogate(const Tensor* grad, const Tensor& logits, Tensor index, Ten
   }
   Tensor out = empty(logits.sizes().data(), logits.dim(), logits.scalar_type());
   call.out = operand(out, "out");
-  const bool draws = estimator == kGumbelRao || estimator == kReinMaxRao || estimator == kReinMaxCV ||
-                     estimator == kReinMaxCVGumbel;
+  const bool draws =
+      estimator == kGumbelRao || estimator == kReinMaxRao || estimator == kReinMaxCV || estimator == kReinMaxCVGumbel;
   launch(kernels().surrogate, call, draws ? 4.0 * static_cast<double>(num_samples) + 2 : 2);
   return out;
 }
@@ -219,7 +221,15 @@ Tensor surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, std:
 }  // namespace
 }  // namespace discrete_ops
 
-extern "C" const char* discrete_ops_cpu_instruction_set() { return discrete_ops::kernels().name; }
+#define DISCRETE_OPS_EXPORT extern "C" __attribute__((visibility("default")))
+
+// For build_info() and the tests, through ctypes.
+DISCRETE_OPS_EXPORT const char* discrete_ops_instruction_set() {
+  return discrete_ops::kernels().name;
+}
+DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float* y, int64_t n) {
+  discrete_ops::kernels().math(function, x, y, n);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(discrete_ops, CPU, m) {
   m.impl("sample", TORCH_BOX(&discrete_ops::sample));

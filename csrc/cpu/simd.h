@@ -9,6 +9,14 @@
 template <class T>
 struct Math;
 
+// Whether every lane of a comparison holds.
+template <class Mask>
+static DISCRETE_OPS_HD bool all_lanes(Mask mask) {
+  bool all = true;
+  for (int lane = 0; lane < static_cast<int>(sizeof(Mask) / sizeof(mask[0])); ++lane) all = all && mask[lane];
+  return all;
+}
+
 constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
 
 template <>
@@ -25,8 +33,26 @@ struct Math<float> {
 
   static DISCRETE_OPS_HD V set(float x) { return V{} + x; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
-  static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }
-  static DISCRETE_OPS_HD V min(V a, V b) { return a < b ? a : b; }
+  static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
+  // a > b ? a : b and a < b ? a : b, which GCC does not turn into one instruction by itself.
+  static DISCRETE_OPS_HD V max(V a, V b) {
+#if DISCRETE_OPS_BYTES == 64
+    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+#elif DISCRETE_OPS_BYTES == 32
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+  }
+  static DISCRETE_OPS_HD V min(V a, V b) {
+#if DISCRETE_OPS_BYTES == 64
+    return (V)_mm512_min_ps((__m512)a, (__m512)b);
+#elif DISCRETE_OPS_BYTES == 32
+    return (V)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+  }
 
   // 2^x for x <= 127, 0 below the normal range.
   static DISCRETE_OPS_HD V exp2(V x) {
@@ -53,13 +79,14 @@ struct Math<float> {
   // log(1 + x) for x > -1, finite; relative precision down to the smallest x.
   static DISCRETE_OPS_HD V log1p(V x) {
     const V w = x + 1.0f;
-    const I exponent = ((I)w - 0x3f3504f3) >> 23;  // of w in [sqrt(1/2), sqrt(2)) * 2^exponent
-    const V t = exponent == 0 ? x : (V)((I)w - (exponent << 23)) - 1.0f;
+    const I exponent = ((I)w - 0x3f3504f3) >> 23, shift = exponent << 23;  // w in [sqrt(1/2), sqrt(2)) * 2^exponent
+    const V t = exponent == 0 ? x : (V)((I)w - shift) - 1.0f;
+    const V lost = exponent == 0 ? V{} : (x - (w - 1.0f)) * (V)((I)set(0.85f) - shift);  // rounding of w, over about w
     const V tt = t * t;
     const V p = ((0x1.555554p-2f - 0x1.000226p-2f * t) + tt * (0x1.99a008p-3f - 0x1.547244p-3f * t)) +
                 (tt * tt) * ((0x1.22da1cp-3f - 0x1.0d8544p-3f * t) + tt * (0x1.055b72p-3f - 0x1.38b582p-4f * t));
     const V e = __builtin_convertvector(exponent, V);
-    const V low = e * 0x1.7f7d1cp-20f + (t * tt) * p - 0.5f * tt;
+    const V low = e * 0x1.7f7d1cp-20f + lost + (t * tt) * p - 0.5f * tt;
     return e * 0x1.62e4p-1f + (low + t);
   }
 };
@@ -77,6 +104,7 @@ struct Math<double> {
 
   static DISCRETE_OPS_HD V set(double x) { return V{} + x; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
+  static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
   static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }
   static DISCRETE_OPS_HD V min(V a, V b) { return a < b ? a : b; }
   template <class F>
@@ -84,9 +112,15 @@ struct Math<double> {
     for (int lane = 0; lane < kLanes; ++lane) x[lane] = f(x[lane]);
     return x;
   }
-  static DISCRETE_OPS_HD V exp2(V x) { return map(x, [](double y) { return __builtin_exp2(y); }); }
-  static DISCRETE_OPS_HD V exp(V x) { return map(x, [](double y) { return __builtin_exp(y); }); }
-  static DISCRETE_OPS_HD V log1p(V x) { return map(x, [](double y) { return __builtin_log1p(y); }); }
+  static DISCRETE_OPS_HD V exp2(V x) {
+    return map(x, [](double y) { return __builtin_exp2(y); });
+  }
+  static DISCRETE_OPS_HD V exp(V x) {
+    return map(x, [](double y) { return __builtin_exp(y); });
+  }
+  static DISCRETE_OPS_HD V log1p(V x) {
+    return map(x, [](double y) { return __builtin_log1p(y); });
+  }
 };
 
 // --- shuffles and partial access -------------------------------------------------------------------------------------
@@ -148,6 +182,34 @@ static DISCRETE_OPS_HD void store_partial(float* to, Words x, int count) {
   _mm256_maskstore_ps(to, mask, (__m256)x);
 #else
   for (int lane = 0; lane < count; ++lane) __builtin_memcpy(to + lane, reinterpret_cast<float*>(&x) + lane, 4);
+#endif
+}
+
+// --- float64 sums of the forward pass
+// -----------------------------------------------------------------------------------
+
+typedef double Doubles __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+typedef float HalfFloats __attribute__((vector_size(DISCRETE_OPS_BYTES / 2)));
+typedef uint32_t HalfWords __attribute__((vector_size(DISCRETE_OPS_BYTES / 2)));
+
+static DISCRETE_OPS_HD Doubles to_double(HalfFloats x) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Doubles)_mm512_cvtps_pd((__m256)x);
+#elif DISCRETE_OPS_BYTES == 32
+  return (Doubles)_mm256_cvtps_pd((__m128)x);
+#else
+  return __builtin_convertvector(x, Doubles);
+#endif
+}
+static DISCRETE_OPS_HD Doubles to_double(Doubles x) {
+  return x;
+}
+
+static DISCRETE_OPS_HD Doubles to_double(HalfWords x) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Doubles)_mm512_cvtepu32_pd((__m256i)x);
+#else
+  return __builtin_convertvector(x, Doubles);
 #endif
 }
 
