@@ -1,0 +1,96 @@
+"""The compiled CPU library: its vector maths, its Philox, and what is said when it does not load."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from discrete_ops import backends, philox
+
+needs_cpp = pytest.mark.skipif(
+    "cpp" not in backends.available_backends(), reason="NOT COVERED: the cpp backend is not installed"
+)
+
+
+def vector_math(function: str, x: np.ndarray) -> np.ndarray:
+    y = np.full_like(x, np.nan)
+    library = ctypes.CDLL(str(backends.get("cpp")._LIBRARY))
+    pointers = (a.ctypes.data_as(ctypes.c_void_p) for a in (x, y))
+    library.discrete_ops_math(ctypes.c_char(function.encode()), *pointers, ctypes.c_int64(x.size))
+    return y
+
+
+def ulps(got: np.ndarray, exact: np.ndarray) -> float:
+    return float((np.abs(got.astype(np.float64) - exact) / np.spacing(np.abs(exact).astype(np.float32))).max())
+
+
+@needs_cpp
+def test_exponential_functions_to_two_ulp() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([-np.logspace(-30, np.log10(87), 10**6), rng.uniform(-87, 88, 10**6)]).astype(np.float32)
+    assert ulps(vector_math("e", x), np.exp(x.astype(np.float64))) <= 2
+    x = np.concatenate([x[x > -60], rng.uniform(-126, 127, 10**6)]).astype(np.float32)
+    assert ulps(vector_math("2", x), np.exp2(x.astype(np.float64))) <= 2
+    for function in "e2":
+        ends = vector_math(function, np.array([-np.inf, -1e38, -150, 0, -0.0], dtype=np.float32))
+        assert ends.tolist() == [0, 0, 0, 1, 1]
+
+
+@needs_cpp
+def test_log1p_to_two_ulp() -> None:
+    rng = np.random.default_rng(0)
+    below = np.concatenate([np.logspace(-37, 0, 10**6), rng.uniform(0, 1, 10**6)])
+    x = np.concatenate([-below[below < 1], np.logspace(-37, 38, 10**6), rng.uniform(0, 5, 10**6)]).astype(np.float32)
+    x = x[x > -1]
+    assert ulps(vector_math("l", x), np.log1p(x.astype(np.float64))) <= 2
+
+
+@needs_cpp
+def test_philox_of_the_binding_is_that_of_the_reference() -> None:
+    binding = pytest.importorskip("discrete_ops._C", reason="NOT COVERED: built for another Python")
+    rng = np.random.default_rng(1)
+    for seed, block, draw, row in zip(*(rng.integers(0, 2**b, 50) for b in (62, 31, 32, 40)), strict=True):
+        counter = [torch.tensor([int(c)]) for c in (block, draw, row & 0xFFFFFFFF, row >> 32)]
+        want = philox.philox4x32(torch.tensor([int(seed)]), *counter)
+        assert binding.philox_words(int(seed), int(block), int(draw), int(row)) == tuple(int(w) for w in want)
+
+
+@needs_cpp
+def test_build_info_names_compiler_and_instruction_set() -> None:
+    info = backends.build_info()
+    assert info["instruction_set"] in ("avx512", "avx2", "baseline", "neon")
+    assert "cpp" in info["backends"]
+
+
+@needs_cpp
+def test_a_library_that_does_not_load_says_what_it_was_built_for(tmp_path: Path) -> None:
+    broken = tmp_path / "libdiscrete_ops_cpu.so"
+    broken.write_bytes(b"not a library")
+    (tmp_path / "build.json").write_text('{"torch": "1.2.3", "system": "Plan9", "machine": "vax"}')
+    load = backends.get("cpp")._load
+    with pytest.raises(ImportError, match=r"built for torch 1\.2\.3 on Plan9 vax, found torch") as error:
+        load(broken)
+    assert torch.__version__ in str(error.value)
+    with pytest.raises(ImportError, match="without a C\\+\\+ compiler"):
+        load(tmp_path / "missing.so")
+
+
+def test_without_the_library_the_reference_serves_with_one_warning() -> None:
+    script = (
+        "import sys, warnings\n"
+        "sys.modules['discrete_ops.cpp'] = None\n"  # what a failing import looks like
+        "import torch, discrete_ops as do\n"
+        "assert do.available_backends() == ('reference',), do.available_backends()\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    x = torch.randn(5, 4, requires_grad=True)\n"
+        "    for _ in range(3):\n"
+        "        do.gst(x).sum().backward()\n"
+        "assert len(said) == 1 and 'cpp' in str(said[0].message), said\n"
+        "assert said[0].filename == '<string>', said[0].filename\n"  # it points at the caller
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

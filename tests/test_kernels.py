@@ -1,0 +1,231 @@
+"""Compiled backends against the reference on the same seed: same indices, same gradients, any memory layout."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import CPU_BACKENDS
+from torch import Tensor
+
+import discrete_ops as do
+from discrete_ops import backends, reference
+
+COMPILED = [name for name in CPU_BACKENDS if name != "reference"]
+
+if not COMPILED:
+    # Without a compiled backend there is nothing to compare; say so instead of skipping in silence.
+    pytest.skip("NOT COVERED: no compiled backend is installed, kernels are not compared", allow_module_level=True)
+
+COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
+SOFT = ("gumbel_rao", "gst", "gst_pi")
+
+#: (relative, absolute) for every element of a gradient or soft sample; the reference computes in float64.
+TOLERANCE = {
+    torch.float64: (1e-11, 1e-13),
+    torch.float32: (2e-6, 1e-7),
+    torch.float16: (2.0**-10, 1e-7),  # a float32 result rounded once: half an ulp, or a whole one at a tie
+    torch.bfloat16: (2.0**-7, 1e-7),
+}
+#: Its control and the mean of its draws cancel: what is left of terms of size eta is rounded as they are.
+CANCELLING = {"reinmax_cv_gumbel": 5e-7}
+
+SHAPES = [
+    (1, 1),  # a single category
+    (3, 2),  # less than a SIMD register
+    (3000, 10),  # the shape of GST's VAE
+    (1600, 12),  # 8 latents of 16x12, a row that fills three blocks of noise
+    (7, 64),  # the longest short row
+    (7, 65),  # the shortest long row
+    (64, 8192),  # several chunks a row
+    (2, 128256),  # a language model's vocabulary; rows fewer than threads
+    (0, 10),  # an empty batch
+]
+
+
+def close(got: Tensor, want: Tensor, estimator: str) -> None:
+    relative, absolute = TOLERANCE[got.dtype]
+    absolute = max(absolute, CANCELLING.get(estimator, 0.0) if got.dtype != torch.float64 else 0.0)
+    torch.testing.assert_close(got.double(), want.double(), rtol=relative, atol=absolute, equal_nan=True)
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    logits = (2 * torch.randn(shape, generator=generator)).to(dtype)
+    v = torch.randn(shape, generator=generator).to(dtype)
+    return logits, v, torch.randint(2**63 - 1, (1,), generator=generator)
+
+
+def compare(name: str, logits: Tensor, v: Tensor, seed: Tensor, estimator: str, tau: float | Tensor, k: int) -> None:
+    kernels = backends.get(name)
+    sample, index = reference.sample(logits, seed)
+    got_sample, got_index = kernels.sample(logits, seed)
+    assert torch.equal(got_index, index)
+    torch.testing.assert_close(got_sample, sample, rtol=0, atol=0, equal_nan=True)
+    call = (logits, index, seed, tau, estimator, COEFFICIENT.get(estimator, 0.0), k)
+    close(kernels.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), estimator)
+    if estimator in SOFT:
+        close(kernels.surrogate(*call), reference.surrogate(*call), estimator)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("estimator", reference.TERMS)
+def test_agrees_with_the_reference(name: str, estimator: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    logits, v, seed = inputs(shape, dtype)
+    compare(name, logits, v, seed, estimator, tau=1.0, k=3)
+    if dtype == torch.float64 and logits.numel() < 10**5:  # other temperatures amplify float32 rounding
+        compare(name, logits, v, seed, estimator, tau=0.4, k=5)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("columns", [10, 300])
+@pytest.mark.parametrize("estimator", reference.TERMS)
+def test_layouts_masks_and_bad_rows(name: str, estimator: str, columns: int) -> None:
+    wide, v_wide, seed = inputs((6, 5, 2 * columns), torch.float32)
+    layouts = {
+        "every second column": wide[..., ::2],
+        "part of a row": wide[..., 3 : 3 + columns],
+        "rows swapped": wide[..., :columns].transpose(0, 1),
+        "categories first": wide[..., :columns].permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        "expanded": wide[:1, :, :columns].expand(6, 5, columns),
+        "offset": wide.flatten()[7 : 7 + 4 * columns].view(2, 2, columns),
+    }
+    for layout, logits in layouts.items():
+        v = torch.randn((*logits.shape, 2), generator=torch.Generator().manual_seed(1))[..., 0]  # strided too
+        try:
+            compare(name, logits, v, seed, estimator, tau=1.0, k=2)
+        except AssertionError as error:
+            raise AssertionError(layout) from error
+    masked = wide[..., :columns].clone()
+    masked[0, :, ::3] = -torch.inf  # some categories
+    masked[1, 0] = -torch.inf  # all of them
+    masked[1, 1, 1:] = -torch.inf  # all but one
+    masked[2, 0, 4], masked[2, 1, 5] = torch.nan, torch.inf
+    masked[3, 0] = 1e4 * masked[3, 0].sign()
+    v = v_wide[..., :columns].clone()
+    v[0, :, ::3] = torch.inf  # an upstream gradient where nothing can be sampled
+    compare(name, masked, v, seed, estimator, tau=1.0, k=2)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("shape", [(12, 10), (12, 100)], ids=str)
+def test_groups_of_seeds_and_temperatures(name: str, shape: tuple[int, int]) -> None:
+    logits, v, _ = inputs(shape, torch.float64)
+    seeds, taus = torch.tensor([5, 2**62, 11]), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    for estimator in reference.TERMS:
+        compare(name, logits, v, seeds, estimator, taus, k=2)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("shape", [(4097, 10), (3, 40000), (1, 200000)], ids=str)
+def test_bits_do_not_depend_on_threads(name: str, shape: tuple[int, int]) -> None:
+    logits, v, seed = inputs(shape, torch.float32)
+    kernels, before = backends.get(name), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            sample, index = kernels.sample(logits, seed)
+            pulled = kernels.surrogate_vjp(v, logits, index, seed, 0.7, "gumbel_rao", 0.0, 3)
+            results.append((sample, index, pulled))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_memory_does_not_depend_on_the_number_of_draws(name: str) -> None:
+    """Peak memory of a process that takes K draws of 256 KiB each: materialised, K = 1000 would take 256 MiB."""
+    script = (
+        "import resource, sys, torch, discrete_ops as do\n"
+        f"do.set_backend({name!r})\n"
+        "x = torch.randn(64, 1024, requires_grad=True)\n"
+        "do.gumbel_rao(x, 1.0, int(sys.argv[1])).backward(torch.randn(64, 1024))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peak = [
+        int(subprocess.run([sys.executable, "-c", script, k], check=True, capture_output=True, text=True).stdout)
+        for k in ("1", "100", "1000")
+    ]
+    assert max(peak) - min(peak) < 16 * 1024, peak  # KiB; two runs of one process differ by a few MiB
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_default_on_cpu(name: str) -> None:
+    assert backends.resolve(None, "cpu") != "reference"
+    assert name in do.available_backends()
+
+
+def test_operators_pass_opcheck() -> None:
+    logits, v, seed = inputs((5, 7), torch.float32)
+    ops = torch.ops.discrete_ops
+    index = ops.sample(logits, seed)[1]
+    torch.library.opcheck(ops.sample.default, (logits, seed))
+    for number in range(len(reference.TERMS)):
+        for tau in (None, torch.tensor([0.5], dtype=torch.float64)):
+            call = (logits, index, seed, tau, 0.5, number, 1.0, 3)
+            torch.library.opcheck(ops.surrogate.default, call)
+            torch.library.opcheck(ops.surrogate_vjp.default, (v, *call))
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("logits", lambda o, x, i, s: o.surrogate(x.long(), i, s, None, 1.0, 0, 0.0, 1)),
+        ("seed", lambda o, x, i, s: o.surrogate(x, i, torch.tensor([1, 2]), None, 1.0, 0, 0.0, 1)),
+        ("seed", lambda o, x, i, s: o.sample(x, s.int())),
+        ("index", lambda o, x, i, s: o.surrogate(x, i + 7, s, None, 1.0, 0, 0.0, 1)),
+        ("index", lambda o, x, i, s: o.surrogate(x, i[:2], s, None, 1.0, 0, 0.0, 1)),
+        ("tau", lambda o, x, i, s: o.surrogate(x, i, s, torch.ones(2).double(), 1.0, 0, 0.0, 1)),
+        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 99, 0.0, 1)),
+        ("num_samples", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 1, 0.0, 0)),
+        ("grad", lambda o, x, i, s: o.surrogate_vjp(x[:2], x, i, s, None, 1.0, 0, 0.0, 1)),
+    ],
+)
+def test_raw_operators_check_what_they_read(argument: str, call: object) -> None:
+    logits, _, seed = inputs((3, 7), torch.float32)
+    index = torch.ops.discrete_ops.sample(logits, seed)[1]
+    with pytest.raises(RuntimeError, match=f"{argument}: "):
+        call(torch.ops.discrete_ops, logits, index, seed)  # type: ignore[operator]
+
+
+SUBPROCESS_PARITY = """
+import torch
+from discrete_ops import backends, cpp, reference
+from discrete_ops.reference import TERMS
+if cpp.instruction_set() != NAME:
+    print("unsupported here:", NAME)
+    raise SystemExit
+seed = torch.tensor([77])
+for shape in ((37, 11), (3, 1000)):
+    for dtype, tolerance in ((torch.float32, 2e-6), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)):
+        logits, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).to(dtype) for i in (1, 2))
+        index = reference.sample(logits, seed)[1]
+        assert torch.equal(cpp.sample(logits, seed)[1], index)
+        for estimator in TERMS:
+            call = (v, logits, index, seed, 1.0, estimator, 1.0, 2)
+            got, want = cpp.surrogate_vjp(*call), reference.surrogate_vjp(*call)
+            torch.testing.assert_close(got, want, rtol=tolerance, atol=5e-7)
+print("agrees:", NAME)
+"""
+
+
+@pytest.mark.skipif("cpp" not in COMPILED, reason="NOT COVERED: the cpp backend is not installed")
+def test_every_instruction_set_of_this_machine() -> None:
+    names = ("avx512", "avx2", "baseline") if os.uname().machine == "x86_64" else ("neon",)
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", f"NAME = {name!r}\n{SUBPROCESS_PARITY}"],
+            env={**os.environ, "DISCRETE_OPS_CPU": name},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for name in names
+    ]
+    assert f"agrees: {names[-1]}" in said  # the least one runs everywhere
+    assert all(line.startswith(("agrees:", "unsupported here:")) for line in said)
