@@ -2,13 +2,14 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc)
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test lint format bench sanitize wheel clean
 
 # torch first: an isolated build environment would fetch a second one.
-.venv/ready: pyproject.toml setup.py
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" wheel ninja "pybind11>=2.12"
+.venv/ready: pyproject.toml setup.py $(CSRC)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
 	$(BIN)/pip install --quiet "$(TORCH)" numpy
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[tasks,bench,test,dev]"
 	touch $@
@@ -19,14 +20,29 @@ demo: .venv/ready  ## train a discrete VAE with every estimator on an embedded d
 test: .venv/ready
 	$(BIN)/python -m pytest
 
+bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JSON and table in build/bench
+	mkdir -p build/bench
+	$(BIN)/python -m pytest bench --benchmark-json=build/bench/cpu.json --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m bench.report build/bench/cpu.json | tee build/bench/cpu.md
+	$(BIN)/python -m bench.memory
+
+# A second build of the package under the sanitizers; `pytest`, not `python -m pytest`, so that it is the one imported.
+sanitize: .venv/ready
+	DISCRETE_OPS_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
+	PYTHONPATH=build/sanitize/lib LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py -p no:cacheprovider -k "not memory"
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 	$(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CSRC)
 
 wheel: .venv/ready
 	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .

@@ -4,7 +4,8 @@
 library on torch's stable ABI, which depends on neither the Python version nor torch's minor version; ``_C`` is a Python
 extension for build information and tests that nothing else needs. So one wheel serves every Python.
 
-Environment: MAX_JOBS (parallel compilation), CXX. Without a C++ compiler the package installs pure Python.
+Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and
+UndefinedBehaviourSanitizer, see `make sanitize`). Without a C++ compiler the package installs pure Python.
 """
 
 import json
@@ -45,6 +46,10 @@ def compiled() -> dict:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     flags = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+    sanitizers = []
+    if os.environ.get("DISCRETE_OPS_SANITIZE") == "1":
+        sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        flags += [*sanitizers, "-O1", "-g1", "-fno-omit-frame-pointer"]
     warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-parameter"]
     warnings += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # false ones, from GCC's own intrinsics
     kernels = [f"csrc/cpu/kernels_{isa}.cpp" for isa in ("avx512", "avx2", "baseline")]  # slowest to compile first
@@ -53,11 +58,13 @@ def compiled() -> dict:
         [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp"],
         py_limited_api=True,
         extra_compile_args=[*flags, *warnings, f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
+        extra_link_args=sanitizers,
     )
     binding = CppExtension(
         "discrete_ops._C",
         ["csrc/binding.cpp"],
         extra_compile_args=[*flags, f"-DDISCRETE_OPS_TORCH={torch.__version__}"],
+        extra_link_args=sanitizers,
     )
 
     class Build(BuildExtension):

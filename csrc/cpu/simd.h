@@ -1,10 +1,10 @@
 // One SIMD vector of the instruction set this translation unit is compiled for, and its maths.
 //
 // Included inside the namespace of that instruction set, with DISCRETE_OPS_BYTES its vector size. GCC and Clang
-// vector types do the arithmetic; only Philox's widening multiplication needs intrinsics.
+// vector types do the arithmetic, with an intrinsic where the compiler would not find the instruction.
 //
 // exp2 and log1p are our own polynomials: inlined into the row loops they run several times faster than calls into
-// a vector maths library (bench/README.md has the figures), and tests/test_simd_math.py holds them to 2 ulp.
+// a vector maths library (bench/README.md has the figures), and tests/test_cpp_library.py holds them to 2 ulp.
 
 template <class T>
 struct Math;

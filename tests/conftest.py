@@ -1,0 +1,40 @@
+"""Fixtures of the whole suite: the backends that run here, reproducible hypothesis, poisoned memory."""
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+from helpers import CPU_BACKENDS
+
+import discrete_ops as do
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_report_header() -> str:
+    return f"discrete_ops backends: {', '.join(do.available_backends())}; tested on CPU: {', '.join(CPU_BACKENDS)}"
+
+
+@pytest.fixture(scope="session", params=CPU_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every backend that runs on the CPU, one after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_empty() -> Iterator[None]:
+    """``torch.empty``, from C++ too, comes filled with NaN (integers: their maximum): an unwritten output shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """Compiled code of one test is no other's: torch.compile gives up after 8 recompilations of a function."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
