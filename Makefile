@@ -18,7 +18,7 @@ demo: .venv/ready  ## train a discrete VAE with every estimator on an embedded d
 	$(BIN)/python -m tasks.vae demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JSON and table in build/bench
 	mkdir -p build/bench
@@ -26,12 +26,12 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m bench.report build/bench/cpu.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 
-# A second build of the package under the sanitizers; `pytest`, not `python -m pytest`, so that it is the one imported.
+# A second build of the package, under the sanitizers; the tests import that one.
 sanitize: .venv/ready
 	DISCRETE_OPS_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	PYTHONPATH=build/sanitize/lib LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py -p no:cacheprovider -k "not memory"
+	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py -o pythonpath=build/sanitize/lib -p no:cacheprovider -k "not memory"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

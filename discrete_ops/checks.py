@@ -60,7 +60,7 @@ def number(name: str, value: Any, allowed: str = "allowed: a finite number") -> 
     if isinstance(value, bool) or not isinstance(value, (float, int, numbers.Real)):
         raise TypeError(f"{name}: got {value!r}, {allowed}")
     value = float(value)
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # math.isfinite does not trace
         raise ValueError(f"{name}: got {value!r}, {allowed}")
     return value
 

@@ -156,30 +156,10 @@ def gst(
     """
     estimator, coefficient = checks.gap(gap)
     if not detach_perturbation:
-        return _nonzero_gst(logits, tau, estimator, coefficient, hard, dim, generator, seed, return_index, backend)
+        if backend not in (None, "reference"):
+            raise ValueError(f"backend: got {backend!r}, allowed with detach_perturbation=False: 'reference' or None")
+        estimator, backend = reference.NONZERO + estimator, "reference"
     return _draw(estimator, logits, tau, dim, generator, seed, return_index, backend, coefficient, hard=hard)
-
-
-def _nonzero_gst(
-    logits: Tensor,
-    tau: float | Tensor,
-    estimator: str,
-    gap: float,
-    hard: bool,
-    dim: int,
-    generator: Generator,
-    seed: Seed,
-    return_index: bool,
-    backend: str | None,
-) -> Sample:
-    if backend not in (None, "reference"):
-        raise ValueError(f"backend: got {backend!r}, allowed with detach_perturbation=False: 'reference' or None")
-    dim = checks.logits(logits, dim)
-    D, index = _draw(estimator, logits.detach(), tau, dim, generator, seed, True, "reference", gap)
-    rows = logits.movedim(dim, -1), D.movedim(dim, -1)
-    soft = reference.nonzero_gst(*rows, checks.tau(tau), estimator, gap).movedim(-1, dim)
-    sample = ops.Replace.apply(D, soft) if hard else soft
-    return (sample, index) if return_index else sample
 
 
 def reinmax(

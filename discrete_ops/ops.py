@@ -46,6 +46,8 @@ def draw(
         hard: which sample.
         backend: a loaded backend.
     """
+    if torch.compiler.is_compiling() and not isinstance(tau, Tensor):  # an operator's float argument is a constant
+        tau = torch.full((1,), tau, dtype=torch.float64, device=logits.device)
     call = (logits, seed, tau, estimator, coefficient, num_samples, hard, backend)
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return Draw.apply(*call)
@@ -165,24 +167,3 @@ class PullBack(torch.autograd.Function):
         seed = _fold_groups(info.batch_size, rest[0], in_dims[3])
         tau = _fold_groups(info.batch_size, rest[1], in_dims[4])
         return PullBack.apply(grad, logits, index, seed, tau, *rest[2:]), 0
-
-
-class Replace(torch.autograd.Function):
-    """Forward ``hard``, exactly; backward the identity into ``soft``."""
-
-    @staticmethod
-    def forward(hard: Tensor, soft: Tensor) -> Tensor:
-        return hard.clone()
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, grad
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], hard: Tensor, soft: Tensor) -> Any:
-        hard, soft = (_fold(info.batch_size, x, d) for x, d in zip((hard, soft), in_dims, strict=True))
-        return Replace.apply(hard, soft), 0

@@ -78,7 +78,9 @@ def conditional_gumbels(rows: Rows, lp: Tensor, first: int, count: int) -> Itera
     """
     n, columns = lp.shape
     winner = rows.D.bool()
-    size = max(1, CHUNK // max(1, lp.numel()))
+    size = count
+    while size > 1 and size * lp.numel() > CHUNK:  # halved by comparisons, which bind no shape under torch.compile
+        size = (size + 1) // 2
     for start in range(first, first + count, size):
         draw = torch.arange(start, min(start + size, first + count), device=lp.device)
         log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise).double().log()
@@ -103,6 +105,14 @@ def pi_gap(l: Tensor, D: Tensor) -> Tensor:  # noqa: E741
     a = l.masked_fill(~D.bool(), -torch.inf).amax(-1, keepdim=True) - others
     x = (-a.abs()).exp().clamp_min(torch.finfo(l.dtype).tiny)
     return (1 + x) * torch.where(a > 0, a + x.log1p(), x.log1p() / x)
+
+
+def through_perturbation(r: Rows, pulled: Tensor, gap: Weight) -> Tensor:
+    """Backward of ``h = l + m1 - m2`` through m1 and m2 (NZ-GST): what h took from ``max(l)`` goes back to it."""
+    top = r.l.amax(-1, keepdim=True)
+    taken, is_top = r.D.bool() | (r.l > top - gap), r.l == top
+    back = pulled.masked_fill(~taken, 0.0).sum(-1, keepdim=True) / is_top.sum(-1, keepdim=True)
+    return pulled.masked_fill(taken, 0.0) + back * is_top
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -197,6 +207,10 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
 }
 
 
+#: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
+NONZERO = "nonzero_"
+
+
 # ---------------------------------------------------------------------------------------------------
 # The two row kernels (and the soft forward), with the row rules: -inf masks a category, a row masked
 # whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1
@@ -212,7 +226,7 @@ def _as_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _as_output(rows: Tensor, invalid: Tensor, empty: Tensor, like: Tensor) -> Tensor:
     rows = rows.masked_fill(empty, 0.0).masked_fill(invalid, torch.nan)
-    return rows.to(like.dtype).view(like.shape)
+    return rows.view(like.shape).to(like.dtype, copy=True)  # not a view: those may not be changed in place
 
 
 def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,21 +280,8 @@ def surrogate(
     """
     rows, invalid, empty = _rows(logits, index, seed, tau, coefficient, num_samples)
     soft = torch.zeros_like(rows.l)
-    for weight, p, _ in TERMS[estimator](rows):
+    for weight, p, _ in TERMS[estimator.removeprefix(NONZERO)](rows):
         soft = soft + _sum_over_draws(rows.tau * weight * p)
-    return _as_output(soft, invalid, empty, logits)
-
-
-def nonzero_gst(logits: Tensor, D: Tensor, tau: Weight, estimator: str, gap: Weight) -> Tensor:
-    """The soft sample of GST as autograd sees Algorithm 1: differentiable through m1 and m2 (NZ-GST).
-
-    Args as :func:`surrogate_vjp`, with the one-hot ``D``. Returns ``(..., N)`` like ``logits``.
-    """
-    l, invalid, empty = _as_rows(logits)  # noqa: E741
-    D = (D.reshape(l.shape) == 1).to(l)
-    if estimator == "gst_pi":
-        gap = pi_gap(l, D).detach()
-    soft = tempered_softmax(perturbed(l, D, gap), tau)
     return _as_output(soft, invalid, empty, logits)
 
 
@@ -312,6 +313,8 @@ def surrogate_vjp(
     rows, invalid, empty = _rows(logits, index, seed, tau, coefficient, num_samples)
     v = grad.reshape(rows.l.shape).to(rows.l).masked_fill(rows.l == -torch.inf, 0.0)
     pulled = torch.zeros_like(v)
-    for weight, p, q in TERMS[estimator](rows):
+    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
         pulled = pulled + _sum_over_draws(weight * jacobian_product(p, q, v))
+    if estimator.startswith(NONZERO):
+        pulled = through_perturbation(rows, pulled, pi_gap(rows.l, rows.D) if estimator.endswith("pi") else coefficient)
     return _as_output(pulled, invalid, empty, logits)

@@ -13,9 +13,12 @@ from helpers import (
     jacobian,
     make,
     noise,
+    pairs,
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import discrete_ops as do
 from discrete_ops import backends
@@ -75,6 +78,26 @@ def test_draws_of_one_row_are_independent_given_the_sample(backend):
     first, second = one, 2 * two - one
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 4 / 200
     assert (first != second).all()
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operator returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        self.elements = max(self.elements, *sizes, 0)
+        return out
+
+
+@pairs(("gumbel_rao", "reinmax_rao", "reinmax_cv"))
+def test_noise_held_at_once_is_bounded(backend, name):
+    """40 draws of 2000 x 64 are 5 million numbers; never are more than 2 million of them there."""
+    with Largest() as largest:
+        draw_and_pull(make(name, 1.0, 40), torch.zeros(2000, 64), torch.ones(2000, 64), seed=1, backend=backend)
+    assert 2000 * 64 <= largest.elements < 2**21
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -199,10 +222,10 @@ EXTREMES = [0.0, 1.0, -1.0, 1e4, -1e4, 1e38, -1e38, 3e38, -3e38, 1e-38, 1e-40, -
 @pytest.mark.parametrize("tau", [1e-3, 0.01, 1.0, 1e3])
 def test_every_pair_of_extreme_logits(backend, name, tau):
     values = torch.tensor(EXTREMES)
-    pairs = torch.cartesian_prod(values, values)
+    logits = torch.cartesian_prod(values, values)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        assert_sane(backend, name, tau, pairs.to(dtype))
-    assert_sane(backend, name, tau, pairs.clamp(-65504, 65504).masked_fill(pairs == -inf, -inf).half())
+        assert_sane(backend, name, tau, logits.to(dtype))
+    assert_sane(backend, name, tau, logits.clamp(-65504, 65504).masked_fill(logits == -inf, -inf).half())
 
 
 @every_estimator
