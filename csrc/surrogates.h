@@ -94,21 +94,23 @@ struct Surrogate {
 
   // --- conditional Gumbels ----------------------------------------------------------------------------------------
 
-  // Prepare draws of softmax(Y(l, D) / tau) for probabilities exp(y_j) / partition off the winner: exp(-lp_j) is kept
-  // as d = partition * exp(-max(y, -limit)), with the rest of the exponent in b, so that nothing overflows.
+  // Prepare draws of softmax(Y(l, D) / tau) for probabilities proportional to exp(y_j) off the winner. Keeps exp(-y_j)
+  // as d = exp(-max(y, -limit)), with the rest of the exponent in b, so that nothing overflows. Returns sum exp(y).
   template <class F>
-  DISCRETE_OPS_HD void prepare(V partition, const F& log_weight) {
-    r.each([&](auto s) {
-      const V y = log_weight(s), bounded = M::max(y, M::set(-M::kConditionalLimit));
-      r.d(s) = partition * M::exp(-bounded);
+  DISCRETE_OPS_HD V prepare(const F& log_weight) {
+    return sum([&](auto s) {
+      const V y = log_weight(s), bounded = M::max(y, M::set(-M::kConditionalLimit)), weight = M::exp(bounded);
+      r.d(s) = T(1) / weight;
       r.b(s) = bounded - y;
+      return weight;
     });
   }
 
-  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step.
+  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step;
+  // exp(lp_j) = exp(y_j) / partition.
   template <class Use>
-  DISCRETE_OPS_HD void draw(int64_t k, const Use& use) {
-    const V inverse = T(1) / r.exponentials(static_cast<uint32_t>(k)), rate = inv_tau * T(-1.44269504088896340736);
+  DISCRETE_OPS_HD void draw(int64_t k, V partition, const Use& use) {
+    const V inverse = partition / r.exponentials(static_cast<uint32_t>(k)), rate = inv_tau * T(-1.44269504088896340736);
     if (M::all(tau == M::set(1))) {  // half the work at the commonest temperature
       use([&](auto s) {
         const V weight = T(1) / (T(1) + r.e(s) * inverse * r.d(s));
@@ -123,26 +125,23 @@ struct Surrogate {
   }
 
   // out += weight / (K tau) * sum over draws of J.
-  DISCRETE_OPS_HD void add_draws(T weight, int64_t first) {
+  DISCRETE_OPS_HD void add_draws(T weight, int64_t first, V partition) {
     const V each = inv_tau * T(weight / static_cast<double>(spec.num_samples));
     for (int64_t k = first; k < first + spec.num_samples; ++k) {
-      draw(k, [&](const auto& unnormalised) { add(each, unnormalised); });
+      draw(k, partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }
 
   // --- estimators -------------------------------------------------------------------------------------------------
 
-  DISCRETE_OPS_HD V partition(V temperature_inverse) {
-    return sum([&](auto s) { return M::exp(r.z(s) * temperature_inverse); });
-  }
-
   DISCRETE_OPS_HD void straight_through(T weight, V temperature_inverse) {
-    add(temperature_inverse * weight, [&](auto s) { return M::exp(r.z(s) * temperature_inverse); });
+    const V rate = temperature_inverse;
+    add(rate * weight, [&, rate](auto s) { return M::exp(r.z(s) * rate); });
   }
 
   DISCRETE_OPS_HD void gumbel_rao() {
-    prepare(partition(M::set(1)), [&](auto s) { return r.z(s); });
-    add_draws(1, 0);
+    const V partition = prepare([&](auto s) { return r.z(s); });
+    add_draws(1, 0, partition);
   }
 
   DISCRETE_OPS_HD void gst(V gap) {
@@ -175,29 +174,28 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax_rao() {
-    prepare(partition(inv_tau) * T(2), [&](auto s) { return r.z(s) * inv_tau; });
-    add_draws(2, 0);
+    const V partition = prepare([&](auto s) { return r.z(s) * inv_tau; });
+    add_draws(2, 0, partition * T(2));  // off the winner p_D is pi_t / 2
     straight_through(T(-0.5), M::set(1));
   }
 
   DISCRETE_OPS_HD void reinmax_cv(bool soft) {
-    const V one = M::set(1), eta = M::set(static_cast<T>(spec.coefficient)), pi_total = partition(one);
-    const auto z = [&](auto s) { return r.z(s); };
+    const V one = M::set(1), eta = M::set(static_cast<T>(spec.coefficient));
     add_half_way(one);
+    const V pi_total = prepare([&](auto s) { return r.z(s); });
     if (soft) {
-      prepare(pi_total, z);
       V inverse;
-      draw(0, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
+      draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
       const V inverse_pi = T(1) / pi_total;
       r.each([&](auto s) { r.c(s) = r.a(s) * inverse; });  // the soft sample that chose D
       add(-eta, [&](auto s) {
         const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
         return p * M::exp(r.c(s));
       });
+    } else {
+      draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
     }
-    prepare(pi_total * T(2), z);
-    if (!soft) draw(0, [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
-    add_draws(static_cast<T>(spec.coefficient), 1);
+    add_draws(static_cast<T>(spec.coefficient), 1, pi_total * T(2));
     straight_through(T(-0.5), one);
   }
 

@@ -148,16 +148,9 @@ struct LaneColumns {
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(row % per_seed);
     read(call.logits, z_, -Math::kInf);
-    V unused, bad;
-    sum2(
-        [&](int64_t s, V& x, V& y) {
-          x = V{};
-          y = Math::select(z_[s] < Math::kInf, V{}, Math::set(1));
-        },
-        unused, bad);
-    invalid = bad[0] > 0;
-    const V top = max([&](int64_t s) { return z_[s]; });
-    empty = !invalid && top[0] == -Math::kInf;
+    const V top = max([&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
+    invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
+    empty = top[0] == -Math::kInf;
     if (invalid || empty) return;
     each([&](int64_t s) { z_[s] -= top; });
   }
@@ -243,11 +236,17 @@ static void sample_lane_columns(LaneColumns<T>& r) {
   }
   const auto weight = [&](int64_t s) { return M::exp(r.z(s)); };
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
-    double sum = 0;
+    Doubles sums{};
     for (int64_t s = begin; s < end; ++s) {
       const V w = r.a(s) = weight(s);
-      for (int lane = 0; lane < M::kLanes; ++lane) sum += w[lane];
+      if constexpr (sizeof(T) == 8) {
+        sums += w;
+      } else {
+        sums += to_double(half<HalfFloats>(w, 0)) + to_double(half<HalfFloats>(w, 1));
+      }
     }
+    double sum = 0;
+    for (int lane = 0; lane < DISCRETE_OPS_BYTES / 8; ++lane) sum += sums[lane];
     r.partial[2 * chunk] = sum;
   });
   double total = 0;

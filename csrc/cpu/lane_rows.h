@@ -94,13 +94,10 @@ struct LaneRows {
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
     transpose_in(call.logits, z_);
     V top = Math::set(-Math::kInf);
-    Mask finite = Mask{} - 1;
-    for (int s = 0; s < n; ++s) {
-      top = Math::max(top, z_[s]);
-      finite &= z_[s] < Math::kInf;  // false for +inf and NaN
-    }
-    invalid = ~finite;
-    empty = finite & (top == -Math::kInf);
+    const V infinity = Math::set(Math::kInf);
+    for (int s = 0; s < n; ++s) top = Math::max(top, Math::select(z_[s] < infinity, z_[s], infinity));
+    invalid = top == infinity;  // +inf, or a NaN that was taken for it
+    empty = top == -infinity;
     const Mask valid = ~(invalid | empty);
     for (int s = 0; s < n; ++s) z_[s] = Math::select(valid, z_[s] - top, V{});
   }
@@ -149,14 +146,21 @@ struct LaneRows {
   }
 
   void transpose_floats_in(const Operand& x, V* rows) const {
+    const float* const data = static_cast<const float*>(x.data);
+    const bool even = x.dims <= 1 && lanes == kLanes;  // rows one stride apart
+    const int64_t stride = x.dims ? x.strides[0] : 0;
     const float* from[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      from[lane] = static_cast<const float*>(x.data) + x.offset(lane < lanes ? first + lane : first);
-    }
+    for (int lane = 0; lane < kLanes && !even; ++lane)
+      from[lane] = data + x.offset(lane < lanes ? first + lane : first);
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
-      for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, count);
+      if (even) {
+        const float* row = data + first * stride + s;
+        for (int lane = 0; lane < kLanes; ++lane, row += stride) block[lane] = load_partial(row, count);
+      } else {
+        for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, count);
+      }
       transpose(block);
       for (int i = 0; i < count; ++i) rows[s + i] = (V)block[i];
     }
@@ -174,7 +178,7 @@ struct LaneRows {
   }
 
   void store() {
-    for (int s = 0; s < n; ++s) {
+    for (int s = 0; s < n && !all_lanes(~(invalid | empty)); ++s) {
       out_[s] = Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[s]);
       out_[s] = Math::select(empty, V{}, out_[s]);
     }
@@ -247,28 +251,26 @@ static void sample_lane_rows(LaneRows<T>& r) {
   using R = LaneRows<T>;
   using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  typedef T Part __attribute__((vector_size(DISCRETE_OPS_BYTES / 8 * sizeof(T))));  // as many T as D has lanes
   constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
 
   D cdf[kShortRow][kParts], total[kParts] = {}, target[kParts];
   for (int s = 0; s < r.n; ++s) {
     const typename R::V weight = R::Math::exp(r.z(s));
     for (int part = 0; part < kParts; ++part) {
-      Part w;
-      __builtin_memcpy(&w, reinterpret_cast<const char*>(&weight) + part * sizeof(Part), sizeof(Part));
-      total[part] += to_double(w);
+      if constexpr (kParts == 1) {
+        total[part] += weight;
+      } else {
+        total[part] += to_double(half<HalfFloats>(weight, part));
+      }
       cdf[s][part] = total[part];
     }
   }
   if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
     Words w[4];
     r.words(0, philox::kForwardDraw, w);
-    const Words low_bits = w[1] >> 12;
     for (int part = 0; part < kParts; ++part) {
-      HalfWords high, low;
-      __builtin_memcpy(&high, reinterpret_cast<const char*>(&w[0]) + part * sizeof(high), sizeof(high));
-      __builtin_memcpy(&low, reinterpret_cast<const char*>(&low_bits) + part * sizeof(low), sizeof(low));
-      target[part] = (to_double(high) * 0x1p20 + to_double(low) + 0.5) * 0x1p-52;
+      const Doubles high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
+      target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52;
     }
   } else {
     for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
@@ -277,6 +279,10 @@ static void sample_lane_rows(LaneRows<T>& r) {
   for (int part = 0; part < kParts; ++part) {
     target[part] *= total[part];
     for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
+  }
+  if (r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
+    __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
+    return;
   }
   for (int lane = 0; lane < r.lanes; ++lane) {
     const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];

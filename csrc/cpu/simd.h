@@ -3,9 +3,9 @@
 // Included inside the namespace of that instruction set, with DISCRETE_OPS_BYTES its vector size. GCC and Clang
 // vector types do the arithmetic, with an intrinsic where the compiler would not find the instruction.
 //
-// exp, exp2 and log1p are our own polynomials: inlined they take 0.12, 0.08 and 0.16 ns an element where Sleef's, called
-// in libtorch_cpu, take 0.20, 0.16 and 0.52 (bench/vector_math.cpp, one core with AVX-512), and no symbol of torch is
-// needed that a release might stop exporting. tests/test_cpp_library.py holds them to 2 ulp.
+// exp, exp2 and log1p are our own polynomials: inlined they take 0.12, 0.08 and 0.16 ns an element where Sleef's,
+// called in libtorch_cpu, take 0.20, 0.16 and 0.52 (bench/vector_math.cpp, one core with AVX-512), and no symbol of
+// torch is needed that a release might stop exporting. tests/test_cpp_library.py holds them to 2 ulp.
 
 template <class T>
 struct Math;
@@ -13,9 +13,15 @@ struct Math;
 // Whether every lane of a comparison holds.
 template <class Mask>
 static DISCRETE_OPS_HD bool all_lanes(Mask mask) {
+#if DISCRETE_OPS_BYTES == 64
+  return _mm512_movepi8_mask((__m512i)mask) == ~0ull;
+#elif DISCRETE_OPS_BYTES == 32
+  return _mm256_movemask_epi8((__m256i)mask) == -1;
+#else
   bool all = true;
   for (int lane = 0; lane < static_cast<int>(sizeof(Mask) / sizeof(mask[0])); ++lane) all = all && mask[lane];
   return all;
+#endif
 }
 
 constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
@@ -202,8 +208,18 @@ static DISCRETE_OPS_HD Doubles to_double(HalfFloats x) {
   return __builtin_convertvector(x, Doubles);
 #endif
 }
-static DISCRETE_OPS_HD Doubles to_double(Doubles x) {
-  return x;
+// The lower (0) or upper (1) half of a vector of floats or words.
+template <class Half, class Whole>
+static DISCRETE_OPS_HD Half half(Whole x, int part) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Half)(part ? _mm512_extracti64x4_epi64((__m512i)x, 1) : _mm512_castsi512_si256((__m512i)x));
+#elif DISCRETE_OPS_BYTES == 32
+  return (Half)(part ? _mm256_extracti128_si256((__m256i)x, 1) : _mm256_castsi256_si128((__m256i)x));
+#else
+  Half y;
+  __builtin_memcpy(&y, reinterpret_cast<const char*>(&x) + part * sizeof(y), sizeof(y));
+  return y;
+#endif
 }
 
 static DISCRETE_OPS_HD Doubles to_double(HalfWords x) {
