@@ -23,7 +23,7 @@ test: .venv/ready
 bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JSON and table in build/bench
 	mkdir -p build/bench
 	$(BIN)/python -m pytest bench --benchmark-json=build/bench/cpu.json --benchmark-columns=median,iqr,rounds
-	$(BIN)/python -m bench.report build/bench/cpu.json | tee build/bench/cpu.md
+	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 
 # A second build of the package, under the sanitizers; the tests import that one.
@@ -48,4 +48,4 @@ wheel: .venv/ready
 	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info discrete_ops/*.so discrete_ops/build.json

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 
 from setuptools import setup
@@ -37,10 +38,24 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", platform_tag if self.distribution.has_ext_modules() else "any"
 
 
+def obstacle() -> str | None:
+    """Why the libraries cannot be compiled here, or None."""
+    if sys.platform == "win32":
+        return "Windows is not supported yet"
+    command = compiler()
+    if command is None:
+        return "no C++ compiler found"
+    probe = [*command.split(), "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
+    if subprocess.run(probe, input="_Float16 half;", text=True, capture_output=True).returncode:
+        return f"{command} has no _Float16 (GCC has it from version 12 on, Clang from 15)"
+    return None
+
+
 def compiled() -> dict:
-    """The extension modules and the command that builds them, where a compiler is."""
-    if sys.platform == "win32" or compiler() is None:
-        print("discrete-ops: no C++ compiler found, installing without the compiled CPU backend", file=sys.stderr)
+    """The extension modules and the command that builds them, where they can be built."""
+    reason = obstacle()
+    if reason:
+        print(f"discrete-ops: {reason}, installing without the compiled CPU backend", file=sys.stderr)
         return {}
     import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension

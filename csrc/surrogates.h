@@ -63,10 +63,11 @@ struct Surrogate {
   template <class F>
   DISCRETE_OPS_HD void add(V weight, const F& unnormalised) {
     const Mean mean = weigh(unnormalised);
-    const V scale = weight * mean.inverse;
     if constexpr (Row::kSoft) {
-      r.each([&](auto s) { r.out(s) += tau * scale * r.a(s); });
+      const V share = tau * weight * mean.inverse;  // in this order no factor leaves the normal range
+      r.each([&](auto s) { r.out(s) += share * r.a(s); });
     } else {
+      const V scale = weight * mean.inverse;
       r.each([&](auto s) { r.out(s) += scale * r.a(s) * deviation(s, mean); });
     }
   }

@@ -7,6 +7,7 @@ A backend is a module with the three functions of ``reference.py``: ``sample``, 
 import contextlib
 import importlib
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -61,8 +62,17 @@ def resolve(name: str | None, device_type: str) -> str:
     if preference and device_type not in _warned:
         _warned.add(device_type)
         missing = "; ".join(f"{name}: {_MISSING[name]}" for name in preference)
-        warnings.warn(f"discrete_ops: no fast backend for {device_type}, using 'reference' ({missing})", stacklevel=4)
+        message = f"discrete_ops: no fast backend for {device_type}, using 'reference' ({missing})"
+        warnings.warn(message, stacklevel=_caller())
     return "reference"
+
+
+def _caller() -> int:
+    """The stack level of the first frame outside this package, as the warnings module counts from our caller."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(__package__ or ""):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def get(name: str) -> ModuleType:

@@ -2,13 +2,19 @@
 
 import math
 import numbers
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-TINY = torch.finfo(torch.float32).tiny
+#: Temperatures whose inverse is a normal float32 too.
+LEAST_TAU = torch.finfo(torch.float32).tiny
+MOST_TAU = 1 / LEAST_TAU
+_TAU = f"allowed: a number from {LEAST_TAU:.3g} to {MOST_TAU:.3g}, or a 0-dim tensor of one"
+#: Largest eta and beta: their products with float32 gradients stay finite.
+MOST_WEIGHT = 1e30
 
 
 def logits(value: Any, dim: Any) -> int:
@@ -19,7 +25,12 @@ def logits(value: Any, dim: Any) -> int:
         raise TypeError(f"logits: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
     if value.ndim == 0:
         raise ValueError("logits: got a 0-dim tensor, allowed: one dimension or more")
-    if isinstance(dim, bool) or not isinstance(dim, int):
+    if not isinstance(dim, int):
+        try:
+            dim = operator.index(dim)
+        except TypeError:
+            raise TypeError(f"dim: got {dim!r}, allowed: an int") from None
+    if isinstance(dim, bool):
         raise TypeError(f"dim: got {dim!r}, allowed: an int")
     if not -value.ndim <= dim < value.ndim:
         raise ValueError(f"dim: got {dim}, allowed: {-value.ndim} to {value.ndim - 1} for shape {tuple(value.shape)}")
@@ -28,9 +39,9 @@ def logits(value: Any, dim: Any) -> int:
     return dim % value.ndim
 
 
-def tau(value: Any) -> float | Tensor:
-    """A temperature: positive float (returned as float) or 0-dim tensor (returned as ``(1,)``)."""
-    allowed = f"allowed: a finite number >= {TINY:.3g}, or a 0-dim tensor of one"
+def tau(value: Any, device: torch.device | None = None) -> float | Tensor:
+    """A temperature for logits on ``device``: positive float (returned as float) or 0-dim tensor (as ``(1,)``)."""
+    allowed = _TAU
     if isinstance(value, Tensor):
         if value.ndim != 0:
             raise ValueError(f"tau: got a tensor of shape {tuple(value.shape)}, {allowed}")
@@ -38,8 +49,11 @@ def tau(value: Any) -> float | Tensor:
             raise TypeError(f"tau: got a tensor of {value.dtype}, {allowed}")
         if value.requires_grad:
             raise ValueError("tau: got a tensor that requires grad, allowed: tau.detach() (no gradient is defined)")
-        if not torch.compiler.is_compiling() and _known(value) and not _is_tau(float(value)):
-            raise ValueError(f"tau: got {value.item()}, {allowed}")
+        if device is not None and value.device != device and value.device.type != "cpu":
+            raise ValueError(f"tau: got a tensor on {value.device}, allowed: the logits' device, {device}, or the CPU")
+        known = _known(value)
+        if known is not None and not _is_tau(known):
+            raise ValueError(f"tau: got {known}, {allowed}")
         return value.reshape(1)
     value = number("tau", value, allowed)
     if not _is_tau(value):
@@ -48,21 +62,51 @@ def tau(value: Any) -> float | Tensor:
 
 
 def _is_tau(value: float) -> bool:
-    return TINY <= value < math.inf
+    return LEAST_TAU <= value <= MOST_TAU
 
 
-def _known(value: Tensor) -> bool:
-    """Whether the value can be read for free: on the CPU, real, and not a vmapped stand-in."""
-    return value.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(value)
+def _known(value: Tensor) -> float | None:
+    """A one-element tensor's value where it can be read for free: on the CPU, real, and no stand-in of a tracer."""
+    if torch.compiler.is_compiling() or value.device.type != "cpu":
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(value):
+        return None
+    try:
+        return float(value)
+    except Exception:  # each tracer says in its own way that there is no value
+        return None
 
 
 def number(name: str, value: Any, allowed: str = "allowed: a finite number") -> float:
     if isinstance(value, bool) or not isinstance(value, (float, int, numbers.Real)):
         raise TypeError(f"{name}: got {value!r}, {allowed}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: got an int beyond float64, {allowed}") from None
     if not -math.inf < value < math.inf:  # math.isfinite does not trace
         raise ValueError(f"{name}: got {value!r}, {allowed}")
     return value
+
+
+def weight(name: str, value: Any) -> float:
+    """eta or beta."""
+    allowed = "allowed: a number from -1e30 to 1e30"
+    value = number(name, value, allowed)
+    if not -MOST_WEIGHT <= value <= MOST_WEIGHT:
+        raise ValueError(f"{name}: got {value!r}, {allowed}")
+    return value
+
+
+def index(value: Any, shape: torch.Size, categories: int) -> None:
+    """Categories of rows of this shape. Their values are checked where that costs no wait for a device."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"index: got {getattr(value, 'dtype', type(value).__name__)}, allowed: an int64 tensor")
+    if value.shape != shape:
+        raise ValueError(f"index: got shape {tuple(value.shape)}, allowed: {tuple(shape)}")
+    outside = _known(((value < 0) | (value >= categories)).any()) if value.device.type == "cpu" else None
+    if outside:
+        raise ValueError(f"index: got values outside [0, {categories}), allowed: a category of the row")
 
 
 def count(name: str, value: Any, least: int = 1, most: int = 2**31 - 2) -> int:

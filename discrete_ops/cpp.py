@@ -83,16 +83,25 @@ def _tau(tau: float | Tensor) -> tuple[Tensor | None, float]:
     return (tau.double(), 0.0) if isinstance(tau, Tensor) else (None, tau)
 
 
+def _check_devices(*tensors: object) -> None:
+    devices = {x.device for x in tensors if isinstance(x, Tensor)}
+    if len(devices) > 1:
+        raise RuntimeError(f"discrete_ops: got tensors on {devices}, allowed: one device")
+
+
 @torch.library.register_fake("discrete_ops::sample")
 def _(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    _check_devices(logits, seed)
     return logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)
 
 
 @torch.library.register_fake("discrete_ops::surrogate")
-def _(logits: Tensor, *_: object) -> Tensor:
+def _(logits: Tensor, *rest: object) -> Tensor:
+    _check_devices(logits, *rest)
     return logits.new_empty(logits.shape)
 
 
 @torch.library.register_fake("discrete_ops::surrogate_vjp")
-def _(grad: Tensor, logits: Tensor, *_: object) -> Tensor:
+def _(grad: Tensor, logits: Tensor, *rest: object) -> Tensor:
+    _check_devices(grad, logits, *rest)
     return logits.new_empty(logits.shape)

@@ -32,8 +32,8 @@ class Estimator:
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "tau": checks.tau,
     "gap": checks.gap,
-    "eta": lambda value: checks.number("eta", value),
-    "beta": lambda value: checks.number("beta", value),
+    "eta": lambda value: checks.weight("eta", value),
+    "beta": lambda value: checks.weight("beta", value),
     "num_samples": lambda value: checks.count("num_samples", value),
     "control": lambda value: checks.choice("control", value, ("soft", "gumbel")),
 }

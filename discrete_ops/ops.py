@@ -49,7 +49,10 @@ def draw(
     if torch.compiler.is_compiling() and not isinstance(tau, Tensor):  # an operator's float argument is a constant
         tau = torch.full((1,), tau, dtype=torch.float64, device=logits.device)
     call = (logits, seed, tau, estimator, coefficient, num_samples, hard, backend)
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    transformed = torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_compiling() and transformed:
+        torch._dynamo.graph_break()  # it would trace the forward alone and lose the gradient in silence
+    if torch.compiler.is_compiling() or transformed:
         return Draw.apply(*call)
     if logits.requires_grad and torch.is_grad_enabled():
         return EagerDraw.apply(*call)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
 from . import philox
+from .checks import LEAST_TAU, MOST_TAU
 
 CHUNK = 2**20  #: Elements of noise held at once: memory does not grow with the number of draws.
 
@@ -259,7 +260,7 @@ def _rows(
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
     if isinstance(tau, Tensor):  # (T,): T equal groups of rows; NaN shows a bad one without a sync
         tau = tau.to(l).reshape(-1, 1)
-        tau = torch.where(tau > 0, tau, torch.nan)
+        tau = torch.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, torch.nan)
         tau = tau.repeat_interleave(len(l) // len(tau), 0) if len(tau) > 1 else tau
     noise = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return Rows(l, D, tau, coefficient, num_samples, seed, noise), invalid, empty

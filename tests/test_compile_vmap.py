@@ -303,6 +303,22 @@ def test_vmap_of_index_and_dim(backend):
         assert torch.equal(index[b], f(BATCH[b])[1])
 
 
-def test_compiled_vmap(backend):
-    f = vmap(lambda x: do.gumbel_rao(x, 0.5, 2, seed=3, backend=backend))
-    assert torch.equal(compiled(f)(BATCH), f(BATCH))
+@pytest.mark.parametrize("transform", ["vmap", "grad", "vmap of grad"])
+def test_compiled_transforms_keep_the_gradient(backend, transform):
+    """Dynamo traces only the forward of a Function under torch.func; it must not lose the pull-back in silence."""
+    weights = torch.linspace(-1, 1, BATCH.shape[-1], dtype=BATCH.dtype)
+
+    def loss(x):
+        return (do.gumbel_rao(x, 0.5, 2, seed=3, backend=backend) * weights).sum()
+
+    f = {"vmap": vmap(loss), "grad": torch.func.grad(loss), "vmap of grad": vmap(torch.func.grad(loss))}[transform]
+    x = BATCH.detach().requires_grad_(transform == "vmap")
+    got, want = torch.compile(f, backend="aot_eager")(x), f(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    if transform == "vmap":
+        got, want = (torch.autograd.grad(y.sum(), x)[0] for y in (got, want))
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    assert want.abs().max() > 0.01
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):  # where no graph may break, an error
+        torch.compile(f, backend="aot_eager", fullgraph=True)(x)

@@ -152,7 +152,10 @@ struct LaneColumns {
     invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top[0] == -Math::kInf;
     if (invalid || empty) return;
-    each([&](int64_t s) { z_[s] -= top; });
+    const V infinity = Math::set(Math::kInf);
+    each([&](int64_t s) {  // a difference beyond the finite range is no mask
+      z_[s] = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
+    });
   }
 
   bool without_sample() const { return invalid || empty; }

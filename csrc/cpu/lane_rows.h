@@ -99,7 +99,10 @@ struct LaneRows {
     invalid = top == infinity;  // +inf, or a NaN that was taken for it
     empty = top == -infinity;
     const Mask valid = ~(invalid | empty);
-    for (int s = 0; s < n; ++s) z_[s] = Math::select(valid, z_[s] - top, V{});
+    for (int s = 0; s < n; ++s) {
+      const V z = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
+      z_[s] = Math::select(valid, z, V{});
+    }
   }
 
   bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them

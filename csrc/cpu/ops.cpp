@@ -57,6 +57,19 @@ Dtype dtype_of(const Tensor& x, const char* name) {
   }
 }
 
+// x, or a contiguous copy where its leading dimensions merge into more than an Operand holds.
+Tensor addressable(Tensor x) {
+  const auto sizes = x.sizes(), strides = x.strides();
+  int dims = 0;
+  int64_t covered = -1;  // stride times size of the dimension that would merge with the last one
+  for (size_t d = 0; d + 1 < sizes.size(); ++d) {
+    if (sizes[d] == 1) continue;
+    dims += covered != strides[d] * sizes[d];
+    covered = strides[d];
+  }
+  return dims > Operand::kMaxDims ? torch::stable::contiguous(x) : x;
+}
+
 Operand operand(const Tensor& x, const char* name) {
   Operand o{};
   o.data = x.data_ptr();
@@ -139,7 +152,9 @@ Call common(const Tensor& logits, const Tensor& seed) {
 }
 
 std::vector<double> read_tau(const std::optional<Tensor>& tensor, double tau, int64_t rows) {
-  if (!tensor) return {tau};
+  // A bad temperature shows; float32 holds the inverse of every good one.
+  const auto checked = [](double x) { return x >= 0x1p-126 && x <= 0x1p126 ? x : __builtin_nan(""); };
+  if (!tensor) return {checked(tau)};
   STD_TORCH_CHECK(tensor->dim() == 1 && tensor->size(0) >= 1 && rows % tensor->size(0) == 0,
                   "tau: allowed: a (T,) tensor, T a divisor of the number of rows");
   std::vector<double> values;
@@ -156,13 +171,13 @@ std::vector<double> read_tau(const std::optional<Tensor>& tensor, double tau, in
       default:
         STD_TORCH_CHECK(false, "tau: got an unsupported dtype, allowed: float64, float32");
     }
-    values.push_back(value > 0 ? value : __builtin_nan(""));  // a bad temperature shows
+    values.push_back(checked(value));
   }
   return values;
 }
 
 std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
-  seed = dense(seed);
+  seed = dense(seed), logits = addressable(logits);
   Call call = common(logits, seed);
   const auto sizes = logits.sizes();
   Tensor out = empty(sizes.data(), logits.dim(), logits.scalar_type());
@@ -173,14 +188,15 @@ std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
   return {out, index};
 }
 
-Tensor run_surrogate(const Tensor* grad, const Tensor& logits, Tensor index, Tensor seed,
+Tensor run_surrogate(std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
                      const std::optional<Tensor>& tau_tensor, double tau, int64_t estimator, double coefficient,
                      int64_t num_samples) {
-  seed = dense(seed), index = dense(index);
+  seed = dense(seed), index = dense(index), logits = addressable(logits);
   Call call = common(logits, seed);
   STD_TORCH_CHECK(estimator >= 0 && estimator < kNumEstimators, "estimator: got ", estimator, ", allowed: 0 to ",
                   kNumEstimators - 1);
-  STD_TORCH_CHECK(num_samples >= 1, "num_samples: got ", num_samples, ", allowed: 1 or more");
+  STD_TORCH_CHECK(num_samples >= 1 && num_samples < (int64_t{1} << 31), "num_samples: got ", num_samples,
+                  ", allowed: 1 to 2**31 - 1");
   STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
                   "index: allowed: an int64 tensor with one element a row");
   const std::vector<double> taus = read_tau(tau_tensor, tau, call.rows);
@@ -192,12 +208,13 @@ Tensor run_surrogate(const Tensor* grad, const Tensor& logits, Tensor index, Ten
                     row, ", allowed: -1 to ", call.columns - 1);
   }
   call.spec = {static_cast<Estimator>(estimator), coefficient, num_samples};
-  call.soft = grad == nullptr;
+  call.soft = !grad;
   if (grad) {
     const auto want = logits.sizes(), got = grad->sizes();
     bool same = want.size() == got.size();
     for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d];
     STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape");
+    grad = addressable(*grad);
     call.grad = operand(*grad, "grad");
   }
   Tensor out = empty(logits.sizes().data(), logits.dim(), logits.scalar_type());
@@ -210,12 +227,12 @@ Tensor run_surrogate(const Tensor* grad, const Tensor& logits, Tensor index, Ten
 
 Tensor surrogate(Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> tau_tensor, double tau,
                  int64_t estimator, double coefficient, int64_t num_samples) {
-  return run_surrogate(nullptr, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
+  return run_surrogate(std::nullopt, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
 }
 
 Tensor surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> tau_tensor,
                      double tau, int64_t estimator, double coefficient, int64_t num_samples) {
-  return run_surrogate(&grad, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
+  return run_surrogate(grad, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
 }
 
 }  // namespace

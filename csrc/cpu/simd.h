@@ -34,7 +34,7 @@ struct Math<float> {
   typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int32_t;
-  static constexpr float kInf = __builtin_inff();
+  static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
   static constexpr float kConditionalLimit = 48;
 
@@ -106,7 +106,7 @@ struct Math<double> {
   typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int64_t;
-  static constexpr double kInf = __builtin_inf();
+  static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
   static DISCRETE_OPS_HD V set(double x) { return V{} + x; }
@@ -130,7 +130,7 @@ struct Math<double> {
   }
 };
 
-// --- shuffles and partial access -------------------------------------------------------------------------------------
+// --- shuffles and partial access ------------------------------------------------------------------------------------
 
 using Words = Math<float>::U;
 
@@ -192,8 +192,7 @@ static DISCRETE_OPS_HD void store_partial(float* to, Words x, int count) {
 #endif
 }
 
-// --- float64 sums of the forward pass
-// -----------------------------------------------------------------------------------
+// --- float64 sums of the forward pass -------------------------------------------------------------------------------
 
 typedef double Doubles __attribute__((vector_size(DISCRETE_OPS_BYTES)));
 typedef float HalfFloats __attribute__((vector_size(DISCRETE_OPS_BYTES / 2)));

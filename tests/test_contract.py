@@ -1,0 +1,83 @@
+"""Corners of the contract: many dimensions, foreign devices, ends of the ranges, symbolic shapes, reading nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+import discrete_ops as do
+from discrete_ops import estimators
+
+LARGEST_TAU = 2.0**126
+
+
+def test_more_separately_strided_dimensions_than_a_kernel_addresses(backend):
+    logits = torch.randn((2,) * 11, generator=torch.Generator().manual_seed(0)).permute(*reversed(range(11)))
+    v = torch.randn((2,) * 11, generator=torch.Generator().manual_seed(1)).permute(*reversed(range(11)))
+
+    def pull(x, upstream):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(do.reinmax(x, seed=4, backend=backend), x, upstream)[0]
+
+    want = pull(logits.contiguous(), v.contiguous())
+    for x, upstream in ((logits, v), (logits.contiguous(), v), (logits, v.contiguous())):
+        assert torch.equal(pull(x, upstream), want)
+
+
+def test_a_temperature_on_a_foreign_device_is_named():
+    with pytest.raises(ValueError, match=r"tau: .*meta.*cpu"):
+        do.gst(torch.zeros(2, 3), torch.tensor(0.5, device="meta"))
+
+
+@pytest.mark.parametrize("tau", [1e39, 1e-39, 10**400, torch.tensor(1e39, dtype=torch.float64)])
+def test_temperatures_without_a_float32_inverse_are_refused(tau):
+    with pytest.raises(ValueError, match="tau: "):
+        do.gumbel_softmax(torch.zeros(2, 3), tau)
+
+
+@pytest.mark.parametrize("name", ["gumbel_softmax", "gumbel_rao", "gst"])
+def test_largest_temperature_is_uniform(backend, name):
+    logits = torch.randn(40, 7, generator=torch.Generator().manual_seed(0))
+    soft = getattr(do, name)(logits, LARGEST_TAU, hard=False, backend=backend)
+    torch.testing.assert_close(soft, torch.full_like(soft, 1 / 7))
+
+
+def test_a_difference_beyond_the_finite_range_is_no_mask(backend):
+    logits = torch.tensor([[3e38, -3e38, 0.0, -torch.inf]])
+    soft = do.gst(logits, 8e37, gap=0.0, hard=False, backend=backend, seed=0)
+    torch.testing.assert_close(soft.sum(), torch.tensor(1.0))
+    assert (soft[0, :3] > 0).all()
+    assert soft[0, 3] == 0
+
+
+@pytest.mark.parametrize(
+    "make", [lambda w: estimators.ReinMaxCV(eta=w), lambda w: estimators.ReinMaxRK2(beta=w)], ids=["eta", "beta"]
+)
+def test_weights_beyond_float32_are_refused(make):
+    make(1e30)
+    with pytest.raises(ValueError, match=r"(eta|beta): .*1e30"):
+        make(1e31)
+
+
+def test_numpy_integers_are_dimensions():
+    logits = torch.zeros(3, 2)
+    assert torch.equal(do.reinmax(logits, dim=np.int64(0), seed=1), do.reinmax(logits, dim=0, seed=1))
+
+
+def test_symbolic_sizes_and_temperatures(backend, fresh_dynamo):
+    compiled = torch.compile(
+        lambda x, tau: do.gst(x, tau, seed=3, backend=backend), fullgraph=True, dynamic=True, backend="aot_eager"
+    )
+    for rows, tau in ((4, 1.0), (7, 0.5), (9, 0.25)):
+        x = torch.randn(rows, 5, generator=torch.Generator().manual_seed(rows))
+        assert torch.equal(compiled(x, tau), do.gst(x, tau, seed=3, backend=backend))
+
+
+def test_expected_gap_under_vmap_and_compile(fresh_dynamo):
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    index = torch.tensor([0, 5, 2, 2])
+    want = do.expected_gap(logits, index)
+    torch.testing.assert_close(torch.vmap(do.expected_gap)(logits, index), want)
+    compiled = torch.compile(do.expected_gap, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(logits, index), want)
+    with pytest.raises(ValueError, match="index: "):
+        do.expected_gap(logits, index + 1)
