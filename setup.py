@@ -4,8 +4,8 @@
 library on torch's stable ABI, which depends on neither the Python version nor torch's minor version; ``_C`` is a Python
 extension for build information and tests that nothing else needs. So one wheel serves every Python.
 
-Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and
-UndefinedBehaviourSanitizer, see `make sanitize`). Without a C++ compiler the package installs pure Python.
+Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0, 1 or auto: the CUDA library; there is none yet,
+so 1 is an error), DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`). Without a C++ compiler the package installs pure Python.
 """
 
 import json
@@ -28,6 +28,14 @@ def compiler() -> str | None:
         if name and shutil.which(name.split()[0]):
             return name
     return None
+
+
+def check_cuda_wish() -> None:
+    wish = os.environ.get("DISCRETE_OPS_CUDA", "auto")
+    if wish not in ("0", "1", "auto"):
+        raise SystemExit(f"DISCRETE_OPS_CUDA: got {wish!r}, allowed: 0, 1, auto")
+    if wish == "1":
+        raise SystemExit("DISCRETE_OPS_CUDA: got '1', but this version has no CUDA library; allowed: 0, auto")
 
 
 class AnyPythonWheel(bdist_wheel):
@@ -97,6 +105,7 @@ def compiled() -> dict:
     return {"ext_modules": [library, binding], "cmdclass": {"build_ext": Build.with_options(use_ninja=True)}}
 
 
+check_cuda_wish()
 options = compiled()
 options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWheel}
 setup(

@@ -125,7 +125,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Directory of the summary, with one directory an estimator."""
-    epochs: int = 45
+    epochs: int = 120
     """Epochs of each estimator."""
     fresh: bool = False
     """Train again what is finished, instead of going on where an earlier demo stopped."""
