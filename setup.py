@@ -5,7 +5,8 @@ library on torch's stable ABI, which depends on neither the Python version nor t
 extension for build information and tests that nothing else needs. So one wheel serves every Python.
 
 Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0, 1 or auto: the CUDA library; there is none yet,
-so 1 is an error), DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`). Without a C++ compiler the package installs pure Python.
+so 1 is an error), DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`).
+Without a C++ compiler the package installs pure Python.
 """
 
 import json
