@@ -55,8 +55,9 @@ def obstacle() -> str | None:
     if command is None:
         return "no C++ compiler found"
     probe = [*command.split(), "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
-    if subprocess.run(probe, input="_Float16 half;", text=True, capture_output=True).returncode:
-        return f"{command} has no _Float16 (GCC has it from version 12 on, Clang from 15)"
+    half = "__fp16" if platform.machine() == "aarch64" else "_Float16"
+    if subprocess.run(probe, input=f"{half} x;", text=True, capture_output=True).returncode:
+        return f"{command} has no {half} (GCC has _Float16 from version 12 on, Clang from 15)"
     return None
 
 

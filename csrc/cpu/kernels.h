@@ -2,6 +2,7 @@
 // Plain data only: the kernels' translation units include no torch header.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../estimators.h"

@@ -1,6 +1,12 @@
 // Loads and stores between tensors of any float dtype and rows of T (float or double).
 // Included inside the namespace of an instruction set.
 
+#if defined(__aarch64__)
+using Half = __fp16;  // GCC 12 has no _Float16 for it
+#else
+using Half = _Float16;
+#endif
+
 static DISCRETE_OPS_HD float from_bfloat16(uint16_t x) {
   const uint32_t bits = static_cast<uint32_t>(x) << 16;
   float y;
@@ -24,7 +30,7 @@ static DISCRETE_OPS_HD void read_as(const Operand& x, const F& f) {
     case Dtype::kFloat:
       return f(static_cast<const float*>(x.data), [](float y) { return static_cast<T>(y); });
     case Dtype::kHalf:
-      return f(static_cast<const _Float16*>(x.data), [](_Float16 y) { return static_cast<T>(static_cast<float>(y)); });
+      return f(static_cast<const Half*>(x.data), [](Half y) { return static_cast<T>(static_cast<float>(y)); });
     case Dtype::kBFloat16:
       return f(static_cast<const uint16_t*>(x.data), [](uint16_t y) { return static_cast<T>(from_bfloat16(y)); });
   }
@@ -38,7 +44,7 @@ static DISCRETE_OPS_HD void write_as(const Operand& x, const F& f) {
     case Dtype::kFloat:
       return f(static_cast<float*>(x.data), [](T y) { return static_cast<float>(y); });
     case Dtype::kHalf:
-      return f(static_cast<_Float16*>(x.data), [](T y) { return static_cast<_Float16>(static_cast<float>(y)); });
+      return f(static_cast<Half*>(x.data), [](T y) { return static_cast<Half>(static_cast<float>(y)); });
     case Dtype::kBFloat16:
       return f(static_cast<uint16_t*>(x.data), [](T y) { return to_bfloat16(static_cast<float>(y)); });
   }
