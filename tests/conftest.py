@@ -8,6 +8,7 @@ import torch
 from helpers import CPU_BACKENDS
 
 import discrete_ops as do
+from tasks.vae import data
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40, print_blob=True)
 hypothesis.settings.load_profile("house")
@@ -38,3 +39,23 @@ def fresh_dynamo() -> Iterator[None]:
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Bit-identical figures are promised for one thread; it also keeps the small models fast."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Images:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def few(digits: data.Images) -> data.Images:
+    """Four batches an epoch, the last one short."""
+    return data.Images(digits.train[:350], digits.test[:60])

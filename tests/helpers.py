@@ -4,7 +4,9 @@ The formulas here take nothing from the package but its noise. They are the text
 full Jacobian matrices, and overflow where the textbook does; the package must agree where they do not.
 """
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -223,3 +225,13 @@ def chi_squared_counts(observed: np.ndarray, expected: np.ndarray, least: float 
     p = scipy.stats.chisquare(observed, expected).pvalue
     assert np.isfinite(p)
     return float(p)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Runs of the tasks
+
+
+def figures(path: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the one field that no two runs share."""
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]

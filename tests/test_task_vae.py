@@ -1,12 +1,9 @@
-"""The VAE task: the model against naive formulas, runs that survive interruption, files that lie, recipes, commands."""
+"""The VAE task: the model against naive formulas, runs that survive interruption, files that lie."""
 
 import gzip
 import hashlib
-import json
 import math
 import struct
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,35 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from helpers import figures
 from torch import Tensor
 
-from discrete_ops import backends
 from discrete_ops.estimators import ESTIMATORS, GST, GumbelRao, ReinMax
-from tasks.vae import checkpoint, cli, data, demo, train
+from tasks.vae import checkpoint, data, train
 from tasks.vae.errors import RunError
 from tasks.vae.model import VAE
-from tasks.vae.recipes import BR_SETTINGS, configure
+from tasks.vae.recipes import configure
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bit-identical figures are promised for one thread; it also keeps the small models fast."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def digits() -> data.Images:
-    return data.load("digits")
-
-
-@pytest.fixture(scope="session")
-def few(digits: data.Images) -> data.Images:
-    """Four batches an epoch, the last one short."""
-    return data.Images(digits.train[:350], digits.test[:60])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def vae(members: int = 1, seed: int = 0, relu_logits: bool = False, pixels: int = 9) -> VAE:
@@ -127,12 +105,6 @@ def test_weights_start_as_those_of_torch_linear() -> None:
 
 class Killed(Exception):
     pass
-
-
-def figures(path: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without the one field that no two runs share."""
-    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
 
 
 def weights(trainer: train.Trainer) -> Tensor:
@@ -350,178 +322,3 @@ def test_batches_visit_every_image_once_in_a_new_order(few: data.Images) -> None
     assert [len(batch) for batch in first] == [100, 100, 100, 50]
     assert sorted(torch.cat(first).flatten().tolist()) == images.flatten().tolist()
     assert not torch.equal(torch.cat(first), torch.cat(second))
-
-
-# ---------------------------------------------------------------------------------------------------
-# Recipes
-
-
-def test_recipes_are_the_papers() -> None:
-    assert list(BR_SETTINGS) == ["8x4", "4x24", "8x16", "16x12", "64x8", "10x30"]
-    cases = {
-        ("8x4", "gumbel_softmax"): (3e-4, 0.5, "adam"),
-        ("4x24", "straight_through"): (1e-3, 1.5, "radam"),
-        ("8x16", "gumbel_rao"): (7e-4, 0.7, "radam"),
-        ("16x12", "straight_through"): (5e-4, 1.5, "adam"),
-        ("64x8", "gumbel_rao"): (7e-4, 2.0, "adam"),
-        ("10x30", "straight_through"): (7e-3, 1.4, "radam"),
-        ("10x30", "reinmax_argmax"): (5e-4, 1.3, "radam"),
-        ("10x30", "reinmax_cv"): (5e-4, 1.0, "adam"),
-    }
-    for (latent, estimator), (lr, tau, optimizer) in cases.items():
-        config = configure(latent=latent, estimator=estimator)
-        assert (config.lr, config.tau, config.optimizer) == (lr, tau, optimizer)
-        assert (config.epochs, config.batch_size, config.relu_logits) == (160, 100, False)
-    config = configure(latent="64x8")
-    assert (config.categories, config.latents) == (64, 8)
-    config = configure(recipe="gst", estimator="gst")
-    assert (config.latent, config.epochs, config.batch_size, config.relu_logits) == ("10x30", 40, 100, True)
-    assert (config.lr, config.tau, config.optimizer, config.gap) == (1e-3, 0.5, "adam", 1.0)
-
-
-@pytest.mark.parametrize("recipe", ["br", "gst"])
-@pytest.mark.parametrize("estimator", list(ESTIMATORS))
-def test_config_has_what_the_estimator_takes(recipe: str, estimator: str) -> None:
-    for latent in BR_SETTINGS:
-        config = configure(recipe=recipe, estimator=estimator, latent=latent)
-        built = config.build_estimator()
-        for name, value in {"tau": config.tau, "gap": 1.0, "eta": 1.5, "num_samples": 100}.items():
-            assert getattr(config, name) == (value if hasattr(built, name) else None)
-            assert getattr(built, name, None) == getattr(config, name)
-
-
-def test_flags_override_the_recipe() -> None:
-    flags = {
-        "tau": 0.3,
-        "gap": "pi",
-        "lr": 0.1,
-        "optimizer": "radam",
-        "epochs": 7,
-        "batch_size": 9,
-        "relu_logits": True,
-        "latent": "3x5",  # no row of the recipe, so all that it would have given must be given
-    }
-    config = configure(estimator="gst", seed=4, **flags)
-    assert {name: getattr(config, name) for name in flags} == flags
-    assert config.build_estimator() == GST(tau=0.3, gap="pi")
-    config = configure(estimator="reinmax_cv", eta=0.5, num_samples=3)
-    assert (config.eta, config.num_samples) == (0.5, 3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"recipe": "x"}, "recipe: got 'x', allowed: 'br', 'gst'"),
-        ({"estimator": "gts"}, "estimator: got 'gts', allowed: 'straight_through'"),
-        ({"data": "cifar"}, "data: got 'cifar'"),
-        ({"latent": "8"}, "latent: got '8'"),
-        ({"latent": "1x4"}, "latent: got '1x4'"),
-        ({"latent": "5x5", "lr": 1e-3}, "latent: got '5x5', allowed in recipe 'br': 8x4.* optimizer, tau given too"),
-        ({"gap": 1.0}, "gap: got 1.0 for reinmax, which has none, allowed with: gst"),
-        ({"estimator": "gst", "gap": -1.0}, "gap: got -1.0"),
-        ({"estimator": "reinmax_rk2", "tau": 1.0}, "tau: got 1.0 for reinmax_rk2"),
-        ({"tau": 0.0}, "tau: got 0.0"),
-        ({"lr": 0.0}, "lr: got 0.0"),
-        ({"lr": math.nan}, "lr: got nan"),
-        ({"optimizer": "sgd"}, "optimizer: got 'sgd', allowed: 'adam', 'radam'"),
-        ({"epochs": 0}, "epochs: got 0"),
-        ({"batch_size": 0}, "batch_size: got 0"),
-        ({"seed": -1}, "seed: got -1"),
-        ({"device": "gpu"}, "device: got 'gpu'"),
-        ({"backend": "fortran"}, "backend: got 'fortran'"),
-    ],
-)
-def test_bad_argument_is_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(RunError, match=message):
-        configure(**arguments)
-
-
-# ---------------------------------------------------------------------------------------------------
-# Commands
-
-
-def test_help_names_commands_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, words in (
-        (["--help"], ["train", "demo"]),
-        (["train", "--help"], ["--estimator", "--recipe", "--latent", "--data-dir", "--no-resume", *ESTIMATORS]),
-        (["demo", "--help"], ["--fresh"]),
-    ):
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main(arguments)
-        assert exit_info.value.code == 0
-        text = capsys.readouterr().out
-        assert [word for word in words if word not in text] == []
-
-
-def test_unknown_estimator_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--estimator", "gts", "--out", str(tmp_path / "run")]) == 1
-    assert "estimator: got 'gts', allowed: 'straight_through'" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_train_command_writes_a_run_and_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["train", "--estimator", "gst", "--gap", "pi", "--tau", "0.7", "--out", str(tmp_path)]
-    assert cli.main([*arguments, "--epochs", "1", "--threads", "1"]) == 0
-    assert capsys.readouterr().out.startswith("epoch 1/1: train ")
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["estimator"], config["gap"], config["tau"], config["lr"]) == ("gst", "pi", 0.7, 5e-4)
-    (record,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
-    halves = {f"{name}_{part}" for name in ("train", "test") for part in ("loss", "bce", "kl")}
-    assert set(record) == {"epoch", "seconds"} | halves
-    for name in ("curves", "reconstructions", "samples"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main([*arguments, "--epochs", "2"]) == 0
-    output = capsys.readouterr().out
-    assert "epoch 2/2" in output
-    assert "epoch 1/2" not in output
-
-
-def test_figure_that_is_not_finite_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--lr", "1e30", "--epochs", "3", "--out", str(tmp_path)]) == 1
-    assert "reinmax: train_loss is nan in epoch 1" in capsys.readouterr().err
-    assert figures(tmp_path) == []
-
-
-def test_missing_tensorboard_is_named(few: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(RunError, match="tensorboard: is not installed"):
-        train.fit(configure(epochs=1), few, tmp_path, tensorboard=True)
-
-
-def test_demo_reports_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two estimators, one of them sick at first: exit status 1; cured: only that one trains, exit status 0."""
-    monkeypatch.setattr(demo, "ESTIMATORS", {name: ESTIMATORS[name] for name in ("gst", "reinmax")})
-
-    def sick(estimator: str, epochs: int) -> Any:
-        return configure(estimator=estimator, epochs=epochs, lr=1e30 if estimator == "gst" else None)
-
-    def run() -> tuple[int, str]:
-        console = Console(record=True, width=200)
-        status = demo.run(tmp_path, 1, False, console)
-        return status, console.export_text()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(demo, "configure", sick)
-        status, text = run()
-    assert status == 1
-    assert "error: gst: train_loss is nan in epoch 1" in text
-    assert [row["estimator"] for row in json.loads((tmp_path / "summary.json").read_text())["results"]] == ["reinmax"]
-
-    before = (tmp_path / "reinmax" / "result.json").stat().st_mtime_ns
-    status, text = run()
-    assert status == 0
-    assert f"backend {backends.resolve(None, 'cpu')}; finished before: 1 of 2" in text
-    assert (tmp_path / "reinmax" / "result.json").stat().st_mtime_ns == before
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [row["estimator"] for row in summary["results"]] == ["gst", "reinmax"]
-    for row in summary["results"]:
-        assert row["train_loss"] == figures(tmp_path / row["estimator"])[-1]["train_loss"]
-        assert f"{row['test_loss']:.3f}" in text
-        assert f"{row['test_loss']:.3f}" in (tmp_path / "summary.md").read_text()
-        assert 100 < row["peak_mib"] < 10_000  # a process that has imported torch, in MiB
-    for name in ("curves", "reconstructions", "samples"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-    (tmp_path / "gst" / "result.json").write_text("{}")
-    with pytest.raises(RunError, match=r"gst/result\.json: "):
-        run()
