@@ -14,6 +14,7 @@ Row maths runs in float64 whatever the input, so this is what the kernels are me
 noise is float32 for float32 and half inputs and float64 for float64 inputs, as in every backend.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -155,7 +156,7 @@ def reinmax_argmax(r: Rows) -> Iterable[Term]:
 def _log_p_D(r: Rows, tau: Weight) -> Tensor:
     """``log((softmax(l / tau) + D) / 2)`` without leaving the log domain off the sample."""
     log_pi = (r.l / tau).log_softmax(-1)
-    return torch.where(r.D.bool(), log_pi.exp().log1p(), log_pi) - torch.log(log_pi.new_tensor(2.0))
+    return torch.where(r.D.bool(), log_pi.exp().log1p(), log_pi) - math.log(2)
 
 
 def reinmax_rao(r: Rows) -> Iterable[Term]:
