@@ -31,7 +31,7 @@ sanitize: .venv/ready
 	DISCRETE_OPS_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py -o pythonpath=build/sanitize/lib -p no:cacheprovider -k "not memory"
+	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py tests/test_contract.py -o pythonpath=build/sanitize/lib -p no:cacheprovider -k "not memory"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
