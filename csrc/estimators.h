@@ -20,6 +20,11 @@ enum Estimator : int64_t {
   kNumEstimators
 };
 
+// Whether its work grows with K.
+constexpr bool takes_draws(Estimator e) {
+  return e == kGumbelRao || e == kReinMaxRao || e == kReinMaxCV || e == kReinMaxCVGumbel;
+}
+
 struct Spec {
   Estimator estimator;
   double coefficient;   // gap of GST, eta of ReinMax-CV, beta of RK2

@@ -104,8 +104,7 @@ def index(value: Any, shape: torch.Size, categories: int) -> None:
         raise TypeError(f"index: got {getattr(value, 'dtype', type(value).__name__)}, allowed: an int64 tensor")
     if value.shape != shape:
         raise ValueError(f"index: got shape {tuple(value.shape)}, allowed: {tuple(shape)}")
-    outside = _known(((value < 0) | (value >= categories)).any()) if value.device.type == "cpu" else None
-    if outside:
+    if _known(((value < 0) | (value >= categories)).any()):
         raise ValueError(f"index: got values outside [0, {categories}), allowed: a category of the row")
 
 

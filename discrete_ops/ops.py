@@ -46,13 +46,13 @@ def draw(
         hard: which sample.
         backend: a loaded backend.
     """
-    if torch.compiler.is_compiling() and not isinstance(tau, Tensor):  # an operator's float argument is a constant
+    compiling, transformed = torch.compiler.is_compiling(), torch._C._are_functorch_transforms_active()
+    if compiling and not isinstance(tau, Tensor):  # an operator's float argument is a constant
         tau = torch.full((1,), tau, dtype=torch.float64, device=logits.device)
     call = (logits, seed, tau, estimator, coefficient, num_samples, hard, backend)
-    transformed = torch._C._are_functorch_transforms_active()
-    if torch.compiler.is_compiling() and transformed:
+    if compiling and transformed:
         torch._dynamo.graph_break()  # it would trace the forward alone and lose the gradient in silence
-    if torch.compiler.is_compiling() or transformed:
+    if compiling or transformed:
         return Draw.apply(*call)
     if logits.requires_grad and torch.is_grad_enabled():
         return EagerDraw.apply(*call)

@@ -57,20 +57,8 @@ Dtype dtype_of(const Tensor& x, const char* name) {
   }
 }
 
-// x, or a contiguous copy where its leading dimensions merge into more than an Operand holds.
-Tensor addressable(Tensor x) {
-  const auto sizes = x.sizes(), strides = x.strides();
-  int dims = 0;
-  int64_t covered = -1;  // stride times size of the dimension that would merge with the last one
-  for (size_t d = 0; d + 1 < sizes.size(); ++d) {
-    if (sizes[d] == 1) continue;
-    dims += covered != strides[d] * sizes[d];
-    covered = strides[d];
-  }
-  return dims > Operand::kMaxDims ? torch::stable::contiguous(x) : x;
-}
-
-Operand operand(const Tensor& x, const char* name) {
+// Reads x in place; x becomes a contiguous copy where its dimensions merge into more than an Operand holds.
+Operand operand(Tensor& x, const char* name) {
   Operand o{};
   o.data = x.data_ptr();
   o.dtype = dtype_of(x, name);
@@ -84,8 +72,10 @@ Operand operand(const Tensor& x, const char* name) {
       o.strides[o.dims - 1] = strides[d];
       continue;
     }
-    STD_TORCH_CHECK(o.dims < Operand::kMaxDims, name, ": got more separately strided dimensions than ",
-                    Operand::kMaxDims, ", allowed: a contiguous copy");
+    if (o.dims == Operand::kMaxDims) {
+      x = torch::stable::contiguous(x);
+      return operand(x, name);
+    }
     o.sizes[o.dims] = sizes[d];
     o.strides[o.dims++] = strides[d];
   }
@@ -135,7 +125,7 @@ Tensor dense(Tensor x) {
 }
 
 // What the three operators share; the seed is contiguous.
-Call common(const Tensor& logits, const Tensor& seed) {
+Call common(Tensor& logits, const Tensor& seed) {
   STD_TORCH_CHECK(logits.dim() >= 1 && logits.size(-1) >= 1, "logits: got no category, allowed: one or more");
   STD_TORCH_CHECK(logits.size(-1) < (int64_t{1} << 31), "logits: got ", logits.size(-1),
                   " categories, allowed: less than 2**31");
@@ -177,7 +167,7 @@ std::vector<double> read_tau(const std::optional<Tensor>& tensor, double tau, in
 }
 
 std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
-  seed = dense(seed), logits = addressable(logits);
+  seed = dense(seed);
   Call call = common(logits, seed);
   const auto sizes = logits.sizes();
   Tensor out = empty(sizes.data(), logits.dim(), logits.scalar_type());
@@ -191,7 +181,7 @@ std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
 Tensor run_surrogate(std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
                      const std::optional<Tensor>& tau_tensor, double tau, int64_t estimator, double coefficient,
                      int64_t num_samples) {
-  seed = dense(seed), index = dense(index), logits = addressable(logits);
+  seed = dense(seed), index = dense(index);
   Call call = common(logits, seed);
   STD_TORCH_CHECK(estimator >= 0 && estimator < kNumEstimators, "estimator: got ", estimator, ", allowed: 0 to ",
                   kNumEstimators - 1);
@@ -214,14 +204,11 @@ Tensor run_surrogate(std::optional<Tensor> grad, Tensor logits, Tensor index, Te
     bool same = want.size() == got.size();
     for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d];
     STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape");
-    grad = addressable(*grad);
     call.grad = operand(*grad, "grad");
   }
   Tensor out = empty(logits.sizes().data(), logits.dim(), logits.scalar_type());
   call.out = operand(out, "out");
-  const bool draws =
-      estimator == kGumbelRao || estimator == kReinMaxRao || estimator == kReinMaxCV || estimator == kReinMaxCVGumbel;
-  launch(kernels().surrogate, call, draws ? 4.0 * static_cast<double>(num_samples) + 2 : 2);
+  launch(kernels().surrogate, call, takes_draws(call.spec.estimator) ? 4.0 * static_cast<double>(num_samples) + 2 : 2);
   return out;
 }
 
