@@ -1,11 +1,14 @@
 """Which implementation of the two row kernels runs.
 
 A backend is a module with the three functions of ``reference.py``: ``sample``, ``surrogate`` and
-``surrogate_vjp``, same names, same arguments. Choosing one never probes a driver and never imports triton.
+``surrogate_vjp``, same names, same arguments. Importing this never probes a driver; triton, slow to import, is
+imported by the first call that runs on it.
 """
 
 import contextlib
 import importlib
+import importlib.util
+import os
 import platform
 import sys
 import warnings
@@ -17,25 +20,47 @@ import torch
 
 from . import reference
 
-#: Loaded backends by name.
-_BACKENDS: dict[str, ModuleType] = {"reference": reference}
+#: Backends by name; None is one that its first call will import.
+_BACKENDS: dict[str, ModuleType | None] = {"reference": reference}
 #: Why a backend did not load.
 _MISSING: dict[str, str] = {}
 #: What runs by default on a device type, best first; the reference where none of them loaded.
-_PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpp",)}
+_PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
+#: Where a backend runs; the reference runs anywhere.
+_DEVICES: dict[str, tuple[str, ...]] = {"cpp": ("cpu",), "cuda": ("cuda",), "triton": ("cuda",)}
 
 _chosen: str | None = None
 _warned: set[str] = set()
 
 
-def _load(name: str) -> None:
+def _load(name: str, module: str) -> None:
     try:
-        _BACKENDS[name] = importlib.import_module(f"{__package__}.{name}")
+        _BACKENDS[name] = importlib.import_module(module, __package__)
     except ImportError as error:
+        _BACKENDS.pop(name, None)
         _MISSING[name] = str(error)
 
 
-_load("cpp")
+# torch.compile runs it instead of tracing an import. It is what torch.compiler.assume_constant_result sets, which would
+# import torch._dynamo, and triton with it.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _announce_triton() -> None:
+    """Make Triton available without importing it."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if importlib.util.find_spec("triton") is None:
+        _MISSING["triton"] = "triton is not installed"
+    elif torch.version.cuda is None and not interpreted:
+        _MISSING["triton"] = "torch here is built without CUDA; TRITON_INTERPRET=1 runs the kernels on a CPU, slowly"
+    else:
+        _BACKENDS["triton"] = None
+        _DEVICES["triton"] = ("cuda", "cpu") if interpreted else ("cuda",)
+
+
+_load("cpp", ".cpp")
+_load("cuda", ".cuda")
+_announce_triton()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -54,10 +79,15 @@ def resolve(name: str | None, device_type: str) -> str:
     """The backend a call uses: its own choice, else the process's choice, else the device's default."""
     name = _chosen if name is None else name
     if name is not None:
-        return check(name)
+        allowed = _DEVICES.get(check(name), (device_type,))
+        if device_type not in (*allowed, "meta"):
+            raise ValueError(
+                f"backend: got {name!r} for a tensor on {device_type}, allowed: one on {' or '.join(allowed)}"
+            )
+        return name
     preference = _PREFERENCE.get(device_type, ())
     for preferred in preference:
-        if preferred in _BACKENDS:
+        if _is_loaded(preferred):
             return preferred
     if preference and device_type not in _warned:
         _warned.add(device_type)
@@ -65,6 +95,13 @@ def resolve(name: str | None, device_type: str) -> str:
         message = f"discrete_ops: no fast backend for {device_type}, using 'reference' ({missing})"
         warnings.warn(message, stacklevel=_caller())
     return "reference"
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether the backend can be used, after importing one that waited for its first call."""
+    if name in _BACKENDS and _BACKENDS[name] is None:
+        _load(name, ".triton_kernels")
+    return name in _BACKENDS
 
 
 def _caller() -> int:
@@ -76,7 +113,12 @@ def _caller() -> int:
 
 
 def get(name: str) -> ModuleType:
-    return _BACKENDS[name]
+    """The module of an available backend. Raises ImportError if its first import fails."""
+    if not _is_loaded(name):
+        raise ImportError(f"backend {name!r}: {_MISSING[name]}")
+    module = _BACKENDS[name]
+    assert module is not None
+    return module
 
 
 def set_backend(name: str | None) -> None:
@@ -115,7 +157,7 @@ def build_info() -> dict[str, object]:
         "missing": dict(_MISSING),
     }
     if "cpp" in _BACKENDS:
-        info["instruction_set"] = _BACKENDS["cpp"].instruction_set()
+        info["instruction_set"] = get("cpp").instruction_set()
     with contextlib.suppress(ImportError):  # another Python than the wheel was built with
         info["build"] = importlib.import_module(f"{__package__}._C").build_info()
     return info

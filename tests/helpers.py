@@ -28,6 +28,11 @@ def _runs_on_cpu(name: str) -> bool:
 
 CPU_BACKENDS = tuple(name for name in do.available_backends() if _runs_on_cpu(name))
 
+#: What is compared with the reference: (backend, device) of all that runs here.
+TARGETS = [(name, "cpu") for name in CPU_BACKENDS if name != "reference"]
+if torch.cuda.is_available():
+    TARGETS += [(name, "cuda") for name in ("cuda", "triton") if name in do.available_backends()]
+
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 #: Error allowed in a gradient, as a share of its largest element (at least 1).

@@ -2,10 +2,6 @@
 
 import dataclasses
 import math
-import os
-import subprocess
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,7 +10,6 @@ from helpers import FLOATS, SOFT, assert_one_hot, draw_and_pull, every_estimator
 from torch.utils.checkpoint import checkpoint
 
 import discrete_ops as do
-from discrete_ops import backends, reference
 from discrete_ops.estimators import ESTIMATORS
 
 inf, nan = math.inf, math.nan
@@ -317,80 +312,3 @@ def test_table_of_estimators_is_complete():
     assert set(ESTIMATORS) <= set(do.__all__)
     for name, cls in ESTIMATORS.items():
         assert cls.function is getattr(do, name)
-
-
-L = torch.zeros(4, 3)
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    """A backend that counts its calls."""
-    calls = []
-
-    def counted(function):
-        return lambda *arguments: calls.append(function.__name__) or function(*arguments)
-
-    functions = (reference.sample, reference.surrogate, reference.surrogate_vjp)
-    module = types.SimpleNamespace(**{f.__name__: counted(f) for f in functions})
-    monkeypatch.setitem(backends._BACKENDS, "spy", module)
-    yield calls
-    do.set_backend(None)
-
-
-def test_choosing_a_backend(spy):
-    assert "spy" in do.available_backends()
-    do.reinmax(L)
-    assert not spy
-    do.reinmax(L, backend="spy")
-    assert spy == ["sample"]
-    with do.use_backend("spy"):
-        do.reinmax(L)
-        assert len(spy) == 2
-        do.reinmax(L, backend="reference")
-        with do.use_backend("reference"):
-            do.reinmax(L)
-        assert len(spy) == 2
-        with pytest.raises(KeyError), do.use_backend("reference"):
-            raise KeyError
-        do.reinmax(L)
-        assert len(spy) == 3
-    do.reinmax(L)
-    assert len(spy) == 3
-    do.set_backend("spy")
-    x = L.clone().requires_grad_()
-    do.gumbel_softmax(x)[0, 0].backward()
-    assert spy[3:] == ["sample", "surrogate", "surrogate_vjp"]
-    with do.use_backend(None):
-        do.reinmax(L)
-    assert len(spy) == 6
-    do.set_backend(None)
-    do.reinmax(L)
-    assert len(spy) == 6
-
-
-def test_the_backward_pass_stays_with_the_backend_of_the_forward(spy):
-    x = L.clone().requires_grad_()
-    sample = do.reinmax(x, backend="spy")
-    with do.use_backend("reference"):
-        sample[0, 0].backward()
-    assert spy == ["sample", "surrogate_vjp"]
-
-
-def test_build_info_tells_the_versions_and_backends():
-    info = do.build_info()
-    assert info["torch"] == torch.__version__
-    assert tuple(info["backends"]) == do.available_backends()
-
-
-def test_import_touches_neither_triton_nor_a_driver(tmp_path):
-    """With a triton to be found, and one that would show."""
-    (tmp_path / "triton").mkdir()
-    (tmp_path / "triton" / "__init__.py").write_text("")
-    code = (
-        "import sys, torch; before = set(sys.modules); import discrete_ops; "
-        "new = {m for m in set(sys.modules) - before if m.split('.')[0] == 'triton'}; "
-        "assert not new, new; assert not torch.cuda.is_initialized(); import triton; assert not triton.__path__ is None"
-    )
-    path = {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

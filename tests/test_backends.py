@@ -1,0 +1,124 @@
+"""Which kernels run: choosing a backend, what is said when one is missing, and what importing must not touch."""
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+import discrete_ops as do
+from discrete_ops import backends, reference
+
+L = torch.zeros(4, 3)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """A backend that counts its calls."""
+    calls = []
+
+    def counted(function):
+        return lambda *arguments: calls.append(function.__name__) or function(*arguments)
+
+    functions = (reference.sample, reference.surrogate, reference.surrogate_vjp)
+    module = types.SimpleNamespace(**{f.__name__: counted(f) for f in functions})
+    monkeypatch.setitem(backends._BACKENDS, "spy", module)
+    yield calls
+    do.set_backend(None)
+
+
+def test_a_backend_for_another_device_is_refused():
+    for name in set(do.available_backends()) - {"reference", "triton"}:
+        here, elsewhere = ("cuda", "cpu") if name == "cuda" else ("cpu", "cuda")
+        assert backends.resolve(name, here) == name
+        with pytest.raises(ValueError, match=f"backend: got '{name}' for a tensor on {elsewhere}, allowed: .*{here}"):
+            backends.resolve(name, elsewhere)
+
+
+def test_a_backend_that_fails_at_its_first_call_is_named_and_passed_over(monkeypatch):
+    monkeypatch.setattr(backends, "_BACKENDS", {"reference": reference, "triton": None})
+    monkeypatch.setattr(backends, "_MISSING", {"cuda": "no library"})
+    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setitem(sys.modules, "discrete_ops.triton_kernels", None)  # what a failing import looks like
+    with pytest.warns(UserWarning, match=r"no fast backend for cuda.*no library.*triton_kernels"):
+        assert backends.resolve(None, "cuda") == "reference"
+    assert do.available_backends() == ("reference",)
+
+
+def test_choosing_a_backend(spy):
+    assert "spy" in do.available_backends()
+    do.reinmax(L)
+    assert not spy
+    do.reinmax(L, backend="spy")
+    assert spy == ["sample"]
+    with do.use_backend("spy"):
+        do.reinmax(L)
+        assert len(spy) == 2
+        do.reinmax(L, backend="reference")
+        with do.use_backend("reference"):
+            do.reinmax(L)
+        assert len(spy) == 2
+        with pytest.raises(KeyError), do.use_backend("reference"):
+            raise KeyError
+        do.reinmax(L)
+        assert len(spy) == 3
+    do.reinmax(L)
+    assert len(spy) == 3
+    do.set_backend("spy")
+    x = L.clone().requires_grad_()
+    do.gumbel_softmax(x)[0, 0].backward()
+    assert spy[3:] == ["sample", "surrogate", "surrogate_vjp"]
+    with do.use_backend(None):
+        do.reinmax(L)
+    assert len(spy) == 6
+    do.set_backend(None)
+    do.reinmax(L)
+    assert len(spy) == 6
+
+
+def test_the_backward_pass_stays_with_the_backend_of_the_forward(spy):
+    x = L.clone().requires_grad_()
+    sample = do.reinmax(x, backend="spy")
+    with do.use_backend("reference"):
+        sample[0, 0].backward()
+    assert spy == ["sample", "surrogate_vjp"]
+
+
+def test_build_info_tells_the_versions_and_backends():
+    info = do.build_info()
+    assert info["torch"] == torch.__version__
+    assert tuple(info["backends"]) == do.available_backends()
+
+
+def test_import_touches_neither_triton_nor_a_driver(tmp_path):
+    """With a triton to be found, and one that would show."""
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("")
+    code = (
+        "import sys, torch; before = set(sys.modules); import discrete_ops; "
+        "new = {m for m in set(sys.modules) - before if m.split('.')[0] == 'triton'}; "
+        "assert not new, new; assert not torch.cuda.is_initialized(); import triton; assert not triton.__path__ is None"
+    )
+    path = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_the_library_the_reference_serves_with_one_warning() -> None:
+    script = (
+        "import sys, warnings\n"
+        "sys.modules['discrete_ops.cpp'] = None\n"  # what a failing import looks like
+        "import torch, discrete_ops as do\n"
+        "assert do.available_backends() == ('reference',), do.available_backends()\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    x = torch.randn(5, 4, requires_grad=True)\n"
+        "    for _ in range(3):\n"
+        "        do.gst(x).sum().backward()\n"
+        "assert len(said) == 1 and 'cpp' in str(said[0].message), said\n"
+        "assert said[0].filename == '<string>', said[0].filename\n"  # it points at the caller
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
