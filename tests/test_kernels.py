@@ -44,6 +44,8 @@ SHAPES = [
     (2, 128256),  # a language model's vocabulary; rows fewer than threads
     (0, 10),  # an empty batch
 ]
+#: Triton's interpreter takes tens of milliseconds a program: fewer rows, and as many columns as split a row.
+INTERPRETED = {(3000, 10): (300, 10), (1600, 12): (160, 12), (64, 8192): (3, 8192), (2, 128256): (1, 20000)}
 
 
 def close(got: Tensor, want: Tensor, estimator: str) -> None:
@@ -90,7 +92,7 @@ def _to(x: float | Tensor, device: str) -> float | Tensor:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("estimator", reference.TERMS)
 def test_agrees_with_the_reference(target: Target, estimator: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    logits, v, seed = inputs(shape, dtype)
+    logits, v, seed = inputs(INTERPRETED.get(shape, shape) if target == ("triton", "cpu") else shape, dtype)
     compare(target, logits, v, seed, estimator, tau=1.0, k=3)
     if dtype == torch.float64 and logits.numel() < 10**5:  # other temperatures amplify float32 rounding
         compare(target, logits, v, seed, estimator, tau=0.4, k=5)

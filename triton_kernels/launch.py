@@ -1,0 +1,111 @@
+"""How the kernels are launched: the written heuristic of block sizes, and tensors as rows.
+
+Nothing here depends on tau, the gap, eta, K or the seed, nor, inside a bucket of columns, on the number of rows or
+columns: none of them compiles anything new.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import Parameter
+
+#: ``launch(kernel, grid, *arguments, **options)``.
+Launcher = Callable[..., Any]
+
+MOST_COLUMNS = 16384  #: Longest row that one program keeps in registers.
+LEAST_COLUMNS = 4  #: One block of noise.
+ELEMENTS = 1024  #: Elements of a program with short rows.
+PER_THREAD = 4  #: Elements a thread, as many as fit: one block of noise, one 16-byte load of float32.
+MOST_WARPS = 32
+
+TILE = 4096  #: Columns of a long row that a program takes at once.
+TILE_WARPS = 16
+PARTS = 64  #: Most parts of a long row.
+PROGRAMS = 512  #: Programs that fill a large GPU: some four on each of its multiprocessors.
+
+
+class Block(NamedTuple):
+    """The tile of one program."""
+
+    rows: int
+    columns: int
+    warps: int
+
+
+def block(columns: int) -> Block:
+    """The tile for rows of so many columns, at most ``MOST_COLUMNS``: whole rows, several of them where they are
+    short."""
+    padded = LEAST_COLUMNS
+    while padded < columns:
+        padded *= 2
+    rows = max(1, ELEMENTS // padded)
+    return Block(rows, padded, min(MOST_WARPS, rows * padded // (32 * PER_THREAD)))
+
+
+class Split(NamedTuple):
+    """How one long row is split over programs."""
+
+    parts: int
+    length: int  # columns a part
+
+
+def split(rows: int, columns: int) -> Split:
+    """Enough programs to fill a large GPU where that takes parts of rows: whole tiles, at most ``PARTS`` a row."""
+    tiles = -(-columns // TILE)
+    parts = min(tiles, PARTS, max(1, -(-PROGRAMS // rows)))
+    length = -(-tiles // parts) * TILE
+    return Split(-(-columns // length), length)
+
+
+class Strided(NamedTuple):
+    """A tensor whose leading dimensions are one: rows at one stride."""
+
+    tensor: Tensor
+    row: int
+    column: int
+
+
+def strided(x: Tensor) -> Strided:
+    """``x`` with its leading dimensions merged to one.
+
+    Any stride of columns and any one stride of rows costs nothing. Leading dimensions that do not merge are copied:
+    addressing them would take a 64-bit division a dimension for every row, and few callers have them.
+    """
+    column, row, size = x.stride(-1), 0, 1
+    for length, stride in zip(reversed(x.shape[:-1]), reversed(x.stride()[:-1]), strict=True):
+        if length == 1:
+            continue
+        if size == 1:
+            row = stride
+        elif stride != row * size:
+            return strided(x.contiguous())
+        size *= length
+    return Strided(x, row, column)
+
+
+def is_vector(*tensors: Strided) -> bool:
+    """Whether the rows can be read, and rows like them written, 16 bytes at a time."""
+    return all(_is_vector(*x) for x in tensors)
+
+
+def _is_vector(x: Tensor, row: int, column: int) -> bool:
+    size = x.element_size()
+    # Of float64 a load of 16 bytes holds two columns, half a block of noise.
+    return column == 1 and size <= 4 and not (row * size | x.shape[-1] * size | _address(x)) % 16
+
+
+def _address(x: Tensor) -> int:
+    """Where the data begins; of a tracer's stand-in, where in its storage, which every allocator aligns."""
+    return x.data_ptr() if has_data(x) else x.storage_offset() * x.element_size()
+
+
+def has_data(x: Tensor) -> bool:
+    """Whether the tensor is no stand-in of a tracer."""
+    return type(x) in (Tensor, Parameter) and x.device.type != "meta"
+
+
+def bits(x: float) -> int:
+    """The bits of a double: Triton would pass the number as float32."""
+    return struct.unpack("q", struct.pack("d", x))[0]

@@ -1,0 +1,226 @@
+"""The estimators on long rows: each is its list of terms, as in ``surrogate_vjp.py``, and a term is two launches."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .launch import PARTS, TILE, TILE_WARPS, Launcher, Strided, bits, is_vector, split
+from .long_rows import term_kernel, tops_kernel
+
+DRAWS = 32  #: Draws a launch: what the result in memory is read and written for.
+
+
+class Term(NamedTuple):
+    """What the weights of a term are; see ``long_rows.weights``."""
+
+    name: str
+    at_one: bool = False  # logits at temperature 1
+    partition: Tensor | None = None  # sums of the softmax whose draws are taken, or of the others of a winner
+    factor: float = 1.0  # of the partition
+    soft_total: Tensor | None = None  # sums of the draw that is the control's
+
+
+class LongRows:
+    """The inputs of a call, and its result as it grows: float32 also for half types."""
+
+    def __init__(
+        self,
+        launch: Launcher,
+        grad: Strided | None,
+        logits: Strided,
+        index: Tensor,
+        seed: Tensor,
+        taus: Tensor,
+        tau: float,
+        rows_per_tau: int,
+        coefficient: float,
+        num_samples: int,
+    ) -> None:
+        self.launch, self.logits, self.index = launch, logits, index
+        self.soft, self.grad = grad is None, grad or logits
+        self.seed, self.taus, self.tau_bits, self.rows_per_tau = seed, taus, bits(tau), rows_per_tau
+        self.coefficient, self.num_samples = coefficient, num_samples
+        x = logits.tensor
+        self.rows, self.columns = index.numel(), x.shape[-1]
+        self.parts, self.length = split(self.rows, self.columns)
+        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.out = torch.empty(x.shape, dtype=self.dtype, device=x.device)
+        self.is_empty = True
+        self.layout = {"C": TILE, "VECTOR": is_vector(self.logits, self.grad), "num_warps": TILE_WARPS}
+
+    def find_tops(self) -> None:
+        self.tops = self.out.new_empty((self.rows, self.parts, 2))
+        arguments = (self.tops, self.logits.tensor, self.index, self.columns, self.length, *self.logits[1:])
+        self.launch(tops_kernel, (self.rows, self.parts), *arguments, **self.layout)
+
+    def weigh(self, term: Term, first: int = 0, draws: int = 1) -> Tensor:
+        """``(rows, slots, parts, 2)`` float64: sums over each part of the term's weights w, and of w v."""
+        slots = 1 if draws == 1 else DRAWS
+        sums = self.out.new_empty((self.rows, slots, self.parts, 2), dtype=torch.float64)
+        self._launch("weigh", term, sums, slots, first, draws)
+        return sums
+
+    def add(
+        self,
+        term: Term,
+        weight: float = 1.0,
+        mode: str = "jacobian",
+        over_tau: bool = False,
+        sums: Tensor | None = None,
+        first: int = 0,
+        draws: int = 1,
+    ) -> None:
+        """``out += weight J(p; v)``, the weight divided by tau if ``over_tau``; ``mode`` as in ``term_kernel``."""
+        sums = self.weigh(term, first, draws) if sums is None else sums
+        mode = "soft" if self.soft else mode
+        self._launch(mode, term, sums, 1 if draws == 1 else DRAWS, first, draws, weight, over_tau)
+        self.is_empty = False
+
+    def add_draws(self, term: Term, weight: float, first: int) -> None:
+        """``out += weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
+        end = first + self.num_samples
+        for start in range(first, end, DRAWS):
+            self.add(term, weight / self.num_samples, over_tau=True, first=start, draws=min(DRAWS, end - start))
+
+    def _launch(
+        self,
+        mode: str,
+        term: Term,
+        sums: Tensor,
+        slots: int,
+        first: int,
+        draws: int,
+        weight: float = 1.0,
+        over_tau: bool = False,
+    ) -> None:
+        unused = sums
+        self.launch(
+            term_kernel,
+            (self.rows, self.parts),
+            self.out,
+            sums,
+            self.tops,
+            unused if term.partition is None else term.partition,
+            unused if term.soft_total is None else term.soft_total,
+            self.grad.tensor,
+            self.logits.tensor,
+            self.index,
+            self.seed,
+            self.taus,
+            self.tau_bits,
+            bits(self.coefficient),
+            bits(weight),
+            bits(term.factor),
+            int(term.at_one),
+            int(over_tau),
+            int(self.is_empty),
+            first,
+            draws,
+            slots,
+            self.columns,
+            self.length,
+            self.rows // self.seed.numel(),
+            self.rows_per_tau,
+            *self.logits[1:],
+            *self.grad[1:],
+            MODE=mode,
+            TERM=term.name,
+            PARTS=PARTS,
+            **self.layout,
+        )
+
+
+SOFTMAX, SOFTMAX_AT_ONE = Term("softmax"), Term("softmax", at_one=True)
+
+
+def straight_through(r: LongRows) -> None:
+    """GST Eq. 7, BR Eq. 3."""
+    r.add(SOFTMAX, over_tau=True)
+
+
+def gumbel_rao(r: LongRows) -> None:
+    """GST Eq. 11, BR Eq. 6-7."""
+    r.add_draws(Term("draws", at_one=True, partition=r.weigh(SOFTMAX_AT_ONE)), 1.0, first=0)
+
+
+def gst(r: LongRows) -> None:
+    """GST Eq. 17-19, Algorithm 1."""
+    r.add(Term("perturbed"), over_tau=True)
+
+
+def gst_pi(r: LongRows) -> None:
+    """GST with the gap of Lemma 1."""
+    r.add(Term("perturbed_pi", partition=r.weigh(Term("others"))), over_tau=True)
+
+
+def reinmax(r: LongRows) -> None:
+    """BR Eq. 12, 16."""
+    r.add(SOFTMAX, mode="half_way")
+    r.add(SOFTMAX_AT_ONE, -0.5)
+
+
+def reinmax_argmax(r: LongRows) -> None:
+    """The diagnostic of BR Table 1: ReinMax with the argmax where the sample belongs."""
+    r.index = r.logits.tensor.argmax(-1)
+    reinmax(r)
+
+
+def reinmax_rao(r: LongRows) -> None:
+    """BR Eq. 17; the last term is at temperature 1. Off the winner p_D is pi_t / 2, so the partition doubles."""
+    r.add(SOFTMAX_AT_ONE, -0.5)
+    r.add_draws(Term("draws", partition=r.weigh(SOFTMAX), factor=2.0), 2.0, first=0)
+
+
+def _reinmax_cv(r: LongRows, is_soft: bool) -> None:
+    pi = r.weigh(SOFTMAX_AT_ONE)
+    r.add(SOFTMAX_AT_ONE, mode="half_way", sums=pi)
+    r.add(SOFTMAX_AT_ONE, -0.5, sums=pi)
+    of_rao = Term("draws", at_one=True, partition=pi, factor=2.0)
+    if is_soft:
+        soft_total = r.weigh(Term("draws", at_one=True, partition=pi))
+        r.add(Term("control", at_one=True, partition=pi, soft_total=soft_total), -r.coefficient)
+    else:
+        r.add(of_rao, -r.coefficient, over_tau=True)
+    r.add_draws(of_rao, r.coefficient, first=1)
+
+
+def reinmax_cv(r: LongRows) -> None:
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D."""
+    _reinmax_cv(r, is_soft=True)
+
+
+def reinmax_cv_gumbel(r: LongRows) -> None:
+    """BR Eq. 18 with draw 0 of the Rao term as its control."""
+    _reinmax_cv(r, is_soft=False)
+
+
+def reinmax_rk2(r: LongRows) -> None:
+    """BR Eq. 27, at temperature 1."""
+    r.add(SOFTMAX_AT_ONE, r.coefficient, mode="rk2")
+
+
+#: The table of the family, ``reference.TERMS``.
+PULL_BACKS: dict[str, Callable[[LongRows], Any]] = {
+    f.__name__: f
+    for f in (
+        straight_through,
+        gumbel_rao,
+        gst,
+        gst_pi,
+        reinmax,
+        reinmax_argmax,
+        reinmax_rao,
+        reinmax_cv,
+        reinmax_cv_gumbel,
+        reinmax_rk2,
+    )
+}
+
+
+def pull_back(r: LongRows, estimator: str) -> Tensor:
+    """The gradient, or the soft sample where no gradient came in."""
+    r.find_tops()
+    PULL_BACKS[estimator](r)
+    return r.out.to(r.logits.tensor.dtype)

@@ -1,0 +1,335 @@
+"""Pull-backs of rows too long for the registers of one program: a row is split into parts, a part is a loop over tiles.
+
+An estimator is a sequence of terms here too. A term is two launches: ``weigh`` sums its weights w, and w times v,
+over each part; ``add`` puts the parts together and adds the term to the result. So the number of programs does not
+depend on the number of rows, and the order of every sum is fixed. Draws are taken ``DRAWS`` at a time: memory does
+not depend on K, and the noise of a draw is made twice.
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+from .conditional_gumbel import bounded, conditional_weights
+from .jit import device_function
+from .perturbation import gap_of_log_odds, perturbed
+from .philox import exponential_at, exponentials
+from .rows import (
+    INF,
+    below,
+    group_of,
+    maximum_of_tiles,
+    read,
+    row_max,
+    row_sum,
+    temperature,
+    with_row_rules,
+    without_masked,
+    write,
+)
+from .softmax_jvp import Mean, half_way, jacobian_product, rk2, soft_sample, tempered_softmax
+from .vector_math import exp
+
+
+class LongRow(NamedTuple):
+    """What the weights of a term depend on; scalars as ``(1, 1)``."""
+
+    top: tl.tensor  # maximum of the logits
+    others: tl.tensor  # maximum without the winner's, minus `top`
+    winner: tl.tensor  # column of the sampled category
+    z_winner: tl.tensor
+    tau: tl.tensor
+    inv_tau: tl.tensor
+    is_tau_one: tl.tensor  # a true scalar
+    rate: tl.tensor  # what logits are multiplied by: 1 / tau, or 1
+    gap: tl.tensor
+    partition: tl.tensor  # sum of exp(rate z), times the term's factor
+    soft_total: tl.tensor  # sum of the weights of the control's draw
+    seed: tl.tensor
+    row: tl.tensor  # place under its seed
+
+
+@triton.jit(
+    do_not_specialize=["columns", "length", "logits_stride", "logits_column_stride"],
+    do_not_specialize_on_alignment=["tops", "logits", "index"],
+)
+def tops_kernel(
+    tops,
+    logits,
+    index,
+    columns: tl.int32,
+    length: tl.int32,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Maximum of each part, with and without the winner's logit."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    begin = part * length
+    end = tl.minimum(begin + length, columns)
+    winner = tl.load(index + row).to(tl.int32)
+    top, others = maximum_of_tiles(
+        logits, row, logits_stride, logits_column_stride, begin, end, columns, winner, C, VECTOR
+    )
+    at = 2 * (row * tl.num_programs(1) + part) + tl.zeros([1, 1], tl.int32)
+    tl.store(tops + at, top)
+    tl.store(tops + at + 1, others)
+
+
+@device_function
+def over_parts(x, row, slot, slots, which, other, PARTS: tl.constexpr):
+    """What the parts of a row left in one slot, ``(1, PARTS)``; the layout is ``(rows, slots, parts, 2)``."""
+    parts = tl.arange(0, PARTS)[None, :]
+    at = ((row * slots + slot) * tl.num_programs(1) + parts) * 2 + which
+    return tl.load(x + at, parts < tl.num_programs(1), other=other)
+
+
+@device_function
+def total_of(sums, row, slot, slots, PARTS: tl.constexpr):
+    return row_sum(over_parts(sums, row, slot, slots, 0, 0.0, PARTS))
+
+
+@device_function
+def mean_of(sums, row, slot, slots, T: tl.constexpr, PARTS: tl.constexpr):
+    """The mean of v under a term's weights, from sums in float64."""
+    inverse = 1.0 / total_of(sums, row, slot, slots, PARTS)
+    mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inverse
+    return Mean(inverse.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
+
+
+@device_function
+def open_row(
+    tops,
+    partitions,
+    soft_totals,
+    logits,
+    index,
+    seed,
+    taus,
+    tau_bits,
+    gap_bits,
+    factor,
+    at_one,
+    columns,
+    rows_per_seed,
+    rows_per_tau,
+    logits_stride,
+    logits_column_stride,
+    TERM: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
+    row = tl.program_id(0).to(tl.int64)
+    place = row + tl.zeros([1, 1], tl.int64)
+    top = row_max(over_parts(tops, row, 0, 1, 0, -float("inf"), PARTS))
+    usable = (top < INF) & (top > -INF)
+    shift = tl.where(usable, top, 0.0)
+    others = below(row_max(over_parts(tops, row, 0, 1, 1, -float("inf"), PARTS)), shift)
+    winner = tl.minimum(tl.maximum(tl.load(index + place), 0), columns - 1)
+    z_winner = below(tl.load(logits + row * logits_stride + winner * logits_column_stride).to(T), shift)
+    tau = temperature(taus, tau_bits, place, tl.num_programs(0), rows_per_tau).to(T)
+    rate = tl.where(at_one != 0, 1.0, 1.0 / tau)
+    group, place = group_of(place, rows_per_seed, tl.num_programs(0))
+    gap = tl.full([1, 1], 0.0, T)
+    partition = tl.full([1, 1], 1.0, T)
+    soft_total = tl.full([1, 1], 1.0, T)
+    if TERM == "perturbed":
+        gap = (tl.zeros([1, 1], tl.int64) + gap_bits).to(tl.float64, bitcast=True).to(T)
+    if TERM == "perturbed_pi":
+        gap = gap_of_log_odds(z_winner, others, total_of(partitions, row, 0, 1, PARTS).to(T))
+    if TERM == "draws" or TERM == "control":
+        partition = (total_of(partitions, row, 0, 1, PARTS) * factor).to(T)
+    if TERM == "control":
+        soft_total = total_of(soft_totals, row, 0, 1, PARTS).to(T)
+    return LongRow(
+        top,
+        others,
+        winner.to(tl.int32),
+        z_winner,
+        tau,
+        1.0 / tau,
+        tl.min((tau == 1.0).to(tl.int32)) == 1,
+        rate,
+        gap,
+        partition,
+        soft_total,
+        tl.load(seed + group),
+        place,
+    )
+
+
+@device_function
+def draw(z, winner, k, first, r, C: tl.constexpr):
+    """Weights of draw k, as ``conditional_gumbel.draw``; the winner may be in another tile."""
+    y = z * r.rate
+    k = tl.full([1, 1], k, tl.int32)
+    block = first // 4 + tl.arange(0, C // 4)[None, :]
+    e = exponentials(r.seed, k, r.row, block, z.dtype)
+    e_winner = exponential_at(r.seed, k, r.row, r.winner, z.dtype)
+    x = e * (r.partition / e_winner) / exp(bounded(y))
+    return conditional_weights(x, bounded(y) - y, winner, r.inv_tau, r.is_tau_one)
+
+
+@device_function
+def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
+    """The weights of a term in one tile."""
+    if TERM == "softmax":
+        return tempered_softmax(z, r.rate)
+    elif TERM == "others":
+        return tl.where(winner, 0.0, exp(z - tl.where(r.others == -INF, 0.0, r.others)))
+    elif TERM == "perturbed" or TERM == "perturbed_pi":
+        return tempered_softmax(perturbed(z, winner, r.gap), r.rate)
+    elif TERM == "draws":
+        return draw(z, winner, k, first, r, C)
+    else:
+        tl.static_assert(TERM == "control")
+        p = exp(z) / r.partition + tl.where(winner, 1.0, 0.0)
+        return p * exp(draw(z, winner, 0, first, r, C) / r.soft_total)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "tau_bits",
+        "gap_bits",
+        "weight_bits",
+        "factor_bits",
+        "at_one",
+        "over_tau",
+        "is_first",
+        "first_draw",
+        "draws",
+        "slots",
+        "columns",
+        "length",
+        "rows_per_seed",
+        "rows_per_tau",
+        "logits_stride",
+        "logits_column_stride",
+        "grad_stride",
+        "grad_column_stride",
+    ],
+    do_not_specialize_on_alignment=[
+        "out",
+        "sums",
+        "tops",
+        "partitions",
+        "soft_totals",
+        "grad",
+        "logits",
+        "index",
+        "seed",
+        "taus",
+    ],
+)
+def term_kernel(
+    out,
+    sums,
+    tops,
+    partitions,
+    soft_totals,
+    grad,
+    logits,
+    index,
+    seed,
+    taus,
+    tau_bits: tl.int64,
+    gap_bits: tl.int64,
+    weight_bits: tl.int64,
+    factor_bits: tl.int64,
+    at_one: tl.int32,
+    over_tau: tl.int32,
+    is_first: tl.int32,
+    first_draw: tl.int32,
+    draws: tl.int32,
+    slots: tl.int32,
+    columns: tl.int32,
+    length: tl.int32,
+    rows_per_seed: tl.int64,
+    rows_per_tau: tl.int64,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    grad_stride: tl.int64,
+    grad_column_stride: tl.int64,
+    MODE: tl.constexpr,
+    TERM: tl.constexpr,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """One part of one row, in one term. MODE "weigh" fills ``sums``; any other adds the term to ``out``: "jacobian",
+    "half_way", "rk2", or "soft"."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    begin = part * length
+    end = tl.minimum(begin + length, columns)
+    factor = (tl.zeros([1, 1], tl.int64) + factor_bits).to(tl.float64, bitcast=True)
+    r = open_row(
+        tops,
+        partitions,
+        soft_totals,
+        logits,
+        index,
+        seed,
+        taus,
+        tau_bits,
+        gap_bits,
+        factor,
+        at_one,
+        columns,
+        rows_per_seed,
+        rows_per_tau,
+        logits_stride,
+        logits_column_stride,
+        TERM,
+        PARTS,
+    )
+    T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
+    invalid = r.top == INF
+    empty = r.top == -INF
+    shift = tl.where(invalid | empty, 0.0, r.top)
+    if MODE == "weigh":
+        for k in range(0, draws):
+            total = tl.zeros([1, C], tl.float64)
+            dot = tl.zeros([1, C], tl.float64)
+            for first in range(begin, end, C):
+                x = read(
+                    logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR
+                )
+                v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, VECTOR).to(T)
+                z = below(x, shift)
+                winner = first + tl.arange(0, C)[None, :] == r.winner
+                w = weights(z, winner, first_draw + k, first, r, TERM, C).to(tl.float64)
+                total += w
+                dot += w * without_masked(v, z).to(tl.float64)
+            at = ((row * slots + k) * tl.num_programs(1) + part) * 2 + tl.zeros([1, 1], tl.int32)
+            tl.store(sums + at, row_sum(total))
+            tl.store(sums + at + 1, row_sum(dot))
+    else:
+        weight = (tl.zeros([1, 1], tl.int64) + weight_bits).to(tl.float64, bitcast=True).to(T)
+        weight = tl.where(over_tau != 0, weight * r.inv_tau, weight)
+        v_winner = tl.load(grad + row * grad_stride + r.winner * grad_column_stride).to(T)
+        for first in range(begin, end, C):
+            x = read(
+                logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR
+            )
+            v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, VECTOR).to(T)
+            z = below(x, shift)
+            v = without_masked(v, z)
+            winner = first + tl.arange(0, C)[None, :] == r.winner
+            y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, VECTOR)
+            for k in range(0, draws):
+                w = weights(z, winner, first_draw + k, first, r, TERM, C)
+                mean = mean_of(sums, row, k, slots, T, PARTS)
+                if MODE == "jacobian":
+                    y = jacobian_product(y, weight, w, mean, v)
+                elif MODE == "soft":
+                    y = soft_sample(y, weight, w, mean.inverse, r.tau)
+                elif MODE == "half_way":
+                    y += half_way(w, mean, v, v_winner, winner)
+                else:
+                    tl.static_assert(MODE == "rk2")
+                    y += rk2(w, mean, v, v_winner, winner, weight)
+            write(out, with_row_rules(y, invalid, empty), row, row + 1, first, columns, C, VECTOR)

@@ -1,0 +1,156 @@
+"""Rows of a tensor as a tile in registers, with the row rules of the reference.
+
+A tile is ``(R, C)``: R rows, all their columns, C a power of two. Row maths runs in float64 for float64 logits, else in
+float32.
+"""
+
+from typing import NamedTuple
+
+import triton.language as tl
+
+from .jit import device_function
+from .philox import interleave
+
+INF = tl.constexpr(float("inf"))
+LEAST_TAU = tl.constexpr(2.0**-126)
+MOST_TAU = tl.constexpr(2.0**126)
+
+
+class Rows(NamedTuple):
+    """What a pull-back may depend on. Mirrors ``reference.Rows``; ``(R, 1)`` where not said otherwise."""
+
+    z: tl.tensor  # (R, C) logits minus their maximum, -inf where masked; 0 in rows without a sample
+    v: tl.tensor  # (R, C) incoming gradient, 0 where masked
+    winner: tl.tensor  # (R, C) whether this is the sampled category
+    tau: tl.tensor
+    inv_tau: tl.tensor
+    is_tau_one: tl.tensor  # scalar: whether all temperatures of the tile are 1
+    coefficient: tl.tensor  # scalar float64: the gap of GST, eta of ReinMax-CV, beta of RK2
+    num_samples: tl.tensor  # scalar: K
+    seed: tl.tensor
+    row: tl.tensor  # place under its seed
+
+
+class Logits(NamedTuple):
+    """Logits minus their maximum, and which rows are NaN / masked whole."""
+
+    z: tl.tensor
+    invalid: tl.tensor
+    empty: tl.tensor
+
+
+@device_function
+def row_sum(x):
+    return tl.sum(x, 1, keep_dims=True)
+
+
+@device_function
+def row_max(x):
+    return tl.max(x, 1, keep_dims=True)
+
+
+@device_function
+def group_of(row, per_group, rows):
+    """Number of the group of rows that each row is in, and the row's place in it."""
+    group = tl.zeros_like(row)
+    place = row
+    if per_group < rows:  # 64-bit divisions are slow
+        group = row // per_group
+        place = row - group * per_group
+    return group, place
+
+
+@device_function
+def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.constexpr, VECTOR: tl.constexpr):
+    """Columns ``first .. first + C - 1`` of the rows, in the type of row maths; ``other`` where there is none.
+
+    The noise of a row comes in lanes of four columns, so the compiler keeps tiles best with four neighbouring columns
+    in a thread. One wide load gives it that where rows are aligned to 16 bytes (``VECTOR``); elsewhere four loads do,
+    a lane each.
+    """
+    T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    if VECTOR:
+        column = first + tl.arange(0, C)[None, :]
+        at = tl.multiple_of(x + (row * row_stride + column), [1, 16])
+        valid = tl.max_constancy((row < rows) & (column < columns), [1, 4])
+        return tl.load(at, valid, other=other).to(T)
+    else:
+        column = first + 4 * tl.arange(0, C // 4)[None, :]
+        left = tl.where(row < rows, columns - column, 0)
+        at = x + (row * row_stride + column * column_stride)
+        x0 = tl.load(at, left > 0, other=other)
+        x1 = tl.load(at + column_stride, left > 1, other=other)
+        x2 = tl.load(at + 2 * column_stride, left > 2, other=other)
+        x3 = tl.load(at + 3 * column_stride, left > 3, other=other)
+        return interleave(x0, x1, x2, x3).to(T)
+
+
+@device_function
+def write(out, values, row, rows, first, columns, C: tl.constexpr, VECTOR: tl.constexpr):
+    """The same columns of a contiguous tensor."""
+    column = first + tl.arange(0, C)[None, :]
+    at = out + (row * columns + column)
+    valid = (row < rows) & (column < columns)
+    if VECTOR:
+        at = tl.multiple_of(at, [1, 16])
+        valid = tl.max_constancy(valid, [1, 4])
+    tl.store(at, values.to(out.dtype.element_ty), valid)
+
+
+@device_function
+def finite_or_inf(x):
+    """x, with NaN taken for +inf."""
+    return tl.where(x < INF, x, INF)
+
+
+@device_function
+def below(x, top):
+    """``x - top``; a difference beyond the finite range is no mask."""
+    lowest: tl.constexpr = -1.7976931348623157e308 if x.dtype == tl.float64 else -3.4028234663852886e38
+    return tl.where(x == -INF, -INF, tl.maximum(x - top, lowest))
+
+
+@device_function
+def normalise(x):
+    """Whole rows of logits as :class:`Logits`."""
+    top = row_max(finite_or_inf(x))
+    invalid = top == INF
+    empty = top == -INF
+    return Logits(tl.where(invalid | empty, 0.0, below(x, top)), invalid, empty)
+
+
+@device_function
+def maximum_of_tiles(
+    x, row, row_stride, column_stride, begin, end, columns, winner, C: tl.constexpr, VECTOR: tl.constexpr
+):
+    """Maximum of the columns ``begin .. end - 1`` of one row, NaN taken for +inf; and the maximum without the
+    winner's."""
+    T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    top = tl.full([1, C], -float("inf"), T)
+    others = tl.full([1, C], -float("inf"), T)
+    for first in range(begin, end, C):
+        tile = read(x, row, row + 1, row_stride, column_stride, first, columns, -float("inf"), C, VECTOR)
+        top = tl.maximum(top, finite_or_inf(tile))
+        others = tl.maximum(others, tl.where(first + tl.arange(0, C)[None, :] == winner, -INF, finite_or_inf(tile)))
+    return row_max(top), row_max(others)
+
+
+@device_function
+def without_masked(v, z):
+    return tl.where(z == -INF, 0.0, v)
+
+
+@device_function
+def with_row_rules(values, invalid, empty):
+    return tl.where(invalid, float("nan"), tl.where(empty, 0.0, values))
+
+
+@device_function
+def temperature(taus, tau_bits, row, rows, rows_per_tau):
+    """``(R, 1)`` float64 temperatures: of the rows' groups, or one for all. Out of range they are NaN."""
+    bits = tl.zeros_like(row) + tau_bits
+    if rows_per_tau > 0:
+        group, _ = group_of(tl.minimum(row, rows - 1), rows_per_tau, rows)
+        bits = tl.load(taus + group)
+    tau = bits.to(tl.float64, bitcast=True)
+    return tl.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, float("nan"))

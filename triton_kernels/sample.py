@@ -1,0 +1,164 @@
+"""The forward pass: ``D ~ softmax(logits)`` by the inverse CDF, accumulated in float64 so that no category hides."""
+
+import triton
+import triton.language as tl
+
+from .jit import device_function
+from .philox import uniform
+from .rows import (
+    INF,
+    below,
+    group_of,
+    maximum_of_tiles,
+    normalise,
+    read,
+    row_max,
+    row_sum,
+    with_row_rules,
+    write,
+)
+from .vector_math import exp
+
+NONE = tl.constexpr(2**31 - 1)  # a column that no row has
+
+
+@device_function
+def passing(w, target, before, column):
+    """The first column of a tile where ``before`` plus the running sum of the float64 weights w passes the target, or
+    ``NONE``; and the last column that can be drawn, or -1. Only categories of positive weight can."""
+    possible = w > 0.0
+    passed = possible & (before + tl.cumsum(w, 1) > target)
+    return (
+        tl.min(tl.where(passed, column, NONE), 1, keep_dims=True),
+        tl.max(tl.where(possible, column, -1), 1, keep_dims=True),
+    )
+
+
+@device_function
+def choose(w, target, column):
+    """The column where the running sum of w passes the target. Where rounding leaves the target beyond the end, the
+    last one that can be drawn."""
+    first, last = passing(w, target, 0.0, column)
+    return tl.where(first == NONE, last, first)
+
+
+@triton.jit(
+    do_not_specialize=["rows", "columns", "rows_per_seed", "logits_stride", "logits_column_stride"],
+    do_not_specialize_on_alignment=["one_hot", "index", "logits", "seed"],
+)
+def sample_kernel(
+    one_hot,
+    index,
+    logits,
+    seed,
+    rows: tl.int64,
+    columns: tl.int32,
+    rows_per_seed: tl.int64,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """R rows a program, all their columns in registers."""
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None].to(tl.int64)
+    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, VECTOR)
+    z, invalid, empty = normalise(x)
+    group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
+    w = exp(z).to(tl.float64)
+    column = tl.arange(0, C)[None, :]
+    winner = choose(w, uniform(tl.load(seed + group), place) * row_sum(w), column)
+    D = tl.where(column == winner, 1.0, 0.0)
+    write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, VECTOR)
+    tl.store(index + row, tl.where(invalid | empty, -1, winner).to(tl.int64), row < rows)
+
+
+# --- long rows, split into parts ------------------------------------------------------------------------------------
+
+
+@triton.jit(
+    do_not_specialize=["columns", "length", "logits_stride", "logits_column_stride"],
+    do_not_specialize_on_alignment=["tops", "totals", "logits"],
+)
+def sample_totals_kernel(
+    tops,
+    totals,
+    logits,
+    columns: tl.int32,
+    length: tl.int32,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Maximum of each part, and its sum of ``exp(logits - maximum)``."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    begin = part * length
+    end = tl.minimum(begin + length, columns)
+    top, _ = maximum_of_tiles(logits, row, logits_stride, logits_column_stride, begin, end, columns, -1, C, VECTOR)
+    total = tl.zeros([1, C], tl.float64)
+    for first in range(begin, end, C):
+        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR)
+        total += exp(below(x, top)).to(tl.float64)
+    at = row * tl.num_programs(1) + part + tl.zeros([1, 1], tl.int32)
+    tl.store(tops + at, top)
+    tl.store(totals + at, row_sum(total))
+
+
+@triton.jit(
+    do_not_specialize=["columns", "length", "rows_per_seed", "logits_stride", "logits_column_stride"],
+    do_not_specialize_on_alignment=["one_hot", "index", "tops", "totals", "logits", "seed"],
+)
+def sample_part_kernel(
+    one_hot,
+    index,
+    tops,
+    totals,
+    logits,
+    seed,
+    columns: tl.int32,
+    length: tl.int32,
+    rows_per_seed: tl.int64,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """The part where the running sum passes the target looks for the column; every part writes its own columns."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    parts = tl.arange(0, PARTS)[None, :]
+    there = parts < tl.num_programs(1)
+    tops_of_row = tl.load(tops + row * tl.num_programs(1) + parts, there, other=-float("inf"))
+    top = row_max(tops_of_row)
+    invalid = top == INF
+    empty = top == -INF
+    scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top)).to(tl.float64))
+    shares = tl.load(totals + row * tl.num_programs(1) + parts, there, other=0.0) * scale
+    group, place = group_of(row + tl.zeros([1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
+    target = uniform(tl.load(seed + group), place) * row_sum(shares)
+    chosen = tl.where(invalid | empty, 0, choose(shares, target, parts))
+    is_chosen = parts == chosen
+    target = (target - row_sum(tl.where(parts < chosen, shares, 0.0))) / row_sum(tl.where(is_chosen, scale, 0.0))
+    part_top = row_max(tl.where(is_chosen, tops_of_row, -INF))
+    mine = tl.max(chosen) == part
+
+    begin = part * length
+    end = tl.minimum(begin + length, columns)
+    winner = tl.full([1, 1], NONE, tl.int32)
+    last = tl.full([1, 1], -1, tl.int32)
+    before = tl.zeros([1, 1], tl.float64)
+    for first in range(begin, tl.where(mine, end, begin), C):
+        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR)
+        w = exp(below(x, part_top)).to(tl.float64)
+        passed, possible = passing(w, target, before, first + tl.arange(0, C)[None, :])
+        winner = tl.minimum(winner, passed)
+        last = tl.maximum(last, possible)
+        before += row_sum(w)
+    winner = tl.where(invalid | empty, -1, tl.where(winner == NONE, last, winner))
+    for first in range(begin, end, C):
+        D = tl.where(first + tl.arange(0, C)[None, :] == winner, 1.0, 0.0)
+        write(one_hot, with_row_rules(D, invalid, empty), row, row + 1, first, columns, C, VECTOR)
+    tl.store(index + row + tl.zeros([1, 1], tl.int32), winner.to(tl.int64), mine)

@@ -1,0 +1,189 @@
+"""The estimators on a tile of whole rows: each is its list of terms, as in ``discrete_ops/reference.py``.
+
+And the kernel of the pull-back (with ``SOFT``: of the soft sample), which keeps everything on chip: it reads logits and
+gradient and writes the result, whatever the number of draws.
+"""
+
+import triton
+import triton.language as tl
+
+from .conditional_gumbel import add_draws, draw, prepare
+from .jit import device_function
+from .perturbation import perturbed, pi_gap
+from .rows import (
+    Rows,
+    group_of,
+    normalise,
+    read,
+    row_sum,
+    temperature,
+    with_row_rules,
+    without_masked,
+    write,
+)
+from .softmax_jvp import add, add_half_way, mean_under, rk2, tempered_softmax, winner_of
+from .vector_math import exp
+
+
+@device_function
+def straight_through(out, weight, rate, r, SOFT: tl.constexpr):
+    """GST Eq. 7, BR Eq. 3."""
+    return add(out, weight * rate, tempered_softmax(r.z, rate), r, SOFT)
+
+
+@device_function
+def gumbel_rao(out, r, SOFT: tl.constexpr):
+    """GST Eq. 11, BR Eq. 6-7; K = 1 is STGS, GST Eq. 10, BR Eq. 5."""
+    return add_draws(out, 1.0, prepare(r.z, r), 1.0, 0, r, SOFT)
+
+
+@device_function
+def gst(out, gap, r, SOFT: tl.constexpr):
+    """GST Eq. 17-19, Algorithm 1."""
+    return add(out, r.inv_tau, tempered_softmax(perturbed(r.z, r.winner, gap), r.inv_tau), r, SOFT)
+
+
+@device_function
+def reinmax(out, r):
+    """BR Eq. 12, 16."""
+    return straight_through(add_half_way(out, r.inv_tau, r), -0.5, 1.0, r, False)
+
+
+@device_function
+def argmax(z):
+    """The first argmax, as one-hot of bools."""
+    column = tl.arange(0, z.shape[1])[None, :]
+    return column == tl.min(tl.where(z == 0.0, column, z.shape[1]), 1, keep_dims=True)
+
+
+@device_function
+def reinmax_argmax(out, r):
+    """The diagnostic of BR Table 1: ReinMax with the argmax where the sample belongs."""
+    return reinmax(
+        out, Rows(r.z, r.v, argmax(r.z), r.tau, r.inv_tau, r.is_tau_one, r.coefficient, r.num_samples, r.seed, r.row)
+    )
+
+
+@device_function
+def reinmax_rao(out, r):
+    """BR Eq. 17; the last term is at temperature 1. Off the winner p_D is pi_t / 2, so the partition doubles."""
+    out = straight_through(out, -0.5, 1.0, r, False)
+    return add_draws(out, 2.0, prepare(r.z * r.inv_tau, r), 2.0, 0, r, False)
+
+
+@device_function
+def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, or draw 0 of the Rao term."""
+    out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, False)
+    eta = r.coefficient.to(r.z.dtype)
+    pi = prepare(r.z, r)
+    if SOFT_CONTROL:
+        w = draw(pi, 1.0, 0, r)
+        p = exp(r.z) / pi.partition + tl.where(r.winner, 1.0, 0.0)
+        out = add(out, -eta, p * exp(w / row_sum(w)), r, False)
+    else:
+        out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, False)
+    return add_draws(out, r.coefficient, pi, 2.0, 1, r, False)
+
+
+@device_function
+def reinmax_rk2(out, r):
+    """BR Eq. 27, at temperature 1."""
+    w = tempered_softmax(r.z, 1.0)
+    beta = r.coefficient.to(r.z.dtype)
+    return out + rk2(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, beta)
+
+
+@device_function
+def pull_back(r, ESTIMATOR: tl.constexpr, SOFT: tl.constexpr):
+    """The table of the family, ``reference.TERMS``."""
+    out = tl.zeros_like(r.z)
+    if ESTIMATOR == "straight_through":
+        return straight_through(out, 1.0, r.inv_tau, r, SOFT)
+    elif ESTIMATOR == "gumbel_rao":
+        return gumbel_rao(out, r, SOFT)
+    elif ESTIMATOR == "gst":
+        return gst(out, r.coefficient.to(r.z.dtype), r, SOFT)
+    elif ESTIMATOR == "gst_pi":
+        return gst(out, pi_gap(r), r, SOFT)
+    elif ESTIMATOR == "reinmax":
+        return reinmax(out, r)
+    elif ESTIMATOR == "reinmax_argmax":
+        return reinmax_argmax(out, r)
+    elif ESTIMATOR == "reinmax_rao":
+        return reinmax_rao(out, r)
+    elif ESTIMATOR == "reinmax_cv":
+        return reinmax_cv(out, r, True)
+    elif ESTIMATOR == "reinmax_cv_gumbel":
+        return reinmax_cv(out, r, False)
+    else:
+        tl.static_assert(ESTIMATOR == "reinmax_rk2")
+        return reinmax_rk2(out, r)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "tau_bits",
+        "coefficient_bits",
+        "num_samples",
+        "rows",
+        "columns",
+        "rows_per_seed",
+        "rows_per_tau",
+        "logits_stride",
+        "logits_column_stride",
+        "grad_stride",
+        "grad_column_stride",
+    ],
+    do_not_specialize_on_alignment=["out", "grad", "logits", "index", "seed", "taus"],
+)
+def surrogate_vjp_kernel(
+    out,
+    grad,
+    logits,
+    index,
+    seed,
+    taus,
+    tau_bits: tl.int64,
+    coefficient_bits: tl.int64,
+    num_samples: tl.int32,
+    rows: tl.int64,
+    columns: tl.int32,
+    rows_per_seed: tl.int64,
+    rows_per_tau: tl.int64,
+    logits_stride: tl.int64,
+    logits_column_stride: tl.int64,
+    grad_stride: tl.int64,
+    grad_column_stride: tl.int64,
+    ESTIMATOR: tl.constexpr,
+    SOFT: tl.constexpr,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """R rows a program, all their columns in registers. Doubles come as their bits, since Triton takes floats as
+    float32."""
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None].to(tl.int64)
+    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, VECTOR)
+    z, invalid, empty = normalise(x)
+    v = tl.zeros_like(z)
+    if not SOFT:
+        v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, VECTOR).to(z.dtype)
+        v = without_masked(v, z)
+    winner = tl.arange(0, C)[None, :] == tl.load(index + row, row < rows, other=0).to(tl.int32)
+    tau = temperature(taus, tau_bits, row, rows, rows_per_tau).to(z.dtype)
+    group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
+    r = Rows(
+        z,
+        v,
+        winner,
+        tau,
+        1.0 / tau,
+        tl.min((tau == 1.0).to(tl.int32)) == 1,
+        coefficient_bits.to(tl.int64).to(tl.float64, bitcast=True),
+        num_samples,
+        tl.load(seed + group),
+        place,
+    )
+    pulled = pull_back(r, ESTIMATOR, SOFT)
+    write(out, with_row_rules(pulled, invalid, empty), row, rows, 0, columns, C, VECTOR)
