@@ -2,9 +2,9 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc)
+CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test lint format bench sanitize wheel clean
+.PHONY: demo test aot lint format bench gpu sanitize wheel clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -17,14 +17,24 @@ CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.in
 demo: .venv/ready  ## train a discrete VAE with every estimator on an embedded data set; table and pictures in runs/demo
 	$(BIN)/python -m tasks.vae demo
 
+# The Triton kernels need a run of their own: the interpreter is chosen before Python starts, and is slow.
+INTERPRETED := tests/test_triton.py tests/test_kernels.py tests/test_contract.py tests/test_gst.py
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto -k triton $(INTERPRETED)
+
+aot: .venv/ready  ## compile every Triton kernel that can be chosen, for every architecture; over an hour of two cores
+	DISCRETE_OPS_AOT=full $(BIN)/python -m pytest -s tests/test_triton_aot.py
 
 bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JSON and table in build/bench
 	mkdir -p build/bench
 	$(BIN)/python -m pytest bench --benchmark-json=build/bench/cpu.json --benchmark-columns=median,iqr,rounds
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
+
+# With the machine's own torch, which must have CUDA; installs the package in place. COMMIT: where there is no .git.
+gpu:  ## everything that needs a GPU: build, tests, sanitizer, benchmarks; JSON and table in bench/results
+	$(PYTHON) -m bench.gpu $(if $(COMMIT),--commit $(COMMIT))
 
 # A second build of the package, under the sanitizers; the tests import that one.
 sanitize: .venv/ready

@@ -4,22 +4,29 @@
 library on torch's stable ABI, which depends on neither the Python version nor torch's minor version; ``_C`` is a Python
 extension for build information and tests that nothing else needs. So one wheel serves every Python.
 
-Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0, 1 or auto: the CUDA library; there is none yet,
-so 1 is an error), DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`).
+nvcc compiles the CUDA library wherever it is found, with or without a GPU and against any torch: what it needs of
+torch resolves when a torch that has CUDA loads it.
+
+Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0: no CUDA library, 1: an error without nvcc,
+auto: where nvcc is found), CUDA_HOME, TORCH_CUDA_ARCH_LIST (as torch reads it, "8.0;9.0+PTX"),
+DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`; CPU only).
 Without a C++ compiler the package installs pure Python.
 """
 
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
-LIBRARY = "discrete_ops.libdiscrete_ops_cpu"
+LIBRARY, CUDA_LIBRARY = "discrete_ops.libdiscrete_ops_cpu", "discrete_ops.libdiscrete_ops_cuda"
+ARCHITECTURES = "8.0;9.0;10.0+PTX"
 STABLE_ABI = "0x020a000000000000"  # torch 2.10
 
 
@@ -31,12 +38,36 @@ def compiler() -> str | None:
     return None
 
 
-def check_cuda_wish() -> None:
+def nvcc() -> str | None:
+    """CUDA's compiler, or None where the CUDA library is not wanted or cannot be built."""
     wish = os.environ.get("DISCRETE_OPS_CUDA", "auto")
     if wish not in ("0", "1", "auto"):
         raise SystemExit(f"DISCRETE_OPS_CUDA: got {wish!r}, allowed: 0, 1, auto")
-    if wish == "1":
-        raise SystemExit("DISCRETE_OPS_CUDA: got '1', but this version has no CUDA library; allowed: 0, auto")
+    if wish == "0" or (wish == "auto" and os.environ.get("DISCRETE_OPS_SANITIZE") == "1"):
+        return None
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    paths = [*(os.path.join(home, "bin") for home in homes), os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    found = shutil.which("nvcc", path=os.pathsep.join(paths))
+    if found is None and wish == "1":
+        raise SystemExit(
+            "DISCRETE_OPS_CUDA: got '1', but no nvcc in CUDA_HOME, PATH or /usr/local/cuda; allowed: 0, auto"
+        )
+    return found
+
+
+def architectures() -> list[tuple[str, str]]:
+    """What nvcc generates code for: pairs of a virtual architecture and a real one, or twice the virtual for PTX."""
+    pairs = []
+    wish = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+    for name in wish.replace(" ", ";").split(";"):
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", name)
+        if not match:
+            raise SystemExit(f"TORCH_CUDA_ARCH_LIST: got {name!r} in {wish!r}, allowed: as '8.0', '9.0a' or '10.0+PTX'")
+        number = "".join(match.group(1, 2, 3))
+        pairs.append((f"compute_{number}", f"sm_{number}"))
+        if match.group(4):
+            pairs.append((f"compute_{number}", f"compute_{number}"))
+    return pairs
 
 
 class AnyPythonWheel(bdist_wheel):
@@ -63,8 +94,10 @@ def obstacle() -> str | None:
 
 def compiled() -> dict:
     """The extension modules and the command that builds them, where they can be built."""
-    reason = obstacle()
+    cuda_compiler, reason = nvcc(), obstacle()
     if reason:
+        if os.environ.get("DISCRETE_OPS_CUDA") == "1":
+            raise SystemExit(f"DISCRETE_OPS_CUDA: got '1', but {reason}; allowed: 0, auto")
         print(f"discrete-ops: {reason}, installing without the compiled CPU backend", file=sys.stderr)
         return {}
     import torch
@@ -92,22 +125,84 @@ def compiled() -> dict:
         extra_link_args=sanitizers,
     )
 
+    targets = architectures() if cuda_compiler else []
+    cuda_library = [Extension(CUDA_LIBRARY, [])] if cuda_compiler else []  # build_cuda() names its sources
+
     class Build(BuildExtension):
         def get_ext_filename(self, name: str) -> str:
-            if LIBRARY.endswith(name):  # loaded by torch, not by Python: no interpreter's suffix
+            if LIBRARY.endswith(name) or CUDA_LIBRARY.endswith(name):  # loaded by torch: no interpreter's suffix
                 return os.path.join(*name.split(".")) + ".so"
             return super().get_ext_filename(name)
+
+        def build_extensions(self) -> None:
+            every = self.extensions
+            self.extensions = [extension for extension in every if extension.name != CUDA_LIBRARY]
+            super().build_extensions()
+            self.extensions = every
+            if cuda_compiler:
+                temporary, library = Path(self.build_temp, "cuda"), Path(self.get_ext_fullpath(CUDA_LIBRARY))
+                build_cuda(cuda_compiler, targets, temporary, library)
 
         def run(self) -> None:
             super().run()
             built_for = {"torch": torch.__version__, "system": platform.system(), "machine": platform.machine()}
+            if cuda_compiler:
+                said = subprocess.run([cuda_compiler, "--version"], capture_output=True, text=True, check=True).stdout
+                built_for["nvcc"] = re.findall(r"release ([\d.]+)", said)[-1]
+                built_for["cuda_architectures"] = [code for _, code in targets]
             with open(os.path.join(os.path.dirname(self.get_ext_fullpath(LIBRARY)), "build.json"), "w") as file:
                 json.dump(built_for, file)
 
-    return {"ext_modules": [library, binding], "cmdclass": {"build_ext": Build.with_options(use_ninja=True)}}
+    modules = [library, binding, *cuda_library]
+    return {"ext_modules": modules, "cmdclass": {"build_ext": Build.with_options(use_ninja=True)}}
 
 
-check_cuda_wish()
+# torch's own CUDA extensions need a torch built for the same CUDA as nvcc; on the stable ABI any will do, so ninja
+# calls nvcc directly.
+CUDA_RULES = """\
+rule object
+  command = {nvcc} {flags} -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule stub
+  command = {cxx} -shared -x c $in -Wl,-soname,libtorch_cuda.so -o $out
+rule library
+  command = {nvcc} -shared -nodlink -ccbin {cxx} -cudart static -Xlinker --exclude-libs,ALL $in -L{torch_lib} $
+      -ltorch_cpu -o $out
+"""
+
+
+def build_cuda(nvcc: str, targets: list[tuple[str, str]], directory: Path, library: Path) -> None:
+    """Compile csrc/cuda in ``directory`` and link ``library``.
+
+    It is linked to a libtorch_cuda.so of one empty function, since a CPU-only torch has none: so the real one is
+    loaded, or found missing, before this library.
+    """
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    here, cxx = Path(__file__).parent.resolve(), (compiler() or "c++").split()[0]
+    slowest_first = ("double", "without_draws", "draws", "draws_long", "sample")
+    sources = [here / f"csrc/cuda/kernels_{name}.cu" for name in slowest_first]
+    jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+    flags = ["-O3", "-std=c++17", f"-ccbin {cxx}", "-Xcompiler -fPIC,-fvisibility=hidden"]
+    flags += [f"--threads {-(-jobs // len(sources))}", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
+    flags += [f"-gencode arch={virtual},code={real}" for virtual, real in targets]
+    flags += [f"-isystem {path}" for path in include_paths()]
+    rules = CUDA_RULES.format(nvcc=nvcc, cxx=cxx, flags=" ".join(flags), torch_lib=library_paths()[0])
+    objects = []
+    for source in [*sources, here / "csrc/cuda/ops.cpp"]:
+        objects.append(f"{source.stem}.o")
+        rules += f"build {objects[-1]}: object {source}\n"
+    rules += f"build libtorch_cuda.so: stub stub.c\nbuild library.so: library {' '.join(objects)} libtorch_cuda.so\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "stub.c").write_text("void aoti_torch_get_current_cuda_stream(void) {}\n")
+    (directory / "build.ninja").write_text(rules)
+    subprocess.run(["ninja", "-j", str(jobs)], cwd=directory, check=True)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(directory / "library.so", library.with_suffix(".new"))
+    os.replace(library.with_suffix(".new"), library)  # a process that runs on the old one keeps it
+
+
 options = compiled()
 options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWheel}
 setup(

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace discrete_ops {
 
 // The table of the family, numbered as reference.TERMS.
@@ -21,7 +23,7 @@ enum Estimator : int64_t {
 };
 
 // Whether its work grows with K.
-constexpr bool takes_draws(Estimator e) {
+DISCRETE_OPS_HD constexpr bool takes_draws(Estimator e) {
   return e == kGumbelRao || e == kReinMaxRao || e == kReinMaxCV || e == kReinMaxCVGumbel;
 }
 

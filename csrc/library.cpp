@@ -1,4 +1,5 @@
-// Schemas of the operators. Pure functions of (inputs, seed); discrete_ops/compiled.py adds fakes, ops.py autograd and vmap.
+// Schemas of the operators. Pure functions of (inputs, seed); discrete_ops/compiled.py adds fakes, ops.py autograd and
+// vmap.
 //   logits (..., N), index (...) int64, seed (S) int64, tau_tensor (T): S and T equal groups of rows
 //   estimator: a row of reference.TERMS; coefficient: gap, eta or beta; tau is used where tau_tensor is absent
 #include <torch/csrc/stable/library.h>

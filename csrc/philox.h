@@ -5,11 +5,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define DISCRETE_OPS_HD __host__ __device__ __forceinline__
-#else
-#define DISCRETE_OPS_HD inline __attribute__((always_inline))
-#endif
+#include "host_device.h"
 
 namespace discrete_ops {
 namespace philox {

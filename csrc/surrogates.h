@@ -5,6 +5,7 @@
 //
 //   V, Mask, Math       a value per step (a SIMD vector on CPU, one number a thread on CUDA), its comparison, its maths
 //   each(f)             f(step) for every step of the row
+//   sum(f)              the sum of f(step) over the row
 //   sum2(f, a, b)       f(step, wa, wb) gives two values; a and b become their sums over the row
 //   max(f)              the maximum of f(step) over the row
 //   z(s), v(s)          logits minus their maximum (-inf where masked), incoming gradient (0 where masked)
@@ -14,12 +15,26 @@
 //   a(s) .. d(s), e(s)  scratch: a holds a term's weights, b and c what outlives it, d and e the conditional Gumbels
 //   out(s)              the result
 //   kSoft               accumulate tau * weight * p (the soft sample) instead of weight * J(p, q; v)
+//   kServes             which estimators it is compiled for
+//   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
+//                       its own, take the rest
+//   leads()             whether it is the one of them that adds the terms without draws
 #pragma once
 
 #include "estimators.h"
 #include "philox.h"
 
 namespace discrete_ops {
+
+enum class Serves { kAll, kWithoutDraws, kWithDraws };
+
+// What a Row that takes all draws itself inherits.
+struct TakesAllDraws {
+  static constexpr Serves kServes = Serves::kAll;
+  static DISCRETE_OPS_HD constexpr int64_t draw_begin() { return 0; }
+  static DISCRETE_OPS_HD constexpr int64_t draw_step() { return 1; }
+  static DISCRETE_OPS_HD constexpr bool leads() { return true; }
+};
 
 template <class Row>
 struct Surrogate {
@@ -38,7 +53,10 @@ struct Surrogate {
   struct Mean {
     V inverse, high, low;
   };
-  DISCRETE_OPS_HD V deviation(int64_t s, const Mean& mean) { return (r.v(s) - mean.high) - mean.low; }
+  template <class Step>
+  DISCRETE_OPS_HD V deviation(Step s, const Mean& mean) {
+    return (r.v(s) - mean.high) - mean.low;
+  }
 
   // a = unnormalised(step), and the mean of v under it.
   template <class F>
@@ -51,10 +69,10 @@ struct Surrogate {
           wv = w * r.v(s);
         },
         total, dot);
-    Mean mean{T(1) / total, M::set(0), M::set(0)};
+    Mean mean{M::divide(M::set(1), total), M::set(0), M::set(0)};
     if constexpr (!Row::kSoft) {
       mean.high = dot * mean.inverse;
-      mean.low = sum([&](auto s) { return r.a(s) * (r.v(s) - mean.high); }) * mean.inverse;
+      mean.low = r.sum([&](auto s) { return r.a(s) * (r.v(s) - mean.high); }) * mean.inverse;
     }
     return mean;
   }
@@ -83,14 +101,7 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD V winner_of_v() {
-    return sum([&](auto s) { return M::select(r.winner(s), r.v(s), M::set(0)); });
-  }
-
-  template <class F>
-  DISCRETE_OPS_HD V sum(const F& f) {
-    V total, unused;
-    r.sum2([&](auto s, V& a, V& b) { a = f(s), b = M::set(0); }, total, unused);
-    return total;
+    return r.sum([&](auto s) { return M::select(r.winner(s), r.v(s), M::set(0)); });
   }
 
   // --- conditional Gumbels ----------------------------------------------------------------------------------------
@@ -99,9 +110,9 @@ struct Surrogate {
   // as d = exp(-max(y, -limit)), with the rest of the exponent in b, so that nothing overflows. Returns sum exp(y).
   template <class F>
   DISCRETE_OPS_HD V prepare(const F& log_weight) {
-    return sum([&](auto s) {
+    return r.sum([&](auto s) {
       const V y = log_weight(s), bounded = M::max(y, M::set(-M::kConditionalLimit)), weight = M::exp(bounded);
-      r.d(s) = T(1) / weight;
+      r.d(s) = M::divide(M::set(1), weight);
       r.b(s) = bounded - y;
       return weight;
     });
@@ -111,10 +122,11 @@ struct Surrogate {
   // exp(lp_j) = exp(y_j) / partition.
   template <class Use>
   DISCRETE_OPS_HD void draw(int64_t k, V partition, const Use& use) {
-    const V inverse = partition / r.exponentials(static_cast<uint32_t>(k)), rate = inv_tau * T(-1.44269504088896340736);
+    const V inverse = M::divide(partition, r.exponentials(static_cast<uint32_t>(k)));
+    const V rate = inv_tau * T(-1.44269504088896340736);
     if (M::all(tau == M::set(1))) {  // half the work at the commonest temperature
       use([&](auto s) {
-        const V weight = T(1) / (T(1) + r.e(s) * inverse * r.d(s));
+        const V weight = M::divide(M::set(1), T(1) + r.e(s) * inverse * r.d(s));
         return M::select(r.winner(s), M::set(1), M::select(r.b(s) > M::set(0), M::set(0), weight));
       });
     } else {
@@ -125,11 +137,16 @@ struct Surrogate {
     }
   }
 
-  // out += weight / (K tau) * sum over draws of J.
-  DISCRETE_OPS_HD void add_draws(T weight, int64_t first, V partition) {
-    const V each = inv_tau * T(weight / static_cast<double>(spec.num_samples));
-    for (int64_t k = first; k < first + spec.num_samples; ++k) {
-      draw(k, partition, [&](const auto& unnormalised) { add(each, unnormalised); });
+  // What distinguishes the estimators that draw: out += weight / (K tau) * sum over the K draws from `first` on of J.
+  struct Draws {
+    T weight;
+    int64_t first;
+    V partition;
+  };
+  DISCRETE_OPS_HD void add_draws(const Draws& draws) {
+    const V each = inv_tau * T(draws.weight / static_cast<double>(spec.num_samples));
+    for (int64_t k = draws.first + r.draw_begin(); k < draws.first + spec.num_samples; k += r.draw_step()) {
+      draw(k, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }
 
@@ -140,9 +157,8 @@ struct Surrogate {
     add(rate * weight, [&, rate](auto s) { return M::exp(r.z(s) * rate); });
   }
 
-  DISCRETE_OPS_HD void gumbel_rao() {
-    const V partition = prepare([&](auto s) { return r.z(s); });
-    add_draws(1, 0, partition);
+  DISCRETE_OPS_HD Draws gumbel_rao() {
+    return {T(1), 0, prepare([&](auto s) { return r.z(s); })};
   }
 
   DISCRETE_OPS_HD void gst(V gap) {
@@ -160,7 +176,7 @@ struct Surrogate {
     const V z_winner = r.max([&](auto s) { return M::select(r.winner(s), r.z(s), lowest); });
     const auto alone = top == lowest;
     const V shift = M::select(alone, M::set(0), top);
-    const V others = sum([&](auto s) { return M::exp(other(s) - shift); });
+    const V others = r.sum([&](auto s) { return M::exp(other(s) - shift); });
     const V log_others = M::select(alone, lowest, M::log1p(M::max(others - T(1), M::set(0))) + shift);
     const V a = z_winner - log_others;
     const V x = M::max(M::exp(M::min(a, -a)), M::set(T(1e-30)));
@@ -174,30 +190,33 @@ struct Surrogate {
     straight_through(T(-0.5), M::set(1));
   }
 
-  DISCRETE_OPS_HD void reinmax_rao() {
+  DISCRETE_OPS_HD Draws reinmax_rao() {
     const V partition = prepare([&](auto s) { return r.z(s) * inv_tau; });
-    add_draws(2, 0, partition * T(2));  // off the winner p_D is pi_t / 2
-    straight_through(T(-0.5), M::set(1));
+    return {T(2), 0, partition * T(2)};  // off the winner p_D is pi_t / 2
   }
 
-  DISCRETE_OPS_HD void reinmax_cv(bool soft) {
-    const V one = M::set(1), eta = M::set(static_cast<T>(spec.coefficient));
-    add_half_way(one);
+  DISCRETE_OPS_HD Draws reinmax_cv(bool soft) {
     const V pi_total = prepare([&](auto s) { return r.z(s); });
-    if (soft) {
-      V inverse;
-      draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
-      const V inverse_pi = T(1) / pi_total;
-      r.each([&](auto s) { r.c(s) = r.a(s) * inverse; });  // the soft sample that chose D
-      add(-eta, [&](auto s) {
-        const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
-        return p * M::exp(r.c(s));
-      });
-    } else {
-      draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
+    if (r.leads()) {
+      add_half_way(M::set(1));
+      add_control(soft, pi_total);
     }
-    add_draws(static_cast<T>(spec.coefficient), 1, pi_total * T(2));
-    straight_through(T(-0.5), one);
+    return {static_cast<T>(spec.coefficient), 1, pi_total * T(2)};
+  }
+
+  DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
+    const V one = M::set(1), eta = M::set(static_cast<T>(spec.coefficient));
+    if (!soft) {
+      return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
+    }
+    V inverse;
+    draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
+    const V inverse_pi = M::divide(one, pi_total);
+    r.each([&](auto s) { r.c(s) = r.a(s) * inverse; });  // the soft sample that chose D
+    add(-eta, [&](auto s) {
+      const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
+      return p * M::exp(r.c(s));
+    });
   }
 
   DISCRETE_OPS_HD void reinmax_rk2(T beta) {
@@ -211,11 +230,14 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void run() {
+    if constexpr (Row::kServes != Serves::kWithDraws) without_draws();
+    if constexpr (Row::kServes != Serves::kWithoutDraws) with_draws();
+  }
+
+  DISCRETE_OPS_HD void without_draws() {
     switch (spec.estimator) {
       case kStraightThrough:
         return straight_through(T(1), inv_tau);
-      case kGumbelRao:
-        return gumbel_rao();
       case kGST:
         return gst(M::set(static_cast<T>(spec.coefficient)));
       case kGSTPi:
@@ -225,17 +247,21 @@ struct Surrogate {
         return reinmax();
       case kReinMax:
         return reinmax();
-      case kReinMaxRao:
-        return reinmax_rao();
-      case kReinMaxCV:
-        return reinmax_cv(true);
-      case kReinMaxCVGumbel:
-        return reinmax_cv(false);
       case kReinMaxRK2:
         return reinmax_rk2(static_cast<T>(spec.coefficient));
       default:
         return;
     }
+  }
+
+  DISCRETE_OPS_HD void with_draws() {
+    const Estimator estimator = spec.estimator;
+    if (!takes_draws(estimator)) return;
+    const Draws draws = estimator == kGumbelRao    ? gumbel_rao()
+                        : estimator == kReinMaxRao ? reinmax_rao()
+                                                   : reinmax_cv(estimator == kReinMaxCV);
+    add_draws(draws);
+    if (estimator != kGumbelRao && r.leads()) straight_through(T(-0.5), M::set(1));
   }
 };
 

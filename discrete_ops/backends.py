@@ -8,12 +8,14 @@ imported by the first call that runs on it.
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import platform
 import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -158,6 +160,8 @@ def build_info() -> dict[str, object]:
     }
     if "cpp" in _BACKENDS:
         info["instruction_set"] = get("cpp").instruction_set()
+    with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries
+        info["libraries"] = json.loads((Path(__file__).parent / "build.json").read_text())
     with contextlib.suppress(ImportError):  # another Python than the wheel was built with
         info["build"] = importlib.import_module(f"{__package__}._C").build_info()
     return info

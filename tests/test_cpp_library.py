@@ -64,6 +64,7 @@ def test_build_info_names_compiler_and_instruction_set() -> None:
     info = backends.build_info()
     assert info["instruction_set"] in ("avx512", "avx2", "baseline", "neon")
     assert "cpp" in info["backends"]
+    assert info["libraries"]["machine"] == platform.machine()
 
 
 @needs_cpp

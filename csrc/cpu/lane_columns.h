@@ -3,7 +3,7 @@
 // Included inside the namespace of an instruction set.
 
 template <class Scalar, bool kSoftSample = false>
-struct LaneColumns {
+struct LaneColumns : TakesAllDraws {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
@@ -112,6 +112,13 @@ struct LaneColumns {
     }
     a = Math::set(static_cast<T>(total_a));
     b = Math::set(static_cast<T>(total_b));
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD V sum(const F& f) {
+    V total, unused;
+    sum2([&](auto s, V& a, V& b) { a = f(s), b = V{}; }, total, unused);
+    return total;
   }
 
   template <class F>

@@ -2,7 +2,7 @@
 // Included inside the namespace of an instruction set.
 
 template <class Scalar, bool kSoftSample = false>
-struct LaneRows {
+struct LaneRows : TakesAllDraws {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
@@ -59,6 +59,13 @@ struct LaneRows {
       a += x, b += y;
     }
     a += odd_a, b += odd_b;
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD V sum(const F& f) {
+    V total, unused;
+    sum2([&](auto s, V& a, V& b) { a = f(s), b = V{}; }, total, unused);
+    return total;
   }
 
   template <class F>

@@ -7,20 +7,6 @@ using Half = __fp16;  // GCC 12 has no _Float16 for it
 using Half = _Float16;
 #endif
 
-static DISCRETE_OPS_HD float from_bfloat16(uint16_t x) {
-  const uint32_t bits = static_cast<uint32_t>(x) << 16;
-  float y;
-  __builtin_memcpy(&y, &bits, 4);
-  return y;
-}
-
-static DISCRETE_OPS_HD uint16_t to_bfloat16(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  if (x != x) return 0x7FC0;
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
-}
-
 // f(pointer, convert) with the dtype's element type and conversions.
 template <class T, class F>
 static DISCRETE_OPS_HD void read_as(const Operand& x, const F& f) {

@@ -39,6 +39,7 @@ struct Math<float> {
   static constexpr float kConditionalLimit = 48;
 
   static DISCRETE_OPS_HD V set(float x) { return V{} + x; }
+  static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
   // a > b ? a : b and a < b ? a : b, which GCC does not turn into one instruction by itself.
@@ -110,6 +111,7 @@ struct Math<double> {
   static constexpr double kConditionalLimit = 600;
 
   static DISCRETE_OPS_HD V set(double x) { return V{} + x; }
+  static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
   static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }

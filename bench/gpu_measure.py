@@ -1,0 +1,214 @@
+"""The benchmark stages of ``bench.gpu``, each a process of its own: figures go to a JSON file case by case.
+
+python -m bench.gpu_measure {bandwidth,small,gumbel_rao} out.json [--device cpu]
+
+Medians. ``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import discrete_ops as do
+from discrete_ops import backends
+
+from .gpu_formulations import KERNELS, PAIRS, Formulation, gumbel_rao
+
+LARGE = {"1Mx64": (2**20, 64), "64Kx1024": (2**16, 1024), "1Mx10": (2**20, 10), "4Kx32000": (2**12, 32000)}
+SMALL = (3000, 10)
+DRAWS = 1000
+
+
+class Bench:
+    """Where figures are taken and written to."""
+
+    def __init__(self, device: str, path: Path) -> None:
+        self.device, self.path, self.cases = device, path, list[dict[str, Any]]()
+        self.is_gpu = device != "cpu"
+
+    def record(self, **case: Any) -> None:
+        self.cases.append(case)
+        unfinished = self.path.with_suffix(".new")
+        unfinished.write_text(json.dumps(self.cases))
+        os.replace(unfinished, self.path)
+        print(" ".join(f"{key}={value}" for key, value in case.items()), flush=True)
+
+    def backends(self) -> list[str]:
+        candidates = ("cuda", "triton") if self.is_gpu else ("cpp",)
+        return [name for name in candidates if name in do.available_backends()]
+
+    def synchronize(self) -> None:
+        if self.is_gpu:
+            torch.cuda.synchronize()
+
+    def rotating(self, calls: Sequence[Callable[[], object]], rounds: int = 7) -> float:
+        """Seconds a call: batches of calls on different memory, so that the L2 cache holds nothing of the next."""
+        times = []
+        for call in calls:
+            call()
+        for _ in range(rounds if self.is_gpu else 1):
+            self.synchronize()
+            if self.is_gpu:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                for call in calls * 2:
+                    call()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / 1e3 / (2 * len(calls)))
+            else:
+                began = time.perf_counter()
+                for call in calls:
+                    call()
+                times.append((time.perf_counter() - began) / len(calls))
+        return statistics.median(times)
+
+    def wall(self, call: Callable[[], object], calls: int, rounds: int = 9) -> float:
+        """Seconds a call, by the host's clock, with the device's work behind it."""
+        calls, rounds = (calls, rounds) if self.is_gpu else (1, 1)
+        for _ in range(3):
+            call()
+        times = []
+        for _ in range(rounds):
+            self.synchronize()
+            began = time.perf_counter()
+            for _ in range(calls):
+                call()
+            self.synchronize()
+            times.append((time.perf_counter() - began) / calls)
+        return statistics.median(times)
+
+    def replay(self, call: Callable[[], object]) -> Callable[[], object]:
+        """``call`` as a CUDA graph."""
+        if not self.is_gpu:
+            return call
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
+    def inputs(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        return torch.randn(shape, device=self.device), torch.randn(shape, device=self.device)
+
+    def forward_backward(self, formulation: Formulation, shape: tuple[int, int]) -> Callable[[], object]:
+        logits, v = self.inputs(shape)
+        logits.requires_grad_()
+        return lambda: torch.autograd.grad(formulation(logits), logits, v)
+
+
+def bandwidth(bench: Bench) -> None:
+    """Forward and backward of large batches against a copy: bytes read and written once, over the median time."""
+    for name, shape in LARGE.items():
+        buffers = [bench.inputs(shape if bench.is_gpu else (64, shape[1])) for _ in range(3)]
+        size = buffers[0][0].numel() * 4
+        copy = 2 * size / bench.rotating([lambda a=a, b=b: b.copy_(a) for a, b in buffers])
+        bench.record(shape=name, what="copy", GBs=round(copy / 1e9))
+        for backend in bench.backends():
+            _bandwidth_of(bench, name, backend, buffers, copy)
+        del buffers
+        if bench.is_gpu:
+            torch.cuda.empty_cache()
+
+
+def _bandwidth_of(bench: Bench, shape: str, backend: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
+    kernels, seed = backends.get(backend), torch.tensor([1], device=bench.device)
+    index, size = kernels.sample(buffers[0][0], seed)[1], buffers[0][0].numel() * 4
+
+    def measure(what: str, moved: int, calls: list[Callable[[], object]]) -> None:
+        taken = bench.rotating(calls)
+        speed, us = moved / taken, round(taken * 1e6, 1)
+        bench.record(
+            shape=shape, backend=backend, what=what, us=us, GBs=round(speed / 1e9), share=round(speed / copy, 3)
+        )
+
+    measure("forward", 2 * size, [lambda x=x: kernels.sample(x, seed) for x, _ in buffers])
+    for estimator, (row, coefficient) in KERNELS.items():
+        call = (index, seed, 1.0, row, coefficient, 1)
+        pulls = [lambda x=x, v=v, call=call: kernels.surrogate_vjp(v, x, *call) for x, v in buffers]
+        measure(f"{estimator} backward", 3 * size, pulls)
+
+
+def small(bench: Bench) -> None:
+    """Forward + backward of a small batch, replayed as a graph and eagerly, against torch.compile and eager PyTorch."""
+    for name, (ours, plain) in PAIRS.items():
+        plain_call = bench.forward_backward(plain, SMALL)
+        figures = {"plain_eager": bench.wall(plain_call, 100)}
+        try:
+            compiled_call = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
+            compiled_call()
+            figures["compiled_eager"] = bench.wall(compiled_call, 100)
+            figures["compiled_replay"] = bench.wall(bench.replay(compiled_call), 200)
+        except Exception as error:  # a compiler that does not work here must not hide our own figures
+            bench.record(estimator=name, what="torch.compile", error=f"{type(error).__name__}: {error}"[:300])
+        bench.record(estimator=name, what="plain", **_microseconds(figures))
+        for backend in bench.backends():
+            with do.use_backend(backend):
+                call = bench.forward_backward(ours, SMALL)
+                figures = {"eager": bench.wall(call, 100), "replay": bench.wall(bench.replay(call), 200)}
+            bench.record(estimator=name, what="ours", backend=backend, **_microseconds(figures))
+
+
+def gumbel_rao_stage(bench: Bench) -> None:
+    """Gumbel-Rao with many draws: time and extra memory against a formulation that materialises them."""
+    draws = DRAWS if bench.is_gpu else 10
+    stgs, many = {}, {}
+    for backend in bench.backends():
+        with do.use_backend(backend):
+            for k, figures in ((1, stgs), (draws, many)):
+                call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
+                figures["eager"], figures["replay"] = bench.wall(call, 50), bench.wall(bench.replay(call), 50)
+                figures["mib"] = _extra_mib(bench, call)
+                what = "STGS" if k == 1 else "ours"
+                times = _microseconds({name: figures[name] for name in ("eager", "replay")})
+                bench.record(what=what, backend=backend, draws=k, **times, mib=round(figures["mib"], 3))
+    call = bench.forward_backward(lambda logits: gumbel_rao(logits, draws), SMALL)
+    bench.record(
+        what="plain", draws=draws, **_microseconds({"eager": bench.wall(call, 5)}), mib=_extra_mib(bench, call)
+    )
+
+
+def _extra_mib(bench: Bench, call: Callable[[], object]) -> float:
+    if not bench.is_gpu:
+        return 0.0
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
+    return {f"{name}_us": round(value * 1e6, 1) for name, value in seconds.items()}
+
+
+STAGES = {"bandwidth": bandwidth, "small": small, "gumbel_rao": gumbel_rao_stage}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("json", type=Path)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("NOT COVERED: no GPU (torch.cuda.is_available() is False)")
+    STAGES[options.stage](Bench(options.device, options.json))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+// What the operators (operators.h) hand to the row kernels of a device. Plain data: kernels include no torch header.
+#pragma once
+
+#include <cstdint>
+
+#include "estimators.h"
+#include "philox.h"
+
+namespace discrete_ops {
+
+enum class Dtype { kDouble, kFloat, kHalf, kBFloat16 };
+
+// A tensor as rows of `columns` elements, without a copy: any strides, in elements.
+struct Operand {
+  static constexpr int kMaxDims = 8;
+  void* data;
+  Dtype dtype;
+  int64_t column_stride;
+  int dims;  // leading dimensions, adjacent ones merged where their strides allow it
+  int64_t sizes[kMaxDims], strides[kMaxDims];
+
+  DISCRETE_OPS_HD int64_t offset(int64_t row) const {
+    int64_t offset = 0;
+    for (int d = dims - 1; d > 0; --d) {
+      offset += row % sizes[d] * strides[d];
+      row /= sizes[d];
+    }
+    return dims ? offset + row * strides[0] : offset;
+  }
+};
+
+struct Problem {
+  Operand logits, grad;  // grad is used by surrogate_vjp only
+  Operand out;           // contiguous: the sample, the soft sample or the gradient
+  int64_t* index;        // (rows): written by sample, read by the others; -1 where a row has none
+  const int64_t* seed;   // (seeds): consecutive equal groups of rows, each counting from 0
+  const double* tau;     // (taus): likewise
+  int64_t seeds, taus;
+  int64_t rows, columns;
+  Spec spec;
+  bool soft;  // surrogate, not surrogate_vjp
+};
+
+// A temperature that the kernels can use, else NaN, so that a bad one shows: float32 holds the inverse of every good
+// one.
+DISCRETE_OPS_HD double checked_tau(double tau) {
+  return tau >= 0x1p-126 && tau <= 0x1p126 ? tau : __builtin_nan("");
+}
+
+}  // namespace discrete_ops

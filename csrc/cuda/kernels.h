@@ -1,0 +1,70 @@
+// The kernels: rows in registers, and long rows over a crew of blocks.
+#pragma once
+
+#include "long_row.h"
+#include "register_row.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+template <class T, int kQuads>
+DISCRETE_OPS_KERNEL(kRegisterThreads)
+sample_registers(DISCRETE_OPS_PARAMETER Call call) {
+  RegisterRow<T, kQuads, true, Serves::kWithoutDraws> row(call);
+  row.template load<false>();
+  row.prepare_noise();
+  sample_register_row(row);
+}
+
+template <class T, int kQuads, bool kSoft, Serves kServes>
+DISCRETE_OPS_KERNEL(kRegisterThreads)
+surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
+  using Row = RegisterRow<T, kQuads, kSoft, kServes>;
+  Row row(call);
+  const int64_t index = call.index[row.row];
+  row.template load<!kSoft>();
+  row.set_winner(index);
+  if constexpr (kServes != Serves::kWithoutDraws) row.prepare_noise();
+  row.each([&](int s) {
+    row.out(s) = 0;
+    if constexpr (kSoft) row.v(s) = 0;
+  });
+  const T tau = static_cast<T>(call.tau_of(row.row));
+  Surrogate<Row>{row, call.spec, tau, T(1) / tau}.run();
+  if constexpr (kServes != Serves::kWithoutDraws) row.combine_draw_groups();
+  row.store();
+}
+
+template <class T>
+DISCRETE_OPS_KERNEL(kLongThreads)
+sample_long(DISCRETE_OPS_PARAMETER Call call) {
+  LongRow<T, true, Serves::kWithoutDraws> row(call);
+  const int64_t crews = device::blocks() / call.split;
+  for (int64_t at = row.crew.number; at < call.rows; at += crews) {
+    row.template load<false>(at);
+    row.prepare_noise();
+    sample_long_row(row);
+  }
+}
+
+template <class T, bool kSoft, Serves kServes>
+DISCRETE_OPS_KERNEL(kLongThreads)
+surrogate_long(DISCRETE_OPS_PARAMETER Call call) {
+  using Row = LongRow<T, kSoft, kServes>;
+  Row row(call);
+  const int64_t crews = device::blocks() / call.split;
+  for (int64_t at = row.crew.number; at < call.rows; at += crews) {
+    row.template load<!kSoft>(at);
+    if (!row.invalid && !row.empty) {
+      row.set_winner(call.index[at]);
+      row.prepare_noise();
+      row.each([&](auto s) { row.out(s) = 0; });
+      const T tau = static_cast<T>(call.tau_of(at));
+      Surrogate<Row>{row, call.spec, tau, T(1) / tau}.run();
+    }
+    row.store([&](auto s) { return row.out(s); });
+  }
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

@@ -1,0 +1,16 @@
+// Every estimator in float64.
+#include "kernels.h"
+#include "launch.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+Kernel double_kernel(bool soft, bool is_long) {
+  constexpr Serves kServes = Serves::kAll;
+  if (is_long) return soft ? surrogate_long<double, true, kServes> : surrogate_long<double, false, kServes>;
+  return soft ? surrogate_registers<double, kDoubleQuads, true, kServes>
+              : surrogate_registers<double, kDoubleQuads, false, kServes>;
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

@@ -1,0 +1,130 @@
+// Which kernel serves a call, and with how many threads. Host code without CUDA's headers: the figures of the device
+// come in, a Launch goes out, the same one on every run.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "call.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+using Kernel = void (*)(Call);
+
+// One translation unit each (kernels_*.cu), so that they compile side by side.
+Kernel sample_kernel(bool is_double, bool is_long);
+Kernel kernel_without_draws(bool soft, bool is_long);  // float32 inside, as the next
+Kernel register_kernel_with_draws(bool soft);
+Kernel long_kernel_with_draws(bool soft);
+Kernel double_kernel(bool soft, bool is_long);
+
+constexpr int kFloatQuads = 4, kDoubleQuads = 1;  // quads of columns that a thread holds in registers
+
+struct Device {
+  int multiprocessors;
+  int64_t l2_bytes;
+  int (*resident_blocks)(Kernel);  // of kLongThreads threads, on a multiprocessor
+};
+
+struct Launch {
+  Kernel kernel;
+  int64_t blocks;
+  int threads;
+  bool cooperative;
+  // Bytes of the workspace, and where in it lie the crews' partial sums and their counters, which start at 0.
+  int64_t workspace_bytes, partials_at, arrived_at, arrived_bytes;
+};
+
+inline int64_t ceiling(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+inline int power_of_2_from(int64_t x) {
+  int power = 1;
+  while (power < x) power *= 2;
+  return power;
+}
+
+// How many adjacent elements one access may take: up to 16 bytes, where every row begins at a multiple of them.
+inline int access_width(const Operand& x, int64_t columns) {
+  const int64_t element = x.dtype == Dtype::kDouble ? 8 : x.dtype == Dtype::kFloat ? 4 : 2;
+  for (int width = element == 8 ? 2 : 4; width > 1; width /= 2) {
+    bool aligned = x.column_stride == 1 && columns % width == 0 &&
+                   reinterpret_cast<uintptr_t>(x.data) % static_cast<uintptr_t>(element * width) == 0;
+    for (int d = 0; d < x.dims; ++d) aligned = aligned && x.strides[d] % width == 0;
+    if (aligned) return width;
+  }
+  return 1;
+}
+
+// Threads a row and teams that share its draws. A launch that fills the device takes few threads a row, which saves
+// shuffles; a small one takes more draw groups, then more threads a row.
+inline void plan_registers(Call& call, Launch& launch, int held_quads, bool draws, const Device& device) {
+  constexpr int kBlockThreads = 128;
+  const int64_t wanted = int64_t{device.multiprocessors} * (draws ? 640 : 1024);
+  const int64_t quads = ceiling(call.columns, 4);
+  const int most = std::min(power_of_2_from(quads), kRegisterThreads);
+  call.team = power_of_2_from(ceiling(quads, held_quads));
+  call.draw_groups = 1;
+  const auto threads = [&] { return call.team * call.draw_groups; };
+  const auto too_few = [&] { return call.rows * threads() < wanted && threads() < kRegisterThreads; };
+  while (draws && too_few() && 2 * call.draw_groups <= call.spec.num_samples) call.draw_groups *= 2;
+  while (too_few() && call.team < most) call.team *= 2;
+  call.block_rows = std::max(1, kBlockThreads / threads());
+  launch.threads = threads() * call.block_rows;
+  launch.blocks = ceiling(call.rows, call.block_rows);
+}
+
+// Crews of blocks, no more of them than rows whose scratch stays in the L2 cache.
+inline void plan_long(Call& call, Launch& launch, int64_t array_bytes, const Device& device) {
+  const int64_t quads = ceiling(call.columns, 4);
+  const int64_t resident = std::max(1, device.resident_blocks(launch.kernel)) * int64_t{device.multiprocessors};
+  const int64_t row_bytes = array_bytes * 4 * quads;
+  int64_t crews = std::min({call.rows, resident, std::max<int64_t>(1, device.l2_bytes / 2 / row_bytes)});
+  const int64_t most = std::min(resident / crews, ceiling(quads, kLongThreads));
+  call.rounds = static_cast<int>(ceiling(quads, most * kLongThreads));
+  call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
+  launch.threads = kLongThreads;
+  launch.blocks = crews * call.split;
+  launch.cooperative = call.split > 1;
+  launch.partials_at = launch.blocks * array_bytes * call.rounds * 4 * kLongThreads;
+  launch.arrived_at = launch.partials_at + crews * 4 * call.split * 8;
+  launch.arrived_bytes = crews * 4;
+  launch.workspace_bytes = launch.arrived_at + launch.arrived_bytes;
+}
+
+inline Launch plan(Call& call, bool sampling, const Device& device) {
+  call.logits_width = access_width(call.logits, call.columns);
+  call.grad_width = sampling || call.soft ? 1 : access_width(call.grad, call.columns);
+  call.out_width = access_width(call.out, call.columns);
+  call.split = 1;
+  const bool is_double = call.logits.dtype == Dtype::kDouble;
+  const bool draws = !sampling && takes_draws(call.spec.estimator);
+  const int held_quads = is_double ? kDoubleQuads : kFloatQuads;
+  const bool is_long = call.columns > int64_t{4} * held_quads * kRegisterThreads;
+  Launch launch{};
+  launch.kernel = sampling    ? sample_kernel(is_double, is_long)
+                  : is_double ? double_kernel(call.soft, is_long)
+                  : !draws    ? kernel_without_draws(call.soft, is_long)
+                  : is_long   ? long_kernel_with_draws(call.soft)
+                              : register_kernel_with_draws(call.soft);
+  if (is_long) {
+    const int arrays = is_double || draws ? kLongRowArraysWithDraws : kLongRowArrays;
+    plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
+  } else {
+    plan_registers(call, launch, held_quads, draws, device);
+  }
+  return launch;
+}
+
+// Tell the call where its workspace lies.
+inline void place(Call& call, const Launch& launch, void* workspace) {
+  char* const bytes = static_cast<char*>(workspace);
+  call.workspace = bytes;
+  call.partials = reinterpret_cast<double*>(bytes + launch.partials_at);
+  call.arrived = reinterpret_cast<unsigned*>(bytes + launch.arrived_at);
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

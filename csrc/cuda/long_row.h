@@ -1,0 +1,216 @@
+// The Row of surrogates.h for rows beyond the registers: a crew of blocks walks over the row, which lies in a
+// workspace. A step is a round and a place in the quad that the thread takes in it. Sums are taken in double across
+// quads.
+#pragma once
+
+#include "../surrogates.h"
+#include "math.h"
+#include "memory.h"
+#include "team.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+template <class Scalar, bool kSoftSample, Serves kServesWhat>
+struct LongRow : TakesAllDraws {
+  using Math = cuda::Math<Scalar>;
+  using T = Scalar;
+  using V = Scalar;
+  static constexpr bool kSoft = kSoftSample;
+  static constexpr Serves kServes = kServesWhat;
+  static constexpr int kArrays = kServes == Serves::kWithoutDraws ? kLongRowArrays : kLongRowArraysWithDraws;
+
+  struct Step {
+    int round, place;
+  };
+
+  static DISCRETE_OPS_DEVICE int lesser(int a, int b) { return a < b ? a : b; }
+
+  const Call& call;
+  Crew crew;
+  const int64_t n;                 // columns
+  const int first_quad, end_quad;  // the quads of this block
+  int64_t row = 0, winner_ = 0;
+  bool invalid = false, empty = false;
+  uint64_t seed = 0, local_row = 0;
+  T* const scratch;
+
+  explicit DISCRETE_OPS_DEVICE LongRow(const Call& call)
+      : call(call),
+        crew(call),
+        n(call.columns),
+        first_quad(crew.rank * call.rounds * kLongThreads),
+        end_quad(lesser(first_quad + call.rounds * kLongThreads, static_cast<int>((n + 3) / 4))),
+        scratch(static_cast<T*>(call.workspace) + device::block() * kArrays * call.rounds * 4 * kLongThreads +
+                device::thread()) {}
+
+  // --- the Row of surrogates.h ------------------------------------------------------------------------------------
+
+  DISCRETE_OPS_DEVICE V& at(int array, Step s) {
+    return scratch[((static_cast<int64_t>(array) * call.rounds + s.round) * 4 + s.place) * kLongThreads];
+  }
+  DISCRETE_OPS_DEVICE V& z(Step s) { return at(0, s); }
+  DISCRETE_OPS_DEVICE V& v(Step s) { return at(1, s); }
+  DISCRETE_OPS_DEVICE V& out(Step s) { return at(2, s); }
+  DISCRETE_OPS_DEVICE V& a(Step s) { return at(3, s); }
+  DISCRETE_OPS_DEVICE V& b(Step s) { return at(4, s); }
+  DISCRETE_OPS_DEVICE V& c(Step s) { return at(5, s); }
+  DISCRETE_OPS_DEVICE V& d(Step s) { return at(6, s); }
+  DISCRETE_OPS_DEVICE V& e(Step s) { return at(7, s); }
+  DISCRETE_OPS_DEVICE int quad(int round) const { return first_quad + round * kLongThreads + crew.block.rank; }
+  DISCRETE_OPS_DEVICE int64_t column(Step s) const { return 4 * int64_t{quad(s.round)} + s.place; }
+  DISCRETE_OPS_DEVICE bool winner(Step s) const { return column(s) == winner_; }
+
+  template <class F>
+  DISCRETE_OPS_DEVICE void each_quad(const F& f) {
+    for (int round = 0; quad(round) < end_quad; ++round) f(round);
+  }
+
+  template <class F>
+  DISCRETE_OPS_DEVICE void each(const F& f) {
+    each_quad([&](int round) {
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) f(Step{round, i});
+    });
+  }
+
+  template <class F>
+  DISCRETE_OPS_DEVICE V sum(const F& f) {
+    double total = 0;
+    each_quad([&](int r) { total += (f(Step{r, 0}) + f(Step{r, 1})) + (f(Step{r, 2}) + f(Step{r, 3})); });
+    return static_cast<T>(crew.reduce(total, Sum{}));
+  }
+
+  template <class F>
+  DISCRETE_OPS_DEVICE void sum2(const F& f, V& a, V& b) {
+    double total_a = 0, total_b = 0;
+    each_quad([&](int round) {
+      V x[4], y[4];
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) f(Step{round, i}, x[i], y[i]);
+      total_a += (x[0] + x[1]) + (x[2] + x[3]);
+      total_b += (y[0] + y[1]) + (y[2] + y[3]);
+    });
+    crew.sum2(total_a, total_b);
+    a = static_cast<T>(total_a), b = static_cast<T>(total_b);
+  }
+
+  template <class F>
+  DISCRETE_OPS_DEVICE V max(const F& f) {
+    V most = -Math::kInf;
+    each([&](Step s) { most = Math::max(most, f(s)); });
+    return static_cast<T>(crew.reduce(most, Max{}));
+  }
+
+  DISCRETE_OPS_DEVICE void set_winner_argmax() {
+    double first = static_cast<double>(n);
+    each([&](Step s) {
+      if (z(s) == T(0) && static_cast<double>(column(s)) < first) first = static_cast<double>(column(s));
+    });
+    winner_ = static_cast<int64_t>(crew.reduce(first, Min{}));
+  }
+
+  DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
+    double of_winner = 0;
+    each_quad([&](int round) {
+      uint32_t w[4];
+      philox::words(seed, static_cast<uint32_t>(quad(round)), k, local_row, w);
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        V noise;
+        exponential(w[i], noise);
+        e(Step{round, i}) = noise;
+        if (winner(Step{round, i})) of_winner = noise;
+      }
+    });
+    return static_cast<T>(crew.reduce(of_winner, Sum{}));
+  }
+
+  // --- loading and storing ----------------------------------------------------------------------------------------
+
+  template <bool kWithGrad>
+  DISCRETE_OPS_DEVICE void load(int64_t at_row) {
+    row = at_row;
+    V most = -Math::kInf;
+    each_quad([&](int round) {
+      V x[4];
+      load_quads<T, 1>(call.logits, call.logits_width, row, quad(round), 0, n, -Math::kInf, x);
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        z(Step{round, i}) = x[i];
+        most = Math::max(most, x[i] < Math::kInf ? x[i] : Math::kInf);
+      }
+    });
+    const V top = static_cast<T>(crew.reduce(most, Max{}));
+    invalid = top == Math::kInf;  // +inf, or a NaN that was taken for it
+    empty = top == -Math::kInf;
+    if (invalid || empty) return;
+    each_quad([&](int round) {
+      V x[4] = {};
+      if constexpr (kWithGrad) load_quads<T, 1>(call.grad, call.grad_width, row, quad(round), 0, n, T(0), x);
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const Step s{round, i};
+        const bool masked = z(s) == -Math::kInf;
+        z(s) = masked ? -Math::kInf : Math::max(z(s) - top, Math::kLowest);
+        v(s) = masked ? T(0) : x[i];
+      }
+    });
+  }
+
+  DISCRETE_OPS_DEVICE void set_winner(int64_t index) { winner_ = index > 0 && index < n ? index : 0; }
+
+  DISCRETE_OPS_DEVICE void prepare_noise() { seed = call.seed_of(row, local_row); }
+
+  // value(step) into the output, NaN or 0 where the row has no sample.
+  template <class F>
+  DISCRETE_OPS_DEVICE void store(const F& value) {
+    for (int round = 0; quad(round) < end_quad; ++round) {
+      T x[4];
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        x[i] = invalid ? static_cast<T>(__builtin_nan("")) : empty ? T(0) : value(Step{round, i});
+      }
+      store_quads<T, 1>(call.out, call.out_width, row, quad(round), 0, n, x);
+    }
+  }
+};
+
+// Draw the winner of a row: its block by the blocks' sums, then the column inside it.
+template <class Row>
+DISCRETE_OPS_DEVICE void sample_long_row(Row& r) {
+  using Step = typename Row::Step;
+  double of_thread = 0;
+  if (!r.invalid && !r.empty) {
+    r.each([&](Step s) { of_thread += Row::Math::exp(r.z(s)); });
+  }
+  const double of_block = r.crew.block.reduce(of_thread, Sum{});
+  double total;
+  double below = r.crew.sum_before(of_block, total);
+  const double target = philox::uniform(r.seed, r.local_row) * total;
+  // The first column whose CDF lies above the target; where rounding leaves none, the last of positive weight. As one
+  // minimum: the columns, then from behind those that were not hit.
+  const double n = static_cast<double>(r.n), none = 2 * n;
+  double first = none;
+  const bool here = below <= target;  // else an earlier block has it; every thread of the block agrees
+  for (int round = 0; here && round < r.call.rounds && first >= n && !(r.invalid || r.empty); ++round) {
+    double weight[4] = {}, of_round;
+    for (int i = 0; i < 4 && r.quad(round) < r.end_quad; ++i) weight[i] = Row::Math::exp(r.z(Step{round, i}));
+    double cdf = below + r.crew.block.sum_before((weight[0] + weight[1]) + (weight[2] + weight[3]), of_round);
+    below += of_round;
+    for (int i = 0; i < 4; ++i) {
+      cdf += weight[i];
+      const double column = static_cast<double>(r.column(Step{round, i}));
+      const double key = cdf > target ? column : 2 * n - 1 - column;
+      if (weight[i] > 0 && key < first) first = key;
+    }
+    first = r.crew.block.reduce(first, Min{});
+  }
+  first = r.crew.reduce(first, Min{});
+  const auto index = static_cast<int64_t>(first < n ? first : 2 * n - 1 - first);
+  r.store([&](Step s) { return r.column(s) == index ? typename Row::T(1) : typename Row::T(0); });
+  if (r.crew.rank == 0 && r.crew.block.rank == 0) r.call.index[r.row] = r.invalid || r.empty ? -1 : index;
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

@@ -1,0 +1,77 @@
+// The maths of one number a thread: what surrogates.h asks of Row::Math, and the exponential noise.
+#pragma once
+
+#include "device.h"
+
+#ifndef __CUDACC__
+#include <cmath>
+#endif
+
+namespace discrete_ops {
+namespace cuda {
+
+template <class T>
+struct Math;
+
+template <>
+struct Math<float> {
+  using T = float;
+  using V = float;
+  static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
+  static constexpr float kConditionalLimit = 48;  // as on CPU (simd.h)
+
+  static DISCRETE_OPS_DEVICE V set(float x) { return x; }
+  static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
+  static DISCRETE_OPS_DEVICE bool all(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmaxf(a, b); }
+  static DISCRETE_OPS_DEVICE V min(V a, V b) { return fminf(a, b); }
+  static DISCRETE_OPS_DEVICE V exp(V x) { return expf(x); }
+  static DISCRETE_OPS_DEVICE V exp2(V x) { return exp2f(x); }
+  static DISCRETE_OPS_DEVICE V log1p(V x) { return log1pf(x); }
+  // Its callers divide by sums of weights and by noise, all far from the ends of float's range.
+  static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a * device::approximate_inverse(b); }
+};
+
+// float64 is the precision for checking, not for speed.
+template <>
+struct Math<double> {
+  using T = double;
+  using V = double;
+  static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
+  static constexpr double kConditionalLimit = 600;
+
+  static DISCRETE_OPS_DEVICE V set(double x) { return x; }
+  static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
+  static DISCRETE_OPS_DEVICE bool all(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmax(a, b); }
+  static DISCRETE_OPS_DEVICE V min(V a, V b) { return fmin(a, b); }
+  static DISCRETE_OPS_DEVICE V exp(V x) { return ::exp(x); }
+  static DISCRETE_OPS_DEVICE V exp2(V x) { return ::exp2(x); }
+  static DISCRETE_OPS_DEVICE V log1p(V x) { return ::log1p(x); }
+  static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a / b; }
+};
+
+// Standard exponential noise from a word; the definition is discrete_ops/philox.py's `exponential`. Below u = 1/2 a
+// polynomial, which keeps the relative precision of small noise; above it the hardware's logarithm of 1 - u, which is
+// exact there.
+DISCRETE_OPS_DEVICE void exponential(uint32_t word, float& e) {
+  const float u = fminf((static_cast<float>(word) + 0.5f) * 0x1p-32f, 1 - 0x1p-24f);
+  float q = 0x1.6a1fccp+0f;
+  q = fmaf(q, u, -0x1.a3bc28p+0f);
+  q = fmaf(q, u, 0x1.356e4ap+0f);
+  q = fmaf(q, u, -0x1.72972ap-3f);
+  q = fmaf(q, u, 0x1.0e05p-2f);
+  q = fmaf(q, u, 0x1.f30fdep-3f);
+  q = fmaf(q, u, 0x1.55a3a8p-2f);
+  q = fmaf(q, u, 0x1.fffecp-2f);
+  const float small = fmaf(u * u, q, u);
+  const float large = device::approximate_log2(1.0f - u) * -0x1.62e43p-1f;
+  e = u < 0.5f ? small : large;
+}
+
+DISCRETE_OPS_DEVICE void exponential(uint32_t word, double& e) {
+  e = -::log1p(-((static_cast<double>(word) + 0.5) * 0x1p-32));
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

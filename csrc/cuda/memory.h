@@ -1,0 +1,127 @@
+// Loads and stores of quads, the four adjacent columns that one Philox block serves, between tensors of any float dtype
+// and T (float or double). A float64 tensor goes with T = double alone.
+#pragma once
+
+#include "../bfloat16.h"
+#include "call.h"
+#include "device.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+template <class Raw, int kWidth>
+struct alignas(sizeof(Raw) * kWidth) Pack {
+  Raw x[kWidth];
+};
+
+// Columns 4 * quad .. 4 * quad + 3 of a row that starts at `from`, those that exist; `fill` in place of the rest.
+template <int kWidth, class Raw>
+DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, int64_t quad, int64_t columns, Raw fill,
+                                   Raw to[4]) {
+  DISCRETE_OPS_UNROLL
+  for (int i = 0; i < 4; i += kWidth) {
+    const int64_t column = 4 * quad + i;
+    if constexpr (kWidth == 1) {
+      to[i] = column < columns ? from[column * stride] : fill;
+    } else {
+      Pack<Raw, kWidth> pack;
+      DISCRETE_OPS_UNROLL
+      for (int j = 0; j < kWidth; ++j) pack.x[j] = fill;
+      if (column < columns) pack = *reinterpret_cast<const Pack<Raw, kWidth>*>(from + column);
+      DISCRETE_OPS_UNROLL
+      for (int j = 0; j < kWidth; ++j) to[i + j] = pack.x[j];
+    }
+  }
+}
+
+template <int kWidth, class Raw>
+DISCRETE_OPS_DEVICE void store_quad(Raw* to, int64_t quad, int64_t columns, const Raw from[4]) {
+  DISCRETE_OPS_UNROLL
+  for (int i = 0; i < 4; i += kWidth) {
+    const int64_t column = 4 * quad + i;
+    Pack<Raw, kWidth> pack;
+    DISCRETE_OPS_UNROLL
+    for (int j = 0; j < kWidth; ++j) pack.x[j] = from[i + j];
+    if (column < columns) *reinterpret_cast<Pack<Raw, kWidth>*>(to + column) = pack;
+  }
+}
+
+// f(width) with the width as a constant.
+template <int kMost, class F>
+DISCRETE_OPS_DEVICE void with_width(int width, const F& f) {
+  if constexpr (kMost == 4) {
+    if (width == 4) return f(std::integral_constant<int, 4>());
+  }
+  if (width >= 2) return f(std::integral_constant<int, 2>());
+  f(std::integral_constant<int, 1>());
+}
+
+// A thread's quads, `stride` apart from `first` on. Padding becomes `fill`.
+template <class T, int kQuads>
+DISCRETE_OPS_DEVICE void load_quads(const Operand& x, int width, int64_t row, int64_t first, int64_t stride,
+                                    int64_t columns, T fill, T to[4 * kQuads]) {
+  const int64_t offset = x.offset(row);
+  if constexpr (sizeof(T) == 8) {
+    with_width<2>(width, [&](auto w) {
+      const double* const from = static_cast<const double*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) {
+        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
+      }
+    });
+  } else if (x.dtype == Dtype::kFloat) {
+    with_width<4>(width, [&](auto w) {
+      const float* const from = static_cast<const float*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) {
+        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
+      }
+    });
+  } else {
+    const bool half = x.dtype == Dtype::kHalf;
+    const uint16_t raw_fill = half ? device::float_to_half(fill) : to_bfloat16(fill);
+    uint16_t raw[4 * kQuads];
+    with_width<4>(width, [&](auto w) {
+      const uint16_t* const from = static_cast<const uint16_t*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) {
+        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, raw_fill, raw + 4 * q);
+      }
+    });
+    DISCRETE_OPS_UNROLL
+    for (int i = 0; i < 4 * kQuads; ++i) to[i] = half ? device::half_to_float(raw[i]) : from_bfloat16(raw[i]);
+  }
+}
+
+// The same back, into a contiguous tensor.
+template <class T, int kQuads>
+DISCRETE_OPS_DEVICE void store_quads(const Operand& x, int width, int64_t row, int64_t first, int64_t stride,
+                                     int64_t columns, const T from[4 * kQuads]) {
+  const int64_t offset = row * columns;
+  if constexpr (sizeof(T) == 8) {
+    with_width<2>(width, [&](auto w) {
+      double* const to = static_cast<double*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
+    });
+  } else if (x.dtype == Dtype::kFloat) {
+    with_width<4>(width, [&](auto w) {
+      float* const to = static_cast<float*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
+    });
+  } else {
+    uint16_t raw[4 * kQuads];
+    const bool half = x.dtype == Dtype::kHalf;
+    DISCRETE_OPS_UNROLL
+    for (int i = 0; i < 4 * kQuads; ++i) raw[i] = half ? device::float_to_half(from[i]) : to_bfloat16(from[i]);
+    with_width<4>(width, [&](auto w) {
+      uint16_t* const to = static_cast<uint16_t*>(x.data) + offset;
+      DISCRETE_OPS_UNROLL
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, raw + 4 * q);
+    });
+  }
+}
+
+}  // namespace cuda
+}  // namespace discrete_ops

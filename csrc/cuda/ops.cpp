@@ -1,0 +1,103 @@
+// The operators on CUDA: the kernels that launch.h chooses, on torch's current stream.
+#include <cuda_runtime_api.h>
+
+#define USE_CUDA  // for aoti_torch_get_current_cuda_stream
+#include <torch/csrc/stable/accelerator.h>
+
+#include <mutex>
+#include <vector>
+
+#include "../operators.h"
+#include "launch.h"
+
+namespace discrete_ops {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  STD_TORCH_CHECK(status == cudaSuccess, "discrete_ops: ", what, " failed: ", cudaGetErrorString(status));
+}
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+int resident_blocks(cuda::Kernel kernel) {
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel),
+                                                      cuda::kLongThreads, cuda::kSharedBytes),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return blocks;
+}
+
+// What launch.h plans by; asked once a device.
+cuda::Device device_of(int number) {
+  static std::mutex mutex;
+  static std::vector<cuda::Device> devices;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto at = static_cast<size_t>(number);
+  if (devices.size() <= at) devices.resize(at + 1);
+  if (!devices[at].multiprocessors) {
+    devices[at] = {attribute(cudaDevAttrMultiProcessorCount, number), attribute(cudaDevAttrL2CacheSize, number),
+                   resident_blocks};
+  }
+  return devices[at];
+}
+
+void launch(cuda::Call& call, bool sampling, int device_number) {
+  const torch::stable::accelerator::DeviceGuard guard(device_number);
+  void* opaque = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_number, &opaque));
+  const auto stream = static_cast<cudaStream_t>(opaque);
+  const cuda::Launch plan = cuda::plan(call, sampling, device_of(device_number));
+  STD_TORCH_CHECK(plan.blocks < (int64_t{1} << 31), "logits: got ", call.rows, " rows of ", call.columns,
+                  " categories, allowed: what fits in 2**31 - 1 blocks of a launch");
+  std::optional<Tensor> workspace;  // freed behind the kernel, in the stream's order
+  if (plan.workspace_bytes) {
+    workspace = empty(&plan.workspace_bytes, 1, ScalarType::Byte, aoti_torch_device_type_cuda(), device_number);
+    cuda::place(call, plan, workspace->data_ptr());
+    check(cudaMemsetAsync(call.arrived, 0, static_cast<size_t>(plan.arrived_bytes), stream), "cudaMemsetAsync");
+  }
+  cudaLaunchAttribute cooperative{};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
+  config.blockDim = dim3(static_cast<unsigned>(plan.threads));
+  config.dynamicSmemBytes = cuda::kSharedBytes;
+  config.stream = stream;
+  config.attrs = &cooperative;
+  config.numAttrs = plan.cooperative ? 1 : 0;
+  void* arguments[] = {&call};
+  check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(plan.kernel), arguments), "the launch");
+}
+
+struct Cuda {
+  using Call = cuda::Call;
+
+  static int32_t type() { return aoti_torch_device_type_cuda(); }
+
+  static int set_tau(Call& call, const double* tensor, double value) {
+    call.tau = tensor;
+    call.one_tau = checked_tau(value);
+    return 0;  // nothing to keep
+  }
+
+  // The values are on the device: kernels take one out of range for 0, and never use one as an address.
+  static void check_index(const Call&) {}
+
+  static void sample(Call& call, const Tensor& logits) { launch(call, true, logits.get_device_index()); }
+  static void surrogate(Call& call, const Tensor& logits) { launch(call, false, logits.get_device_index()); }
+};
+
+using OnCuda = Operators<Cuda>;
+
+}  // namespace
+}  // namespace discrete_ops
+
+STABLE_TORCH_LIBRARY_IMPL(discrete_ops, CUDA, m) {
+  m.impl("sample", TORCH_BOX(&discrete_ops::OnCuda::sample));
+  m.impl("surrogate", TORCH_BOX(&discrete_ops::OnCuda::surrogate));
+  m.impl("surrogate_vjp", TORCH_BOX(&discrete_ops::OnCuda::surrogate_vjp));
+}

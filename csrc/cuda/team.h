@@ -1,0 +1,192 @@
+// The threads that share a row, and their reductions. Every order is fixed: the same bits on every run.
+#pragma once
+
+#include "call.h"
+#include "device.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+struct Sum {
+  template <class X>
+  DISCRETE_OPS_DEVICE X operator()(X a, X b) const {
+    return a + b;
+  }
+};
+struct Max {
+  template <class X>
+  DISCRETE_OPS_DEVICE X operator()(X a, X b) const {
+    return a > b ? a : b;
+  }
+};
+struct Min {
+  template <class X>
+  DISCRETE_OPS_DEVICE X operator()(X a, X b) const {
+    return a < b ? a : b;
+  }
+};
+
+// Some lanes of one warp, or some warps of one block; a power of 2. A block holds several teams, one after the other.
+struct Team {
+  const int size, bits;    // threads, and their logarithm
+  const int rank, number;  // this thread's place in the team, the team's in the block
+  const int lane, lanes;   // the thread's place in its warp; the team's lanes there
+  const unsigned mask;     // of those lanes
+  int parity = 0;          // two sets of slots take turns, so that one barrier a reduction is enough
+
+  explicit DISCRETE_OPS_DEVICE Team(int size)
+      : size(size),
+        bits(device::log2_of_power(size)),
+        rank(device::thread() & (size - 1)),
+        number(device::thread() >> bits),
+        lane(device::thread() & 31),
+        lanes(size < 32 ? size : 32),
+        mask((lanes < 32 ? (1u << lanes) - 1 : ~0u) << (lane & ~(lanes - 1))) {}
+
+  template <class X>
+  DISCRETE_OPS_DEVICE X* slots(int which) const {
+    return reinterpret_cast<X*>(device::shared_memory() + (2 * parity + which) * kMaxWarps * 8);
+  }
+  DISCRETE_OPS_DEVICE int warps() const { return size >> 5; }
+  DISCRETE_OPS_DEVICE int first_warp() const { return number * warps(); }
+
+  template <class X, class Op>
+  DISCRETE_OPS_DEVICE X reduce(X x, Op op) {
+    X unused{};
+    return reduce<false>(x, unused, op), x;
+  }
+
+  // Both at once, for one barrier.
+  template <class X, class Op>
+  DISCRETE_OPS_DEVICE void reduce2(X& x, X& y, Op op) {
+    reduce<true>(x, y, op);
+  }
+
+  template <bool kTwo, class X, class Op>
+  DISCRETE_OPS_DEVICE void reduce(X& x, X& y, Op op) {
+    butterfly<kTwo>(lanes, mask, x, y, op);
+    if (size <= 32) return;
+    X *const xs = slots<X>(0), *const ys = slots<X>(1);
+    if (lane == 0) {
+      xs[device::thread() / 32] = x;
+      if constexpr (kTwo) ys[device::thread() / 32] = y;
+    }
+    meet();
+    const int warp = first_warp() + (lane & (warps() - 1));
+    x = xs[warp];
+    if constexpr (kTwo) y = ys[warp];
+    butterfly<kTwo>(warps(), ~0u, x, y, op);
+  }
+
+  // x of the thread of that rank.
+  template <class X>
+  DISCRETE_OPS_DEVICE X broadcast(X x, int rank_of_x) {
+    if (size <= 32) return device::shuffle(mask, x, lane - rank + rank_of_x);
+    X* const xs = slots<X>(0);
+    if (rank == rank_of_x) xs[first_warp()] = x;
+    meet();
+    return xs[first_warp()];
+  }
+
+  // The sum of x over the threads of lesser rank; `total` becomes that over all.
+  DISCRETE_OPS_DEVICE double sum_before(double x, double& total) {
+    const int place = lane & (lanes - 1), first = lane - place;
+    double inclusive = x;
+    for (int step = 1; step < lanes; step *= 2) {
+      const double y = device::shuffle(mask, inclusive, place < step ? lane : lane - step);
+      if (place >= step) inclusive += y;
+    }
+    double before = device::shuffle(mask, inclusive, place ? lane - 1 : lane);
+    if (place == 0) before = 0;
+    total = device::shuffle(mask, inclusive, first + lanes - 1);
+    if (size <= 32) return before;
+    double* const totals = slots<double>(0);
+    if (lane == 0) totals[device::thread() / 32] = total;
+    meet();
+    double all = 0, before_warp = 0;
+    for (int warp = first_warp(); warp < first_warp() + warps(); ++warp) {
+      if (warp == device::thread() / 32) before_warp = all;
+      all += totals[warp];
+    }
+    total = all;
+    return before_warp + before;
+  }
+
+ private:
+  DISCRETE_OPS_DEVICE void meet() {
+    device::barrier(1 + number, size);
+    parity ^= 1;
+  }
+
+  template <bool kTwo, class X, class Op>
+  static DISCRETE_OPS_DEVICE void butterfly(int width, unsigned mask, X& x, X& y, Op op) {
+    for (int flip = width / 2; flip > 0; flip /= 2) {
+      x = op(x, device::shuffle_xor(mask, x, flip));
+      if constexpr (kTwo) y = op(y, device::shuffle_xor(mask, y, flip));
+    }
+  }
+};
+
+// The blocks that share a long row: one, or several of a cooperative launch.
+struct Crew {
+  const Call& call;
+  Team block;
+  const int rank;        // the block's place in the crew
+  const int64_t number;  // the crew's place in the launch
+  double* const partials;
+  int parity = 0;
+
+  explicit DISCRETE_OPS_DEVICE Crew(const Call& call)
+      : call(call),
+        block(kLongThreads),
+        rank(static_cast<int>(device::block() % call.split)),
+        number(device::block() / call.split),
+        partials(call.partials + number * 4 * call.split) {}
+
+  template <class Op>
+  DISCRETE_OPS_DEVICE double reduce(double x, Op op) {
+    x = block.reduce(x, op);
+    if (call.split == 1) return x;
+    double* const xs = share(x, x);
+    x = device::read_shared(xs);
+    DISCRETE_OPS_ROLLED
+    for (int i = 1; i < call.split; ++i) x = op(x, device::read_shared(xs + i));
+    return x;
+  }
+
+  DISCRETE_OPS_DEVICE void sum2(double& x, double& y) {
+    block.reduce2(x, y, Sum{});
+    if (call.split == 1) return;
+    const double *const xs = share(x, y), *const ys = xs + call.split;
+    x = y = 0;
+    DISCRETE_OPS_ROLLED
+    for (int i = 0; i < call.split; ++i) x += device::read_shared(xs + i), y += device::read_shared(ys + i);
+  }
+
+  // The sum of the blocks' x over the blocks of lesser rank; `total` becomes that over all. x is the same in a block.
+  DISCRETE_OPS_DEVICE double sum_before(double x, double& total) {
+    total = x;
+    if (call.split == 1) return 0;
+    const double* const xs = share(x, x);
+    double before = total = 0;
+    DISCRETE_OPS_ROLLED
+    for (int i = 0; i < call.split; ++i) {
+      if (i == rank) before = total;
+      total += device::read_shared(xs + i);
+    }
+    return before;
+  }
+
+ private:
+  // Show this block's values to the crew; the values of all.
+  DISCRETE_OPS_DEVICE double* share(double x, double y) {
+    double* const xs = partials + parity * 2 * call.split;
+    if (block.rank == 0) xs[rank] = x, xs[call.split + rank] = y;
+    device::grid_barrier(call.arrived + number, static_cast<unsigned>(call.split));
+    parity ^= 1;
+    return xs;
+  }
+};
+
+}  // namespace cuda
+}  // namespace discrete_ops

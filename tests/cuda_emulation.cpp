@@ -1,0 +1,82 @@
+// The operators of csrc/cuda on a CPU, as torch.ops.discrete_ops_emulation: the kernels' own source on emulated
+// threads.
+#include "cuda_emulation.h"
+
+#include "cuda/kernels_double.cu"
+#include "cuda/kernels_draws.cu"
+#include "cuda/kernels_draws_long.cu"
+#include "cuda/kernels_sample.cu"
+#include "cuda/kernels_without_draws.cu"
+#include "operators.h"
+
+namespace discrete_ops {
+namespace {
+
+cuda::Device emulated{2, 1 << 20, [](cuda::Kernel) { return 2; }};
+cuda::Launch last{};
+int64_t last_team = 0, last_groups = 0, last_split = 0;
+
+struct Emulated {
+  using Call = cuda::Call;
+
+  static int32_t type() { return aoti_torch_device_type_cpu(); }
+
+  static int set_tau(Call& call, const double* tensor, double value) {
+    call.tau = tensor;
+    call.one_tau = checked_tau(value);
+    return 0;
+  }
+
+  static void check_index(const Call&) {}
+
+  static void run(Call& call, bool sampling) {
+    last = cuda::plan(call, sampling, emulated);
+    last_team = call.team, last_groups = call.draw_groups, last_split = call.split;
+    std::vector<double> workspace(static_cast<size_t>(last.workspace_bytes / 8 + 1), NAN);
+    cuda::place(call, last, workspace.data());
+    std::fill_n(reinterpret_cast<char*>(call.arrived), last.arrived_bytes, 0);
+    cuda::device::Emulator::get().launch([&] { last.kernel(call); }, last.blocks, last.threads, cuda::kSharedBytes,
+                                         last.cooperative);
+  }
+
+  static void sample(Call& call, const Tensor&) { run(call, true); }
+  static void surrogate(Call& call, const Tensor&) { run(call, false); }
+};
+
+using OnEmulator = Operators<Emulated>;
+
+}  // namespace
+}  // namespace discrete_ops
+
+// Blocks, threads, team, draw groups, split of the last launch.
+extern "C" void last_launch(int64_t figures[5]) {
+  using namespace discrete_ops;
+  const int64_t all[] = {last.blocks, last.threads, last_team, last_groups, last_split};
+  std::copy(all, all + 5, figures);
+}
+
+// The machine to plan for, and the order in which its threads run (0: as numbered).
+extern "C" void set_machine(int multiprocessors, int64_t l2_bytes, unsigned order) {
+  discrete_ops::emulated.multiprocessors = multiprocessors;
+  discrete_ops::emulated.l2_bytes = l2_bytes;
+  discrete_ops::cuda::device::Emulator::get().order = order;
+}
+
+extern "C" void exponentials(const uint32_t* words, float* noise, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) discrete_ops::cuda::exponential(words[i], noise[i]);
+}
+
+STABLE_TORCH_LIBRARY(discrete_ops_emulation, m) {
+  m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");
+  m.def(
+      "surrogate(Tensor logits, Tensor index, Tensor seed, Tensor? tau_tensor, float tau, int estimator, "
+      "float coefficient, int num_samples) -> Tensor");
+  m.def(
+      "surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor? tau_tensor, float tau, "
+      "int estimator, float coefficient, int num_samples) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
+  m.impl("sample", TORCH_BOX(&discrete_ops::OnEmulator::sample));
+  m.impl("surrogate", TORCH_BOX(&discrete_ops::OnEmulator::surrogate));
+  m.impl("surrogate_vjp", TORCH_BOX(&discrete_ops::OnEmulator::surrogate_vjp));
+}

@@ -1,0 +1,325 @@
+"""The CUDA kernels without a GPU: their own source, compiled for the CPU, each GPU thread a fibre (cuda_emulation.h).
+
+Everything but the machine instructions is what nvcc compiles: which threads take which columns, the order of every sum,
+the barriers, the branches, the strides. Each case says which kernel and which split of the work it is for.
+"""
+
+import ctypes
+import fcntl
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import cpp_extension
+
+from discrete_ops import reference
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent / "csrc"
+COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
+SOFT = ("gumbel_rao", "gst", "gst_pi")
+NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
+
+#: (relative, absolute) for every element, as in test_kernels.py; control and mean of reinmax_cv_gumbel cancel.
+TOLERANCE = {
+    torch.float64: (1e-11, 1e-13),
+    torch.float32: (2e-6, 1e-7),
+    torch.float16: (2.0**-10, 1e-7),
+    torch.bfloat16: (2.0**-7, 1e-7),
+}
+CANCELLING = 5e-7
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="NOT COVERED: no g++, the CUDA kernels' source is not run on the CPU"
+)
+
+
+class Launch(NamedTuple):
+    blocks: int
+    threads: int
+    team: int  # threads a row
+    draw_groups: int
+    split: int  # blocks a row
+
+
+class Emulator:
+    """The operators on an emulated GPU of ``multiprocessors``, its threads run in the order of a seed."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        torch.ops.load_library(str(path))
+        self.ops = torch.ops.discrete_ops_emulation
+
+    def machine(self, multiprocessors: int = 2, l2_bytes: int = 2**20, order: int = 0) -> None:
+        self.library.set_machine(multiprocessors, ctypes.c_int64(l2_bytes), order)
+
+    def last_launch(self) -> Launch:
+        figures = (ctypes.c_int64 * 5)()
+        self.library.last_launch(figures)
+        return Launch(*figures)
+
+    def surrogate_vjp(self, v: Tensor, *call: Any) -> Tensor:
+        return self.ops.surrogate_vjp(v, *_raw(*call))
+
+    def surrogate(self, *call: Any) -> Tensor:
+        return self.ops.surrogate(*_raw(*call))
+
+
+def _raw(logits: Tensor, index: Tensor, seed: Tensor, tau: Any, estimator: str, coefficient: float, k: int) -> tuple:
+    taus, value = (tau, 0.0) if isinstance(tau, Tensor) else (None, tau)
+    return logits, index, seed, taus, value, NUMBER[estimator], coefficient, k
+
+
+@pytest.fixture(scope="session")
+def library() -> Emulator:
+    directory = HERE.parent / "build" / "cuda_emulation"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "libcuda_emulation.so"
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes share one build
+        sources = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*"), *HERE.glob("cuda_emulation.*"), Path(torch.__file__)]
+        if not path.exists() or path.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+            unfinished = path.with_suffix(".new")
+            flags = [
+                "-std=c++17",
+                "-O1",
+                "-U_FORTIFY_SOURCE",
+                "-fPIC",
+                "-shared",
+                "-DTORCH_TARGET_VERSION=0x020a000000000000",
+            ]
+            include = [f"-I{p}" for p in (CSRC, HERE, *cpp_extension.include_paths())]
+            link = [*(f"-L{p}" for p in cpp_extension.library_paths()), "-ltorch", "-ltorch_cpu", "-lc10"]
+            command = ["g++", *flags, *include, str(HERE / "cuda_emulation.cpp"), "-o", str(unfinished), *link]
+            subprocess.run(command, check=True)
+            os.replace(unfinished, path)
+    return Emulator(path)
+
+
+@pytest.fixture
+def emulator(library: Emulator) -> Emulator:
+    library.machine()
+    return library
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    logits = (2 * torch.randn(shape, generator=generator)).to(dtype)
+    v = torch.randn(shape, generator=generator).to(dtype)
+    return logits, v, torch.randint(2**63 - 1, (1,), generator=generator)
+
+
+def close(got: Tensor, want: Tensor, estimator: str) -> None:
+    relative, absolute = TOLERANCE[got.dtype]
+    if estimator == "reinmax_cv_gumbel" and got.dtype != torch.float64:
+        absolute = max(absolute, CANCELLING)
+    torch.testing.assert_close(got.double(), want.double(), rtol=relative, atol=absolute, equal_nan=True)
+
+
+def compare_sample(emulator: Emulator, logits: Tensor, seed: Tensor) -> Tensor:
+    sample, index = reference.sample(logits, seed)
+    got_sample, got_index = emulator.ops.sample(logits, seed)
+    assert torch.equal(got_index, index)
+    torch.testing.assert_close(got_sample, sample, rtol=0, atol=0, equal_nan=True)
+    return index
+
+
+def compare(emulator: Emulator, x: Tensor, v: Tensor, seed: Tensor, estimator: str, tau: Any, k: int) -> None:
+    index = reference.sample(x, seed)[1]
+    call = (x, index, seed, tau, estimator, COEFFICIENT.get(estimator, 0.0), k)
+    close(emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), estimator)
+    if estimator in SOFT:
+        close(emulator.surrogate(*call), reference.surrogate(*call), estimator)
+
+
+def test_exponential_noise_to_2_ulp(emulator: Emulator) -> None:
+    """The polynomial, and where it meets the logarithm; a GPU's own logarithm adds 2**-22 at most."""
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.tensor([0, 1, 2, 2**31 - 2**7, 2**31 - 1, 2**31, 2**31 + 2**8, 2**32 - 2**9, 2**32 - 2, 2**32 - 1])
+    small = torch.randint(2**20, (10**5,), generator=generator)
+    words = torch.cat([ends, small, torch.randint(2**32, (10**6,), generator=generator)])
+    noise, raw = torch.empty(len(words)), words.to(torch.uint32)
+    emulator.library.exponentials(*(ctypes.c_void_p(x.data_ptr()) for x in (raw, noise)), ctypes.c_int64(len(words)))
+    u = ((words.float() + 0.5) * 2.0**-32).clamp(max=1 - 2.0**-24).double()
+    assert float((noise.double() / -torch.log1p(-u) - 1).abs().max()) < 2.0**-22
+
+
+# ---------------------------------------------------------------------------------------------------
+# Rows in registers
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "multiprocessors", "team"),
+    [
+        ((1, 1), 1, 1),  # a single category
+        ((3, 2), 1, 1),
+        ((1300, 10), 1, 1),  # a device filled: a thread a row, accesses of two elements
+        ((37, 10), 8, 4),  # a device not filled: a thread a quad
+        ((6, 32), 8, 8),  # whole quads: accesses of four
+        ((5, 100), 8, 32),  # a warp a row, the last quads missing
+        ((3, 301), 8, 128),  # several warps, single elements
+        ((2, 1024), 1, 256),  # a block a row
+    ],
+    ids=str,
+)
+def test_rows_in_registers(
+    emulator: Emulator, shape: tuple[int, int], multiprocessors: int, team: int, dtype: torch.dtype
+) -> None:
+    emulator.machine(multiprocessors)
+    x, v, seed = inputs(shape, dtype)
+    index = compare_sample(emulator, x, seed)
+    emulator.surrogate_vjp(v, x, index, seed, 1.0, "gst", 1.0, 1)
+    if dtype == torch.float32:
+        assert emulator.last_launch()[2:] == (team, 1, 1)
+    for estimator in reference.TERMS:
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=3)
+        if dtype == torch.float64:  # other temperatures amplify float32 rounding
+            compare(emulator, x, v, seed, estimator, tau=0.4, k=2)
+
+
+def test_longest_row_in_registers(emulator: Emulator) -> None:
+    x, v, seed = inputs((1, 4093), torch.float32)
+    compare_sample(emulator, x, seed)
+    for estimator in ("straight_through", "gst_pi", "gumbel_rao", "reinmax_argmax"):
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+    assert emulator.last_launch() == (1, 256, 256, 1, 1)
+
+
+@pytest.mark.parametrize("estimator", [name for name in reference.TERMS if "rao" in name or "cv" in name])
+@pytest.mark.parametrize(
+    ("shape", "k", "team", "groups"), [((9, 10), 70, 4, 64), ((2, 100), 21, 16, 16), ((1, 900), 7, 64, 4)], ids=str
+)
+def test_draws_are_shared_by_teams(
+    emulator: Emulator, shape: tuple[int, int], k: int, team: int, groups: int, estimator: str
+) -> None:
+    """K no multiple of the groups; the order of the sums, so each bit, is the same however threads run."""
+    x, v, seed = inputs(shape, torch.float32)
+    compare(emulator, x, v, seed, estimator, tau=1.0, k=k)
+    index = reference.sample(x, seed)[1]
+    results = []
+    for order in range(3):
+        emulator.machine(2, order=order)
+        results.append(emulator.surrogate_vjp(v, x, index, seed, 0.7, estimator, 1.5, k))
+        assert emulator.last_launch()[2:4] == (team, groups)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+# ---------------------------------------------------------------------------------------------------
+# Long rows
+
+
+@pytest.mark.parametrize(
+    ("shape", "l2_bytes", "split"),
+    [((5, 4100), 2**20, 1), ((1, 4097), 2**20, 3), ((2, 8000), 2**10, 4)],
+    ids=["a block a row, rows in turn", "several blocks a row", "several blocks a row, rows in turn"],
+)
+def test_long_rows(emulator: Emulator, shape: tuple[int, int], l2_bytes: int, split: int) -> None:
+    emulator.machine(2, l2_bytes)
+    x, v, seed = inputs(shape, torch.float32)
+    index = compare_sample(emulator, x, seed)
+    assert emulator.last_launch().split == split
+    few = shape[1] > 5000
+    for estimator in ("straight_through", "reinmax_cv") if few else reference.TERMS:
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+    results = []
+    for order in range(3):
+        emulator.machine(2, l2_bytes, order)
+        results.append(emulator.surrogate_vjp(v, x, index, seed, 0.7, "reinmax_rk2", 0.3, 1))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_long_rows_of_other_dtypes(emulator: Emulator, dtype: torch.dtype) -> None:
+    x, v, seed = inputs((1, 1030 if dtype == torch.float64 else 4100), dtype)
+    compare_sample(emulator, x, seed)
+    for estimator in ("gst_pi", "reinmax_rao") if dtype != torch.float64 else reference.TERMS:
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+
+
+def test_an_unlikely_category_is_not_lost(emulator: Emulator) -> None:
+    """Rows whose only mass lies at an end, or nearly so; the last category of positive weight is the last drawn."""
+    for n in (10, 700, 4200):
+        x = torch.full((4, n), -torch.inf)
+        x[0, 0] = x[1, n - 1] = x[2, n // 2] = 0.0
+        x[3, 1], x[3, n - 2] = 0.0, -40.0
+        for seed in (1, 2):
+            compare_sample(emulator, x, torch.tensor([seed]))
+
+
+# ---------------------------------------------------------------------------------------------------
+# The rules of rows and calls, in each kernel
+
+
+@pytest.mark.parametrize("columns", [10, 300, 4100])
+def test_masks_and_bad_rows(emulator: Emulator, columns: int) -> None:
+    x, v, seed = inputs((8, columns), torch.float32)
+    x[0, ::3] = -torch.inf  # some categories
+    x[1] = -torch.inf  # all of them
+    x[2, 1:] = -torch.inf  # all but one
+    x[3, 4], x[4, 5] = torch.nan, torch.inf
+    x[5] = 1e4 * x[5].sign()
+    x[6, 0], x[6, 1] = 3e38, -3e38
+    v[0, ::3] = torch.inf  # an upstream gradient where nothing can be sampled
+    compare_sample(emulator, x, seed)
+    for estimator in reference.TERMS if columns < 4000 else ("gst_pi", "reinmax_cv", "reinmax_argmax"):
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+
+
+@pytest.mark.parametrize("columns", [10, 300])
+def test_layouts(emulator: Emulator, columns: int) -> None:
+    wide, _, seed = inputs((6, 5, 2 * columns), torch.float32)
+    layouts = {
+        "every second column": wide[..., ::2],
+        "part of a row": wide[..., 3 : 3 + columns],
+        "rows swapped": wide[..., :columns].transpose(0, 1),
+        "categories first": wide[..., :columns].permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        "expanded": wide[:1, :, :columns].expand(6, 5, columns),
+        "offset": wide.flatten()[7 : 7 + 4 * columns].view(2, 2, columns),
+    }
+    for layout, x in layouts.items():
+        v = torch.randn((*x.shape, 2), generator=torch.Generator().manual_seed(1))[..., 0]  # strided too
+        try:
+            compare_sample(emulator, x, seed)
+            for estimator in ("straight_through", "gumbel_rao"):
+                compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        except AssertionError as error:
+            raise AssertionError(layout) from error
+
+
+@pytest.mark.parametrize("columns", [10, 100, 1100])
+def test_groups_of_seeds_and_temperatures(emulator: Emulator, columns: int) -> None:
+    x, v, _ = inputs((12, columns), torch.float64)
+    seeds, taus = torch.tensor([5, 2**62, 11]), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    compare_sample(emulator, x, seeds)
+    for estimator in reference.TERMS if columns < 1000 else ("gumbel_rao",):
+        compare(emulator, x, v, seeds, estimator, taus, k=2)
+
+
+@pytest.mark.parametrize("columns", [10, 4100])
+def test_a_bad_temperature_shows(emulator: Emulator, columns: int) -> None:
+    x, v, seed = inputs((2, columns), torch.float32)
+    index = reference.sample(x, seed)[1]
+    for estimator, tau in itertools.product(("straight_through", "gst_pi", "gumbel_rao"), (0.0, -1.0, 1e-39, 1e39)):
+        taus = torch.tensor([tau, 1.0], dtype=torch.float64)
+        got = emulator.surrogate_vjp(v, x, index, seed, taus, estimator, 1.0, 1)
+        assert got[0].isnan().all()
+        assert got[1].isfinite().all()
+
+
+@pytest.mark.parametrize("columns", [10, 4100])
+def test_an_index_out_of_range_touches_no_other_memory(emulator: Emulator, columns: int) -> None:
+    """It cannot be checked without waiting for the device; it is taken for 0."""
+    x, v, seed = inputs((2, columns), torch.float32)
+    zero = emulator.surrogate_vjp(v, x, torch.zeros(2, dtype=torch.int64), seed, 1.0, "gumbel_rao", 0.0, 2)
+    for bad in (columns, 2**40, -(2**40)):
+        got = emulator.surrogate_vjp(v, x, torch.full((2,), bad), seed, 1.0, "gumbel_rao", 0.0, 2)
+        assert torch.equal(got, zero)
