@@ -1,6 +1,7 @@
 """The compiled CPU library: its vector maths, its Philox, and what is said when it does not load."""
 
 import ctypes
+import platform
 from pathlib import Path
 
 import numpy as np
