@@ -14,8 +14,10 @@ import torch
 from helpers import figures
 from torch import Tensor
 
-from discrete_ops.estimators import ESTIMATORS, GST, GumbelRao, ReinMax
+from discrete_ops.estimators import GST, GumbelRao, ReinMax
 from tasks.vae import checkpoint, data, train
+from tasks.vae.baselines import BASELINES, METHODS
+from tasks.vae.ensemble import Ensemble
 from tasks.vae.errors import RunError
 from tasks.vae.model import VAE
 from tasks.vae.recipes import configure
@@ -25,8 +27,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def vae(members: int = 1, seed: int = 0, relu_logits: bool = False, pixels: int = 9) -> VAE:
     """float64; 9 pixels, 3 latents of 4 categories: no two axes are of one length by chance."""
-    generator = torch.Generator().manual_seed(seed)
-    return VAE(members, pixels, 3, 4, relu_logits, generator).double()
+    generators = [torch.Generator().manual_seed(seed + member) for member in range(members)]
+    return VAE(pixels, 3, 4, generators, relu_logits=relu_logits).double()
+
+
+def terms(model: VAE, images: Tensor, estimator: Any, seed: Tensor) -> Tensor:
+    """The two halves of -ELBO, ``(2, M)``."""
+    return torch.stack(model(images, lambda f, logits: f(estimator(logits, seed=seed, backend="reference"))))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -40,17 +47,17 @@ def test_members_are_independent_models(estimator: Any, relu_logits: bool) -> No
     images = torch.rand(5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     seed = torch.tensor([11, 22, 33])
     ensemble = vae(3, relu_logits=relu_logits)
-    terms = torch.stack(ensemble(images, estimator, seed, "reference"))
-    assert terms.shape == (2, 3)
-    terms.sum().backward()
+    ours = terms(ensemble, images, estimator, seed)
+    assert ours.shape == (2, 3)
+    ours.sum().backward()
     for member in range(3):
         alone = vae(1, seed=99, relu_logits=relu_logits)
         alone.load_state_dict({name: value[member : member + 1] for name, value in ensemble.state_dict().items()})
-        expected = torch.stack(alone(images, estimator, seed[member : member + 1], "reference"))
+        expected = terms(alone, images, estimator, seed[member : member + 1])
         expected.sum().backward()
-        torch.testing.assert_close(terms[:, member : member + 1], expected, rtol=0, atol=1e-10)
-        for ours, theirs in zip(ensemble.parameters(), alone.parameters(), strict=True):
-            torch.testing.assert_close(ours.grad[member : member + 1], theirs.grad, rtol=0, atol=1e-10)
+        torch.testing.assert_close(ours[:, member : member + 1], expected, rtol=0, atol=1e-10)
+        for mine, theirs in zip(ensemble.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad[member : member + 1], theirs.grad, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("relu_logits", [False, True])
@@ -59,7 +66,7 @@ def test_loss_is_the_naive_formula(relu_logits: bool) -> None:
     model, estimator = vae(relu_logits=relu_logits), GST(tau=0.7)
     images = torch.rand(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     seed = torch.tensor([5])
-    bce, kl = (term.item() for term in model(images, estimator, seed, "reference"))
+    bce, kl = terms(model, images, estimator, seed).flatten().tolist()
 
     def layers(x: Tensor, modules: Any) -> Tensor:
         linear = [module for module in modules if hasattr(module, "weight")]
@@ -86,7 +93,7 @@ def test_loss_is_the_naive_formula(relu_logits: bool) -> None:
 
 def test_weights_start_as_those_of_torch_linear() -> None:
     """Uniform up to 1/sqrt(fan_in), fan_in being the images' side of the matrix, and new for each member."""
-    model = VAE(2, 784, 4, 8, False, torch.Generator().manual_seed(0))
+    model = VAE(784, 4, 8, [torch.Generator().manual_seed(seed) for seed in (0, 1)])
     shapes = [tuple(parameter.shape) for name, parameter in model.named_parameters() if "weight" in name]
     assert shapes == [(2, 784, 512), (2, 512, 256), (2, 256, 32), (2, 32, 256), (2, 256, 512), (2, 512, 784)]
     for module in (*model.encoder[::2], *model.decoder[::2]):
@@ -107,8 +114,8 @@ class Killed(Exception):
     pass
 
 
-def weights(trainer: train.Trainer) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+def weights(run: Ensemble) -> Tensor:
+    return torch.cat([p.detach().flatten() for block in run.blocks for p in block.model.parameters()])
 
 
 def kill_in(counter: int) -> Any:
@@ -167,13 +174,14 @@ def test_seed_decides_the_figures(few: data.Images, tmp_path: Path) -> None:
 
 def test_figures_are_means_over_images(few: data.Images) -> None:
     """With nothing learnt, an epoch's train figures are those of one pass over all images, short batch included."""
-    trainer = train.Trainer(configure(lr=1e-30, latent="2x1", tau=1.0, optimizer="adam"), few)
-    record = trainer.run_epoch(lambda: None)
+    run = Ensemble([configure(lr=1e-30, latent="2x1", tau=1.0, optimizer="adam")], few)
+    (record,) = run.run_epoch()
+    model = run.member(0)
     both_bce = []
     with torch.no_grad():
-        log_pi = trainer.model.encode(few.train[None]).log_softmax(-1)[0]
+        log_pi = model.encode(few.train[None]).log_softmax(-1)[0]
         for code in torch.eye(2).view(2, 1, 1, 1, 2):
-            output = trainer.model.decode(code.expand(1, len(few.train), 1, 2))
+            output = model.decode(code.expand(1, len(few.train), 1, 2))
             bce = torch.nn.functional.binary_cross_entropy_with_logits(output[0], few.train, reduction="none")
             both_bce.append(bce.sum(-1).mean().item())
         kl = (log_pi.exp() * (log_pi + math.log(2))).sum((-2, -1)).mean().item()
@@ -183,13 +191,13 @@ def test_figures_are_means_over_images(few: data.Images) -> None:
     assert record["train_loss"] == record["train_bce"] + record["train_kl"]
 
 
-@pytest.mark.parametrize("estimator", list(ESTIMATORS))
+@pytest.mark.parametrize("estimator", list(METHODS))
 def test_training_lowers_the_loss(estimator: str, digits: data.Images) -> None:
-    config = configure(estimator=estimator)
+    config = configure(estimator=estimator, **({"lr": 5e-4, "optimizer": "adam"} if estimator in BASELINES else {}))
     if config.num_samples:
         config = replace(config, num_samples=4)
-    trainer = train.Trainer(config, digits)
-    first, second = (trainer.run_epoch(lambda: None) for _ in range(2))
+    run = Ensemble([config], digits)
+    (first,), (second,) = (run.run_epoch() for _ in range(2))
     for name in ("train_loss", "test_loss"):
         assert second[name] < first[name] - 1  # nats; from 41 to 31 with ReinMax
 
@@ -197,9 +205,8 @@ def test_training_lowers_the_loss(estimator: str, digits: data.Images) -> None:
 @pytest.mark.parametrize("estimator", ["reinmax", "gst"])
 def test_encoder_learns_through_the_estimator(estimator: str, digits: data.Images) -> None:
     """The decoder alone learns the mean image at best; one that depends on the code needs the encoder's gradient."""
-    model = train.Trainer(configure(estimator=estimator), digits).model
-    images = digits.train[:50]
-    bce, _ = model(images, configure(estimator=estimator).build_estimator(), torch.tensor([3]), "reference")
+    model = Ensemble([configure(estimator=estimator)], digits).member(0)
+    bce, _ = terms(model, digits.train[:50], configure(estimator=estimator).build_estimator(), torch.tensor([3]))
     bce.sum().backward()  # without the KL, whose gradient reaches the encoder by itself
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.encoder.parameters())
 
@@ -313,12 +320,3 @@ def test_digits_are_split_once_and_for_all(digits: data.Images) -> None:
     np.testing.assert_allclose(everything.sum(), expected.sum())
     assert not np.array_equal(everything, expected)
     assert all(map(torch.equal, digits, data.load("digits")))
-
-
-def test_batches_visit_every_image_once_in_a_new_order(few: data.Images) -> None:
-    images = torch.arange(350.0)[:, None]
-    generator = torch.Generator().manual_seed(0)
-    first, second = (list(data.batches(images, 100, generator)) for _ in range(2))
-    assert [len(batch) for batch in first] == [100, 100, 100, 50]
-    assert sorted(torch.cat(first).flatten().tolist()) == images.flatten().tolist()
-    assert not torch.equal(torch.cat(first), torch.cat(second))

@@ -3,8 +3,8 @@
 import json
 import os
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,20 +24,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     os.replace(temporary, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, value: object) -> None:
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def save(path: Path, config: Config, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) with the config that it belongs to."""
-    write_atomically(path, lambda file: torch.save({"config": asdict(config), "state": state}, file))
+def save(path: Path, configs: Sequence[Config], state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors and plain values) with the configs that it belongs to, one a member."""
+    content = {"configs": [asdict(config) for config in configs], "state": state}
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load(path: Path, config: Config) -> dict[str, Any]:
+def load(path: Path, configs: Sequence[Config]) -> dict[str, Any]:
     """The state of the checkpoint at ``path``, on the CPU.
 
     Raises:
-        RunError: the file is not a whole checkpoint, or belongs to another config; the message names the file and
+        RunError: the file is not a whole checkpoint, or belongs to other configs; the message names the file and
             what differs. Only ``epochs`` may differ: a run may be made longer.
     """
     try:
@@ -47,20 +52,33 @@ def load(path: Path, config: Config) -> dict[str, Any]:
             raise ValueError(f"wrong checksum of {damaged}")
         # On the CPU, for that is where the states of random generators have to be.
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, state, epoch = content["config"], content["state"], content["state"]["epoch"]
+        saved, state, epoch = content["configs"], content["state"], content["state"]["epoch"]
     except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
         raise RunError(
             f"{path}: not a readable checkpoint ({type(error).__name__}: {error}); delete it to start anew"
         ) from error
     anew = "give another --out, or --no-resume (demo: --fresh) to start anew"
-    now = asdict(config)
-    differing = [
-        f"{name} is {saved.get(name)!r} there and {now.get(name)!r} here"
-        for name in {**now, **saved}
-        if saved.get(name) != now.get(name) and name != "epochs"
-    ]
+    differing = _differences(saved, configs)
     if differing:
         raise RunError(f"{path}: belongs to another run: {', '.join(differing)}; {anew}")
-    if epoch > config.epochs:
-        raise RunError(f"{path}: epochs: got {config.epochs}, allowed: {epoch} or more, for that many are done; {anew}")
+    epochs = configs[0].epochs
+    if epoch > epochs:
+        raise RunError(f"{path}: epochs: got {epochs}, allowed: {epoch} or more, for that many are done; {anew}")
     return state
+
+
+def _differences(saved: list[dict[str, Any]], configs: Sequence[Config]) -> list[str]:
+    if len(saved) != len(configs):
+        return [f"members are {len(saved)} there and {len(configs)} here"]
+    # A field that was added to Config since had its default value in effect when the file was written.
+    defaults = {field.name: field.default for field in fields(Config) if field.default is not MISSING}
+    differing = []
+    for member, (there, config) in enumerate(zip(saved, configs, strict=True)):
+        there, here = {**defaults, **there}, asdict(config)
+        label = f"member {member}: " if len(configs) > 1 else ""
+        differing += [
+            f"{label}{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in {**here, **there}
+            if there.get(name) != here.get(name) and name != "epochs"
+        ]
+    return differing

@@ -1,4 +1,4 @@
-"""``python -m tasks.vae train|demo``. Flags that are not given keep the recipe's value."""
+"""``python -m tasks.vae train|demo|table|figure|sweep``. Flags that are not given keep the recipe's value."""
 
 import sys
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.console import Console
 
 from . import data, demo, train
+from .commands import FigureCommand, SweepCommand, TableCommand, set_threads
 from .errors import RunError
+from .parallel import Accelerated
 from .progress import RunProgress
 from .recipes import Config, configure
 
@@ -21,23 +22,30 @@ class Train:
     """Train one discrete VAE and write its metrics, checkpoint and pictures to a directory.
 
     Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
-    reinmax_cv, reinmax_rk2.
+    reinmax_cv, reinmax_rk2; score functions: rloo, disarm_tree.
     """
 
     estimator: str = "reinmax"
     """Gradient estimator, by the name of its function in discrete_ops."""
     recipe: str = "br"
-    """br: "Beyond ReinMax", Tables 2-4. gst: "Gapped Straight-Through", Tables 1-3 and 7."""
+    """br: "Beyond ReinMax", Tables 2-4. gst: "Gapped Straight-Through", Tables 1-3 and 7. disarm: its Table 4."""
     latent: str | None = None
-    """Categories x latents of the code. Recipe br: 8x4 (default), 4x24, 8x16, 16x12, 64x8 or 10x30; gst: 10x30."""
+    """Categories x latents of the code. Recipe br: 8x4 (default), 4x24, 8x16, 16x12, 64x8 or 10x30; gst: 10x30; disarm:
+    64x32."""
     tau: float | None = None
     """Temperature."""
     gap: float | Literal["pi"] | None = None
     """Gap of gst; pi is the expected gap of Lemma 1."""
     eta: float | None = None
     """Weight of reinmax_cv's control variate."""
+    control: Literal["soft", "gumbel"] | None = None
+    """Control variate of reinmax_cv."""
+    beta: float | None = None
+    """Of reinmax_rk2."""
+    taus: tuple[float, ...] = ()
+    """Mixed temperatures: each step takes one of these, in place of --tau."""
     num_samples: int | None = None
-    """Monte-Carlo draws K of gumbel_rao, reinmax_rao and reinmax_cv."""
+    """Monte-Carlo draws K of gumbel_rao, reinmax_rao and reinmax_cv; codes a step of rloo and disarm_tree."""
     lr: float | None = None
     """Learning rate."""
     optimizer: Literal["adam", "radam"] | None = None
@@ -66,6 +74,8 @@ class Train:
     """Write TensorBoard's event files to --out too."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
+    distributed: bool = False
+    """Share each batch between the processes that torchrun started."""
 
     def config(self) -> Config:
         return configure(
@@ -79,6 +89,9 @@ class Train:
             tau=self.tau,
             gap=self.gap,
             eta=self.eta,
+            control=self.control,
+            beta=self.beta,
+            taus=self.taus or None,
             num_samples=self.num_samples,
             lr=self.lr,
             optimizer=self.optimizer,
@@ -89,29 +102,31 @@ class Train:
 
     def run(self, console: Console) -> int:
         config = self.config()
-        if self.threads is not None:
-            if self.threads < 1:
-                raise RunError(f"threads: got {self.threads}, allowed: an int from 1")
-            torch.set_num_threads(self.threads)
+        set_threads(self.threads)
         name = "-".join((config.data, config.recipe, config.latent, config.estimator, str(config.seed)))
         out = self.out or Path("runs/vae") / name
+        processes = Accelerated(config.device, config.batch_size) if self.distributed else None
         images = data.load(config.data, self.data_dir)
+        console = console if processes is None or processes.rank == 0 else Console(quiet=True)
         with RunProgress(console, config.epochs) as progress:
-            trainer = train.fit(
+            run = train.fit(
                 config,
                 images,
                 out,
                 resume=self.resume,
                 tensorboard=self.tensorboard,
+                processes=processes,
                 on_step=progress.on_step,
                 on_epoch=progress.on_epoch,
             )
+        if processes is not None and processes.rank:
+            return 0
         from . import plots  # matplotlib is slow to import
 
-        plots.write_run(trainer, out)
-        last = trainer.history[-1]
+        plots.write_run(run, out)
+        last = run.history_of(0)[-1]
         console.print(
-            f"{config.estimator}, epoch {trainer.epoch}: train {last['train_loss']:.3f}, test {last['test_loss']:.3f}; "
+            f"{config.estimator}, epoch {run.epoch}: train {last['train_loss']:.3f}, test {last['test_loss']:.3f}; "
             f"backend {config.backend}; written to {out}",
             highlight=False,
             soft_wrap=True,
@@ -137,7 +152,11 @@ class Demo:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     command = tyro.cli(
-        Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Demo, tyro.conf.subcommand("demo")],
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[TableCommand, tyro.conf.subcommand("table")]
+        | Annotated[FigureCommand, tyro.conf.subcommand("figure")]
+        | Annotated[SweepCommand, tyro.conf.subcommand("sweep")],
         prog="python -m tasks.vae",
         description="Discrete VAEs: the experiments of the GST and Beyond ReinMax papers.",
         args=arguments,

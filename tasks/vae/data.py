@@ -5,7 +5,6 @@ import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +33,6 @@ class Images(NamedTuple):
     def pixels(self) -> int:
         return self.train.shape[1]
 
-    def to(self, device: str) -> "Images":
-        return Images(self.train.to(device), self.test.to(device))
-
 
 def load(name: str, data_dir: Path | None = None) -> Images:
     """A data set by name.
@@ -54,13 +50,6 @@ def load(name: str, data_dir: Path | None = None) -> Images:
     if data_dir is not None:
         raise RunError(f"data_dir: got {str(data_dir)!r} with data {name!r}, allowed with data 'mnist'")
     return _digits()
-
-
-def batches(images: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """One epoch of ``(B, P)`` batches in an order drawn from ``generator`` (on the CPU); the last may be short."""
-    order = torch.randperm(len(images), generator=generator).to(images.device)
-    for index in order.split(size):
-        yield images[index]
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -84,7 +84,8 @@ def _finished(config: Config, out: Path) -> Result | None:
         return None
     try:
         content = json.loads(path.read_text())
-        return Result(**content["result"]) if content["config"] == asdict(config) else None
+        same = content["config"] == json.loads(json.dumps(asdict(config)))  # JSON has no tuples
+        return Result(**content["result"]) if same else None
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path}: not a result of this demo ({error!r}); delete it or give --fresh") from error
 
@@ -140,8 +141,8 @@ def _work(config: Config, out: Path, sender: Connection) -> None:
 
     torch.set_num_threads(1)
     try:
-        trainer = train.fit(
-            config, data.load(config.data), out, on_epoch=lambda record: sender.send(int(record["epoch"]))
+        run = train.fit(
+            config, data.load(config.data), out, on_epoch=lambda records: sender.send(int(records[0]["epoch"]))
         )
     except RunError as error:
         sender.send(str(error))
@@ -149,15 +150,15 @@ def _work(config: Config, out: Path, sender: Connection) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
-    last = trainer.history[-1]
+    last = run.history_of(0)[-1]
     result = Result(
         estimator=config.estimator,
         train_loss=last["train_loss"],
         test_loss=last["test_loss"],
-        seconds_per_epoch=statistics.median(record["seconds"] for record in trainer.history),
+        seconds_per_epoch=statistics.median(record["seconds"] for record in run.history_of(0)),
         peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
     )
-    plots.write_run(trainer, out)
+    plots.write_run(run, out)
     checkpoint.write_json(out / "result.json", {"config": asdict(config), "result": result._asdict()})
 
 
@@ -176,9 +177,9 @@ def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
     checkpoint.write_atomically(out / "summary.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
     images = data.load(first.data)
-    trainers = {config.estimator: train.load(config, images, out / config.estimator) for config in finished}
-    plots.curves({name: trainer.history for name, trainer in trainers.items()}, out / "curves.png")
-    outputs = {name: plots.reconstructions(trainer) for name, trainer in trainers.items()}
+    runs = {config.estimator: train.load(config, images, out / config.estimator) for config in finished}
+    plots.curves({name: run.history_of(0) for name, run in runs.items()}, out / "curves.png")
+    outputs = {name: plots.reconstructions(run) for name, run in runs.items()}
     plots.tiles({"input": images.test[: plots.COLUMNS], **outputs}, out / "reconstructions.png")
-    samples = {name: plots.samples(trainer, plots.COLUMNS) for name, trainer in trainers.items()}
+    samples = {name: plots.samples(run, plots.COLUMNS) for name, run in runs.items()}
     plots.tiles(samples, out / "samples.png")

@@ -3,50 +3,72 @@
 Shapes: M members, B images of P pixels, L latents of C categories.
 """
 
+import copy
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from discrete_ops.estimators import Estimator
+from .linear import linear
+
+#: ``(M, B, L, C)`` one-hot codes -> ``(M, B)`` losses of them.
+Losses = Callable[[Tensor], Tensor]
+#: ``draw(logits, seed=..., backend=...)`` gives one-hot codes: an estimator, or what holds one a member.
+Draw = Callable[..., Any]
 
 
 class Linear(nn.Module):
     """M linear layers side by side: ``(M, B, in) -> (M, B, out)``, each initialised as ``torch.nn.Linear`` is."""
 
-    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
+    def __init__(self, inputs: int, outputs: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         # kaiming_uniform(a=sqrt(5)) of torch.nn.Linear comes to this bound, the same as its bias has.
         bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound, generator=generator))
+
+        def uniform(*shape: int) -> nn.Parameter:
+            members = [torch.empty(shape).uniform_(-bound, bound, generator=generator) for generator in generators]
+            return nn.Parameter(torch.stack(members))
+
+        self.weight = uniform(inputs, outputs)
+        self.bias = uniform(1, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        return linear(x, self.weight, self.bias)
 
 
 class VAE(nn.Module):
     """P-512-256-L*C encoder and L*C-256-512-P decoder with ReLU between the layers.
 
     Args:
-        members: M, the independent models held.
         pixels: P.
         latents: L.
         categories: C.
+        generators: M of them, on the CPU: each draws one member's initial weights, the same in any company and on
+            every device.
         relu_logits: put a ReLU on the encoder's output.
-        generator: on the CPU; draws the initial weights, the same on every device.
+        leak: slope of the ReLUs between the layers below 0.
     """
 
     def __init__(
-        self, members: int, pixels: int, latents: int, categories: int, relu_logits: bool, generator: torch.Generator
+        self,
+        pixels: int,
+        latents: int,
+        categories: int,
+        generators: Sequence[torch.Generator],
+        *,
+        relu_logits: bool = False,
+        leak: float = 0.0,
     ) -> None:
         super().__init__()
-        self.members, self.latents, self.categories, self.relu_logits = members, latents, categories, relu_logits
+        self.members, self.latents, self.categories = len(generators), latents, categories
+        self.relu_logits = relu_logits
         widths = (pixels, 512, 256, latents * categories)
-        self.encoder = _mlp(members, widths, generator)
-        self.decoder = _mlp(members, widths[::-1], generator)
+        self.encoder = _mlp(widths, leak, generators)
+        self.decoder = _mlp(widths[::-1], leak, generators)
 
     def encode(self, images: Tensor) -> Tensor:
         """``(M, B, P)`` images in [0, 1] -> ``(M, B, L, C)`` logits of the latents."""
@@ -59,32 +81,39 @@ class VAE(nn.Module):
         """``(M, B, L, C)`` one-hot codes -> ``(M, B, P)`` logits of the pixels."""
         return self.decoder(codes.flatten(-2))
 
-    def forward(self, images: Tensor, estimator: Estimator, seed: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-        """The two halves of -ELBO, in nats, with one hard sample an image.
+    def forward(self, images: Tensor, expected: Callable[[Losses, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The two halves of -ELBO, in nats.
 
         Args:
-            images: ``(B, P)`` in [0, 1], the same for every member.
-            estimator: draws the codes.
-            seed: ``(M,)`` int64: each member has its own noise.
-            backend: of discrete_ops.
+            images: ``(B, P)`` in [0, 1], the same for every member, or ``(M, B, P)``.
+            expected: ``expected(f, logits)`` estimates ``E[f(D)]``, ``(M, B)``, and carries its gradient: f of an
+                estimator's codes, or a score function.
 
         Returns:
             Cross-entropy summed over pixels and KL to the uniform prior, ``(M,)`` each, means over images.
         """
-        x = images.expand(self.members, *images.shape)
+        x = images.expand(self.members, *images.shape[-2:])
         logits = self.encode(x)
-        codes = estimator(logits, seed=seed, backend=backend)
-        assert isinstance(codes, Tensor)
-        bce = binary_cross_entropy_with_logits(self.decode(codes), x, reduction="none").sum(-1).mean(-1)
+
+        def cross_entropy(codes: Tensor) -> Tensor:
+            return binary_cross_entropy_with_logits(self.decode(codes), x, reduction="none").sum(-1)
+
         log_pi = logits.log_softmax(-1)
         kl = (log_pi.exp() * (log_pi + math.log(self.categories))).sum((-2, -1)).mean(-1)
-        return bce, kl
+        return expected(cross_entropy, logits).mean(-1), kl
+
+    def alone(self, member: int) -> "VAE":
+        """A copy of one member, as a model with one."""
+        model = copy.deepcopy(self)
+        model.members = 1
+        for parameter in model.parameters():
+            parameter.data = parameter.data[member : member + 1].clone()
+        return model
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor, estimator: Estimator, seed: Tensor, backend: str) -> Tensor:
+    def reconstruct(self, images: Tensor, draw: Draw, seed: Tensor, backend: str) -> Tensor:
         """``(B, P)`` images -> ``(M, B, P)`` pixels in [0, 1], through one hard sample each."""
-        codes = estimator(self.encode(images.expand(self.members, *images.shape)), seed=seed, backend=backend)
-        assert isinstance(codes, Tensor)
+        codes = draw(self.encode(images.expand(self.members, *images.shape)), seed=seed, backend=backend)
         return self.decode(codes).sigmoid()
 
     @torch.no_grad()
@@ -95,8 +124,8 @@ class VAE(nn.Module):
         return self.decode(codes).sigmoid()
 
 
-def _mlp(members: int, widths: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+def _mlp(widths: tuple[int, ...], leak: float, generators: Sequence[torch.Generator]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [Linear(members, inputs, outputs, generator), nn.ReLU()]
+        layers += [Linear(inputs, outputs, generators), nn.LeakyReLU(leak) if leak else nn.ReLU()]
     return nn.Sequential(*layers[:-1])

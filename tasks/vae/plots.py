@@ -9,35 +9,42 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .train import Record, Trainer
+from .ensemble import Ensemble, Record
 
 COLUMNS = 10  #: images in a row
 
 
-def write_run(trainer: Trainer, out: Path) -> None:
+def new_figure(size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_run(run: Ensemble, out: Path) -> None:
     """``curves.png``, ``reconstructions.png`` and ``samples.png`` of one run in ``out``."""
-    curves({trainer.config.estimator: trainer.history}, out / "curves.png")
-    inputs = trainer.images.test[:COLUMNS].cpu()
-    tiles({"input": inputs, "output": reconstructions(trainer)}, out / "reconstructions.png")
-    tiles({"": samples(trainer, 5 * COLUMNS)}, out / "samples.png")
+    curves({run.config.estimator: run.history_of(0)}, out / "curves.png")
+    inputs = run.images.test[:COLUMNS].cpu()
+    tiles({"input": inputs, "output": reconstructions(run)}, out / "reconstructions.png")
+    tiles({"": samples(run, 5 * COLUMNS)}, out / "samples.png")
 
 
-def reconstructions(trainer: Trainer) -> Tensor:
+def reconstructions(run: Ensemble) -> Tensor:
     """What one hard code of each of the first test images decodes to, ``(COLUMNS, P)``."""
-    inputs = trainer.images.test[:COLUMNS]
-    seed = torch.zeros(trainer.model.members, dtype=torch.int64, device=inputs.device)
-    return trainer.model.reconstruct(inputs, trainer.estimator, seed, trainer.config.backend)[0].cpu()
+    inputs = run.images.test[:COLUMNS]
+    (block,) = run.blocks
+    seed = torch.zeros(1, dtype=torch.int64, device=inputs.device)
+    return block.model.reconstruct(inputs, block.draw, seed, run.config.backend)[0].cpu()
 
 
-def samples(trainer: Trainer, count: int) -> Tensor:
+def samples(run: Ensemble, count: int) -> Tensor:
     """``(count, P)`` images decoded from uniform codes, the same codes for every run of one shape."""
-    return trainer.model.sample_prior(count, torch.Generator().manual_seed(0))[0].cpu()
+    (block,) = run.blocks
+    return block.model.sample_prior(count, torch.Generator().manual_seed(0))[0].cpu()
 
 
 def curves(histories: Mapping[str, Sequence[Record]], path: Path) -> None:
     """-ELBO by epoch of each named run, training on the left, test on the right."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((11, 4.5))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, name in zip(axes, ("train", "test"), strict=True):
         for (label, history), style in zip(histories.items(), _styles(), strict=False):
@@ -69,8 +76,7 @@ def tiles(rows: Mapping[str, Tensor], path: Path) -> None:
         padded = np.pad(grid, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)
         lines.append(padded.transpose(0, 2, 1, 3).reshape(-1, COLUMNS * (side + 1)))
     picture = np.concatenate(lines)
-    figure = Figure(figsize=(7, 0.4 + 6 * picture.shape[0] / picture.shape[1]), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((7, 0.4 + 6 * picture.shape[0] / picture.shape[1]))
     axis = figure.subplots()
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
     axis.set_xticks([])

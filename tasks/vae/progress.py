@@ -5,7 +5,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .train import Record, Steps
+from .ensemble import Record
+from .train import Steps
+
+SPLITS = ("train", "test")
 
 
 def bar(console: Console) -> Progress:
@@ -35,11 +38,10 @@ class RunProgress:
     def on_step(self, steps: Steps) -> None:
         self.progress.update(self.task, completed=steps.done, total=steps.total)
 
-    def on_epoch(self, record: Record) -> None:
-        text = (
-            f"epoch {record['epoch']}/{self.epochs}: train {record['train_loss']:.3f}, test {record['test_loss']:.3f}"
-        )
+    def on_epoch(self, records: list[Record]) -> None:
+        losses = (f"{name} " + " ".join(f"{record[f'{name}_loss']:.3f}" for record in records) for name in SPLITS)
+        text = f"epoch {records[0]['epoch']}/{self.epochs}: {', '.join(losses)}"
         if self.console.is_terminal:
-            self.progress.update(self.task, description=text)
+            self.progress.update(self.task, description=text if len(records) == 1 else f"{len(records)} runs")
         else:
-            self.console.print(f"{text} ({record['seconds']:.1f} s)", highlight=False, soft_wrap=True)
+            self.console.print(f"{text} ({records[0]['seconds']:.1f} s)", highlight=False, soft_wrap=True)

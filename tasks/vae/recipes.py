@@ -1,7 +1,7 @@
 """What a run computes: the papers' settings as tables, and the frozen ``Config`` that they and the flags make.
 
 Sources: BR is Wang and Bui, arXiv 2603.08257, 2026 (Tables 2-4; Table 4 follows Table 8 of Liu et al., NeurIPS
-2023); GST is Fan et al., ICML 2022 (Tables 1-3, 7).
+2023); GST is Fan et al., ICML 2022 (Tables 1-4, 7).
 """
 
 import math
@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import torch
 
 from discrete_ops import backends, checks
-from discrete_ops.estimators import ESTIMATORS, Estimator
+from discrete_ops.estimators import Estimator
 
+from .baselines import BASELINES, METHODS, ScoreFunction
 from .errors import RunError
 
 OPTIMIZERS = ("adam", "radam")
 DATA_SETS = ("digits", "mnist")
+#: Hyper-parameters that only some estimators have.
+OWN = ("tau", "gap", "eta", "beta", "num_samples", "control", "detach_perturbation")
 
 
 class Setting(NamedTuple):
@@ -104,18 +107,32 @@ class Recipe:
     settings: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     setting_elsewhere: Setting | None = None  # for shapes that `settings` does not list; None: they have none
     batch_size: int = 100
+    leak: float = 0.0
+    binarize: bool = False
+    train_images: int | None = None
     gap: float = 1.0
     eta: float = 1.5
     num_samples: int = 100
 
     def setting(self, latent: str, estimator: str) -> Setting | None:
-        return self.settings[latent][estimator] if latent in self.settings else self.setting_elsewhere
+        return self.settings.get(latent, {}).get(estimator, self.setting_elsewhere)
 
 
 RECIPES: dict[str, Recipe] = {
     "br": Recipe(latent="8x4", epochs=160, relu_logits=False, settings=BR_SETTINGS),
     # tau is one of 1, .5, .1, .01 in the tables. The paper's code has a ReLU on the logits, its text has not.
     "gst": Recipe(latent="10x30", epochs=40, relu_logits=True, setting_elsewhere=Setting(1e-3, 0.5, "adam")),
+    # GST Table 4, the setting of Dong et al., 2021: 2000 epochs of 250 steps.
+    "disarm": Recipe(
+        latent="64x32",
+        epochs=2000,
+        relu_logits=False,
+        setting_elsewhere=Setting(1e-3, 0.5, "adam"),
+        batch_size=200,
+        leak=0.2,
+        binarize=True,
+        train_images=50000,
+    ),
 }
 
 
@@ -126,7 +143,7 @@ class Config:
     recipe: str
     estimator: str
     latent: str  # "CxL": C categories, L latents
-    tau: float | None
+    tau: float | None  # with `taus`, of no effect
     gap: float | str | None
     eta: float | None
     num_samples: int | None
@@ -139,6 +156,15 @@ class Config:
     seed: int
     device: str
     backend: str
+    control: str | None = None  # of reinmax_cv; None: its default
+    detach_perturbation: bool = True  # of gst; False is the ablation NZ-GST
+    beta: float | None = None  # of reinmax_rk2
+    taus: tuple[float, ...] = ()  # mixed temperatures: each step takes one of them
+    shared_order: bool = False  # the same order of the data for every seed, in place of each seed's own
+    leak: float = 0.0  # slope of the ReLUs below 0
+    binarize: bool = False  # pixels drawn black or white anew each time
+    train_images: int | None = None  # only the first so many
+    variance_draws: int = 0  # gradients drawn after each epoch to measure their variance
 
     @property
     def categories(self) -> int:
@@ -148,10 +174,16 @@ class Config:
     def latents(self) -> int:
         return int(self.latent.split("x")[1])
 
-    def build_estimator(self) -> Estimator:
+    @property
+    def is_score_function(self) -> bool:
+        return self.estimator in BASELINES
+
+    def build_estimator(self) -> Estimator | ScoreFunction:
         """The estimator, which checks its hyper-parameters."""
-        given = {name: getattr(self, name) for name in ("tau", "gap", "eta", "num_samples")}
-        return ESTIMATORS[self.estimator](**{name: value for name, value in given.items() if value is not None})
+        given = {name: getattr(self, name) for name in OWN if name != "detach_perturbation"}
+        if not self.detach_perturbation:
+            given["detach_perturbation"] = False
+        return METHODS[self.estimator](**{name: value for name, value in given.items() if value is not None})
 
 
 def configure(
@@ -166,12 +198,11 @@ def configure(
     """A recipe's row for one estimator, with overrides.
 
     Args:
-        recipe, estimator, data: a key of ``RECIPES``, of ``ESTIMATORS``, one of ``DATA_SETS``.
+        recipe, estimator, data: a key of ``RECIPES``, of ``METHODS``, one of ``DATA_SETS``.
         seed: of the weights, the order of the data and the noise, in ``[0, 2**63)``.
         device: as torch names it.
         backend: of discrete_ops; the device's default if None.
-        overrides: ``latent``, ``tau``, ``gap``, ``eta``, ``num_samples``, ``lr``, ``optimizer``, ``epochs``,
-            ``batch_size`` or ``relu_logits``; None leaves the recipe's value.
+        overrides: any other field of ``Config``; None leaves the recipe's value.
 
     Raises:
         RunError: naming the argument, what came and what is allowed.
@@ -179,7 +210,7 @@ def configure(
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         checks.choice("recipe", recipe, tuple(RECIPES))
-        checks.choice("estimator", estimator, tuple(ESTIMATORS))
+        checks.choice("estimator", estimator, tuple(METHODS))
         checks.choice("data", data, DATA_SETS)
         latent = _latent(given.pop("latent", RECIPES[recipe].latent))
         settings = _hyper_parameters(recipe, estimator, latent, given)
@@ -202,15 +233,23 @@ def configure(
 def _hyper_parameters(recipe: str, estimator: str, latent: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's values for what a flag may override; also refuses flags that the estimator has no use for."""
     row, setting = RECIPES[recipe], RECIPES[recipe].setting(latent, estimator)
-    taken = {field.name for field in fields(ESTIMATORS[estimator])}
-    for name in {"tau", "gap", "eta", "num_samples"} & given.keys() - taken:
-        users = ", ".join(key for key, cls in ESTIMATORS.items() if name in {field.name for field in fields(cls)})
+    taken = {field.name for field in fields(METHODS[estimator])}
+    for name in set(OWN) & given.keys() - taken:
+        users = ", ".join(key for key, cls in METHODS.items() if name in {field.name for field in fields(cls)})
         raise ValueError(f"{name}: got {given[name]!r} for {estimator}, which has none, allowed with: {users}")
-    values: dict[str, Any] = {name: getattr(row, name) for name in ("epochs", "batch_size", "relu_logits")}
+    common = ("epochs", "batch_size", "relu_logits", "leak", "binarize", "train_images")
+    values: dict[str, Any] = {name: getattr(row, name) for name in common}
     values |= {name: getattr(row, name) if name in taken else None for name in ("gap", "eta", "num_samples")}
+    if estimator in BASELINES:
+        values["num_samples"] = BASELINES[estimator]().num_samples
     if setting is not None:
         return values | setting._asdict() | ({} if "tau" in taken else {"tau": None})
     missing = [name for name in ("lr", "optimizer", "tau") if name not in given and (name != "tau" or name in taken)]
+    if missing and latent in row.settings:
+        raise ValueError(
+            f"estimator: got {estimator!r}, which recipe {recipe!r} has no setting for, "
+            f"allowed with {', '.join(missing)} given too"
+        )
     if missing:
         raise ValueError(
             f"latent: got {latent!r}, allowed in recipe {recipe!r}: {', '.join(row.settings)}, "

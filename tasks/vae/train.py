@@ -1,4 +1,4 @@
-"""The training loop: one run from its config to its directory.
+"""Training in a directory: one run, or an ensemble of runs, from its configs to its files.
 
 ``config.json`` (the config and what it ran on), ``metrics.jsonl`` (one ``Record`` a line) and ``checkpoint.pt``. Every
 random number comes from a generator whose state is in the checkpoint, so a run that was interrupted after any epoch
@@ -7,27 +7,20 @@ and resumed ends with the figures of one that was not (bit for bit on a CPU with
 
 import json
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from discrete_ops import build_info
 
 from . import checkpoint, data
+from .ensemble import Ensemble, Record
 from .errors import RunError
-from .model import VAE
+from .parallel import Processes
 from .recipes import Config
-
-EVAL_BATCH = 1000  #: images at once in the test pass
-MEMBERS = 1  #: a run trains one model
-
-#: An epoch's figures: epoch (from 1); {train,test}_{loss,bce,kl} in nats an image; seconds of wall time, test included.
-Record = dict[str, float]
 
 
 class Steps(NamedTuple):
@@ -37,127 +30,47 @@ class Steps(NamedTuple):
     total: int
 
 
-class Trainer:
-    """Model, optimiser and random generators of one run, and what it has recorded so far."""
-
-    def __init__(self, config: Config, images: data.Images) -> None:
-        self.config = config
-        self.images = images.to(config.device)
-        self.estimator = config.build_estimator()
-        root = torch.Generator().manual_seed(config.seed)
-        weights, order, noise, test = torch.randint(2**63 - 1, (4,), generator=root).tolist()
-        # The test pass has noise of its own, so that looking at a run does not change it.
-        self.generators = {
-            "order": torch.Generator().manual_seed(order),
-            "noise": torch.Generator(config.device).manual_seed(noise),
-            "test": torch.Generator(config.device).manual_seed(test),
-        }
-        self.model = VAE(
-            MEMBERS,
-            images.pixels,
-            config.latents,
-            config.categories,
-            config.relu_logits,
-            torch.Generator().manual_seed(weights),
-        ).to(config.device)
-        self.optimizer = _optimizer(config, self.model)
-        self.history: list[Record] = []
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.images.train) / self.config.batch_size)
-
-    def run_epoch(self, on_step: Callable[[], None]) -> Record:
-        """Train on every image once, then test on every image once; add and return the record."""
-        start = time.perf_counter()
-        batches = data.batches(self.images.train, self.config.batch_size, self.generators["order"])
-        figures = {"epoch": self.epoch + 1, **self._pass("train", batches, on_step)}
-        with torch.no_grad():
-            figures |= self._pass("test", self.images.test.split(EVAL_BATCH))
-        record = {**figures, "seconds": round(time.perf_counter() - start, 4)}
-        for name, value in record.items():
-            if not math.isfinite(value):
-                raise RunError(f"{self.config.estimator}: {name} is {value} in epoch {record['epoch']}")
-        self.history.append(record)
-        return record
-
-    def _pass(self, name: str, batches: Iterable[Tensor], on_step: Callable[[], None] | None = None) -> Record:
-        """Means over images of the two halves of -ELBO; ``on_step`` asks for an update after each batch."""
-        noise = self.generators["noise" if on_step else "test"]
-        total = torch.zeros(2, MEMBERS, dtype=torch.float64, device=self.config.device)
-        count = 0
-        for batch in batches:
-            seed = torch.randint(2**63 - 1, (MEMBERS,), generator=noise, device=self.config.device)
-            terms = torch.stack(self.model(batch, self.estimator, seed, self.config.backend))
-            if on_step:
-                self.optimizer.zero_grad()
-                terms.sum().backward()
-                self.optimizer.step()
-                on_step()
-            total += terms.detach() * len(batch)
-            count += len(batch)
-        bce, kl = (total.squeeze(-1) / count).tolist()
-        return {f"{name}_loss": bce + kl, f"{name}_bce": bce, f"{name}_kl": kl}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = state["history"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name])
-
-
 def fit(
-    config: Config,
+    configs: Config | Sequence[Config],
     images: data.Images,
     out: Path,
     *,
     resume: bool = True,
     tensorboard: bool = False,
+    keep: Collection[int] = (),
+    processes: Processes | None = None,
     on_step: Callable[[Steps], None] = lambda steps: None,
-    on_epoch: Callable[[Record], None] = lambda record: None,
-) -> Trainer:
+    on_epoch: Callable[[list[Record]], None] = lambda records: None,
+) -> Ensemble:
     """Train in the directory ``out``, from its checkpoint on if there is one.
 
     Args:
-        config: what to run.
-        images: the data set that it names.
+        configs: what to run: one config, or an ensemble's, whose metrics are then told apart by ``member``.
+        images: the data set that they name.
         out: made if missing.
         resume: False starts anew, over what lies in ``out``.
         tensorboard: also write TensorBoard's event files to ``out``.
-        on_step, on_epoch: called after each optimiser step and each epoch, and ``on_step`` before the first.
+        processes: that share each batch; the first of them writes the files.
+        keep: epochs whose checkpoint stays, as ``epoch-<n>.pt``.
+        on_step, on_epoch: called after each optimiser step and with each epoch's records, one a config; ``on_step``
+            also before the first.
 
     Raises:
-        RunError: the checkpoint is damaged or of another config, or a figure is not finite.
+        RunError: the checkpoint is damaged or of another config, or a figure of a lone run is not finite. A member of
+            an ensemble may fail; its records say so.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, images)
+    alone = isinstance(configs, Config)
+    members = [configs] if isinstance(configs, Config) else list(configs)
+    ensemble = Ensemble(members, images, processes=processes)
+    processes = ensemble.processes
     path = out / "checkpoint.pt"
     if resume and path.exists():
-        trainer.load_state_dict(checkpoint.load(path, config))
-    else:
-        path.unlink(missing_ok=True)
-    environment = {**build_info(), "threads": torch.get_num_threads()}
-    checkpoint.write_json(out / "config.json", {**asdict(config), "environment": environment})
-    # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
-    lines = "".join(json.dumps(record) + "\n" for record in trainer.history)
-    checkpoint.write_atomically(out / "metrics.jsonl", lambda file: file.write(lines.encode()))
-    writer = _tensorboard(out, trainer.epoch) if tensorboard else None
+        ensemble.load_state_dict(checkpoint.load(path, members))
+    processes.wait()  # for the others to have read what the first may write anew
+    files = _Files(out, ensemble, alone, tensorboard) if processes.rank == 0 else None
 
-    done, total = trainer.epoch * trainer.steps_per_epoch, config.epochs * trainer.steps_per_epoch
+    epochs = members[0].epochs
+    done, total = ensemble.epoch * ensemble.steps_per_epoch, epochs * ensemble.steps_per_epoch
 
     def count_step() -> None:
         nonlocal done
@@ -165,33 +78,73 @@ def fit(
         on_step(Steps(done, total))
 
     on_step(Steps(done, total))
-    while trainer.epoch < config.epochs:
-        record = trainer.run_epoch(count_step)
-        with open(out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
-        checkpoint.save(path, config, trainer.state_dict())
-        if writer:
-            for name, value in record.items():
-                writer.add_scalar(name, value, trainer.epoch)
-            writer.flush()
-        on_epoch(record)
-    if writer:
-        writer.close()
-    return trainer
+    while ensemble.epoch < epochs:
+        records = ensemble.run_epoch(count_step)
+        if alone:
+            _expect_finite(members[0], records[0])
+        if files:
+            files.add(records)
+            state = ensemble.state_dict()
+            if ensemble.epoch in keep:
+                checkpoint.save(out / f"epoch-{ensemble.epoch}.pt", members, state)
+            checkpoint.save(path, members, state)
+        on_epoch(records)
+    if files:
+        files.close()
+    processes.wait()
+    return ensemble
 
 
-def load(config: Config, images: data.Images, out: Path) -> Trainer:
+class _Files:
+    """What a run writes beside its checkpoints."""
+
+    def __init__(self, out: Path, ensemble: Ensemble, alone: bool, tensorboard: bool) -> None:
+        self.path, self.alone = out / "metrics.jsonl", alone
+        out.mkdir(parents=True, exist_ok=True)
+        if ensemble.epoch == 0:  # a run that starts anew must not be taken for the one that lay here
+            (out / "checkpoint.pt").unlink(missing_ok=True)
+        configs = [asdict(config) for config in ensemble.configs]
+        environment = {**build_info(), "threads": torch.get_num_threads()}
+        what = configs[0] if alone else {"members": configs}
+        checkpoint.write_json(out / "config.json", {**what, "environment": environment})
+        # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
+        checkpoint.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
+        self.writer = _tensorboard(out, ensemble.epoch) if tensorboard else None
+
+    def add(self, records: list[Record]) -> None:
+        with open(self.path, "a") as file:
+            file.write(_lines(records, self.alone))
+        if self.writer:
+            for member, record in enumerate(records):
+                for name, value in record.items():
+                    self.writer.add_scalar(name if self.alone else f"{name}/{member}", value, int(record["epoch"]))
+            self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def load(config: Config, images: data.Images, out: Path) -> Ensemble:
     """The run in ``out`` as its checkpoint has it."""
-    trainer = Trainer(config, images)
-    trainer.load_state_dict(checkpoint.load(out / "checkpoint.pt", config))
-    return trainer
+    ensemble = Ensemble([config], images)
+    ensemble.load_state_dict(checkpoint.load(out / "checkpoint.pt", [config]))
+    return ensemble
 
 
-def _optimizer(config: Config, model: VAE) -> torch.optim.Optimizer:
-    # Weight by weight, Adam would take a third of a step's time on a CPU; RAdam has no fused form.
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    return torch.optim.RAdam(model.parameters(), lr=config.lr, foreach=True)
+def _expect_finite(config: Config, record: Record) -> None:
+    for name, value in record.items():
+        if not math.isfinite(value):
+            raise RunError(f"{config.estimator}: {name} is {value} in epoch {record['epoch']}")
+
+
+def _lines(records: list[Record], alone: bool) -> str:
+    """JSON lines; null for a figure that is not finite, which JSON cannot say."""
+    lines = ""
+    for member, record in enumerate(records):
+        figures = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        lines += json.dumps(figures if alone else {"member": member, **figures}) + "\n"
+    return lines
 
 
 def _tensorboard(out: Path, epoch: int) -> Any:

@@ -1,0 +1,271 @@
+"""The commands of the study: ``table``, ``figure`` and ``sweep``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from discrete_ops import checks
+
+from . import data, report, study, sweep
+from .errors import RunError
+from .recipes import RECIPES
+from .results import Result
+from .tables import FIGURES, STUDIES, TABLES, Table
+
+BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
+FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
+
+
+def set_threads(threads: int | None) -> None:
+    if threads is not None:
+        if threads < 1:
+            raise RunError(f"threads: got {threads}, allowed: an int from 1")
+        torch.set_num_threads(threads)
+
+
+def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    try:
+        return checks.choice(name, value, tuple(allowed))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _some(name: str, chosen: tuple[str, ...] | None, allowed: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_choice(name, value, allowed) for value in chosen) if chosen else tuple(allowed)
+
+
+def _count(name: str, value: int) -> int:
+    try:
+        return checks.count(name, value)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command of the study takes."""
+
+    seeds: int = 1
+    """How many seeds, from 0."""
+    epochs: int | None = None
+    """Epochs of each run; the paper's if not given."""
+    data: Literal["digits", "mnist"] = "mnist"
+    """mnist: as in the papers, downloaded once or from --data-dir. digits: 1797 images of 8x8 pixels, to try it out."""
+    data_dir: Path | None = None
+    """Directory with MNIST's idx.gz files."""
+    device: str = "cpu"
+    """As torch names it: cpu, cuda, cuda:1."""
+    out: Path = Path("runs/tables")
+    """Directory of the runs, from whose checkpoints an interrupted command goes on."""
+    results: Path | None = None
+    """Directory of the results' JSON lines, Markdown and plots; default tasks/results, or OUT/results for digits."""
+    threads: int | None = None
+    """Threads of torch; its own default if not given."""
+
+    @property
+    def folder(self) -> Path:
+        return self.results or (Path("tasks/results") if self.data == "mnist" else self.out / "results")
+
+    def overrides(self) -> dict[str, Any]:
+        return {"data": self.data, "device": self.device, "epochs": self.epochs}
+
+    def train(self, name: str, table: Table, columns: Any, methods: Any, console: Console) -> list[Result]:
+        """Train what is pending of a table; returns all its results on this data set at these epochs."""
+        shown = STUDIES[table.study]
+        plan = study.Plan(
+            study=table.study,
+            columns=_some("columns", columns, list(shown.columns)),
+            methods=_some("methods", methods, table.rows()),
+            seeds=range(_count("seeds", self.seeds)),
+            overrides=self.overrides(),
+            out=self.out,
+            folder=self.folder,
+        )
+        study.run(plan, data.load(self.data, self.data_dir), console)
+        epochs = plan.config(study.Member(plan.columns[0], plan.methods[0], 0)).epochs
+        return [
+            r
+            for r in plan.read(name)
+            if r.data == self.data and (r.epochs <= epochs if table.by_epoch else r.epochs == epochs)
+        ]
+
+
+@dataclass(frozen=True)
+class TableCommand(Common):
+    """Train the runs of a table of the papers and print it beside the paper's figures.
+
+    Names: br-1, br-2, br-3, gst-1, gst-2, gst-3, gst-4, gst-5, gst-7.
+    """
+
+    name: tyro.conf.Positional[str]
+    """Which table."""
+    columns: tuple[str, ...] | None = None
+    """Which columns; all if not given."""
+    methods: tuple[str, ...] | None = None
+    """Which rows; all if not given."""
+
+    def run(self, console: Console) -> int:
+        set_threads(self.threads)
+        _choice("name", self.name, (BR_1, *TABLES))
+        if self.name == BR_1:
+            return self._table_1(console)
+        table = TABLES[self.name]
+        found = self.train(self.name, table, self.columns, self.methods, console)
+        compare = self.data == "mnist" and found[0].epochs == RECIPES[STUDIES[table.study].recipe].epochs
+        report.write(self.name, table.title, found, self.folder, console, compare)
+        return 0
+
+    def _table_1(self, console: Console) -> int:
+        from . import figures  # matplotlib is slow to import
+
+        for name in ("columns", "methods"):
+            if getattr(self, name):
+                raise RunError(
+                    f"{name}: got {getattr(self, name)}, allowed with any table but br-1, which has one column"
+                )
+        images = data.load(self.data, self.data_dir)
+        shown = figures.measured(
+            BR_1,
+            figures.at_tau_1(figures.TABLE_1),
+            tau=None,
+            splits=("relative_std", "std"),
+            epochs=(self.epochs or RECIPES["br"].epochs,),
+            seeds=range(_count("seeds", self.seeds)),
+            images=images,
+            out=self.out,
+            folder=self.folder,
+            console=console,
+            data=self.data,
+            device=self.device,
+        )
+        rows = report.write(BR_1, "BR Table 1: standard deviation of the gradient", shown, self.folder, console)
+        for split in ("relative_std", "std"):
+            ours = {row.method: row.mean or 0.0 for row in rows if row.split == split}
+            if ours["ST"]:
+                ratios = (f"{name}/ST {ours[name] / ours['ST']:.3f}" for name in ("ReinMax", "ReinMax-Argmax"))
+                console.print(f"ratios of {split}: {', '.join(ratios)}", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class FigureCommand(Common):
+    """Draw a figure of the papers, after training what it needs. Names: br-1, br-2, gst-1, gst-2, gst-3."""
+
+    name: tyro.conf.Positional[str]
+    """Which figure."""
+    methods: tuple[str, ...] | None = None
+    """br-2, gst-3: which runs, say beta=0.5; all if not given."""
+
+    def run(self, console: Console) -> int:
+        from . import figures  # matplotlib is slow to import
+
+        set_threads(self.threads)
+        name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
+        path = self.folder / f"{name}.png"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "br-1":
+            self._figure_1(name, path, console)
+        elif self.name == "gst-1":
+            figures.plot_simplex_samples(path)
+        elif self.name == "gst-2":
+            figures.plot_simplex_moves(path)
+        else:
+            table = FIGURES[name]
+            found = self.train(name, table, None, self.methods, console)
+            if self.name == "br-2":
+                report.write(name, table.title, found, self.folder, console)
+                figures.plot_betas(found, path)
+            else:
+                last = [r for r in found if r.epochs == max(r.epochs for r in found)]
+                report.write(name, table.title, last, self.folder, console)
+                figures.plot_by_epoch(found, {"variance": "variance of the gradient"}, path, log=("variance",))
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        return 0
+
+    def _figure_1(self, name: str, path: Path, console: Console) -> None:
+        from . import figures
+
+        last = self.epochs or figures.EPOCHS[-1]
+        epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
+        images = data.load(self.data, self.data_dir)
+        found = figures.measured(
+            name,
+            figures.at_tau_1(figures.FIGURE_1),
+            tau=1.0,
+            splits=("cosine", "relative_std", "std"),
+            epochs=epochs,
+            seeds=range(_count("seeds", self.seeds)),
+            images=images,
+            out=self.out,
+            folder=self.folder,
+            console=console,
+            data=self.data,
+            device=self.device,
+        )
+        title = f"BR Figure 1: bias and spread after epoch {last}"
+        report.write(name, title, [r for r in found if r.epochs == last], self.folder, console)
+        titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
+        titles["relative_std"] = "standard deviation over the mean's norm"
+        figures.plot_by_epoch(found, titles, path, log=("relative_std",))
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """Search the grid of BR Appendix B for one estimator and shape: optimiser, learning rate, temperature."""
+
+    estimator: str = "reinmax"
+    """Gradient estimator, by the name of its function in discrete_ops."""
+    latent: str = "8x4"
+    """Categories x latents of the code."""
+    seeds: int = 1
+    """How many seeds, from 0."""
+    epochs: int | None = None
+    """Epochs of each run; the paper's 160 if not given."""
+    optimizers: tuple[str, ...] = sweep.OPTIMIZERS
+    """Optimisers to try."""
+    lrs: tuple[float, ...] = sweep.LEARNING_RATES
+    """Learning rates to try."""
+    taus: tuple[float, ...] = sweep.TEMPERATURES
+    """Temperatures to try."""
+    engine: str = "local"
+    """local: processes on this machine. ray: the cluster of RAY_ADDRESS, or a local one."""
+    processes: int = 1
+    """Runs at a time, one thread each."""
+    group: int = 1
+    """Runs that train as one ensemble in a process; as many as fit on a GPU."""
+    data: Literal["digits", "mnist"] = "mnist"
+    """As for table."""
+    data_dir: Path | None = None
+    """Directory with MNIST's idx.gz files."""
+    device: str = "cpu"
+    """As torch names it."""
+    out: Path = Path("runs/sweeps")
+    """Directory of the sweeps, from which an interrupted one goes on."""
+
+    def run(self, console: Console) -> int:
+        configs = sweep.grid(
+            self.estimator,
+            range(_count("seeds", self.seeds)),
+            self.optimizers,
+            self.lrs,
+            self.taus,
+            latent=self.latent,
+            epochs=self.epochs,
+            data=self.data,
+            device=self.device,
+        )
+        sweep.run(
+            configs,
+            self.out / f"{self.data}-{self.latent}-{self.estimator}",
+            data_dir=self.data_dir,
+            engine=_choice("engine", self.engine, sweep.ENGINES),
+            processes=_count("processes", self.processes),
+            group=_count("group", self.group),
+            console=console,
+        )
+        return 0

@@ -1,0 +1,221 @@
+"""The papers' pictures that are not tables of trained runs: BR Figure 1, BR Table 1, GST Figures 1 and 2."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from discrete_ops import estimators
+
+from . import checkpoint, data, results, train
+from .ensemble import Ensemble
+from .gradients import Spread, measure
+from .plots import new_figure
+from .progress import RunProgress, bar
+from .recipes import Config, configure
+from .results import Result
+from .tables import BR_METHODS, Method
+
+#: BR Figure 1, from the authors' run_check_cosine.py: a VAE trained with ReinMax at tau 1, after these epochs.
+EPOCHS = (1, *range(5, 51, 5))
+IMAGES, DRAWS = 100, 512
+#: The rows of BR Figure 1: those of Tables 2 and 3.
+FIGURE_1 = {name: row for name, row in BR_METHODS.items() if not row.overrides}
+#: Those of BR Table 1: ReinMax with the argmax in place of the sample, beside what it is compared with.
+TABLE_1 = {
+    "ST": Method("straight_through"),
+    "ReinMax": Method("reinmax"),
+    "ReinMax-Argmax": Method("reinmax_argmax"),
+}
+
+
+def measured(
+    table: str,
+    estimators: Mapping[str, Any],
+    *,
+    tau: float | None,
+    splits: Sequence[str],
+    epochs: Sequence[int],
+    seeds: Sequence[int],
+    images: data.Images,
+    out: Path,
+    folder: Path,
+    console: Console,
+    **overrides: Any,
+) -> list[Result]:
+    """Train the 8x4 VAE with ReinMax, one member a seed, and measure estimators on it.
+
+    Args:
+        table: of the results that this adds, in ``folder``; what they hold already is not measured again.
+        estimators: by name.
+        tau: of the training; None for Table 4's.
+        splits: which figures of their ``Spread``.
+        epochs: after which to measure; training ends with the last.
+        seeds: of the runs.
+        images: to train on; the first ``IMAGES`` of an order drawn from the seed are measured.
+        out: folder of the run's directory.
+        overrides: of the runs' configs.
+
+    Returns:
+        All results of the table on this data set after these epochs.
+    """
+    configs = [configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides) for seed in seeds]
+    first = configs[0]
+    run = out / f"{first.data}-{first.latent}-reinmax-tau={first.tau}-{len(seeds)}x{first.epochs}"
+    with RunProgress(console, first.epochs) as progress:
+        train.fit(configs, images, run, keep=epochs, on_step=progress.on_step, on_epoch=progress.on_epoch)
+    done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == first.data}
+    commit = results.commit()
+    with bar(console) as progress_bar:
+        task = progress_bar.add_task("measuring", total=len(epochs) * len(configs) * IMAGES)
+        for epoch in epochs:
+            ensemble = Ensemble(configs, images)
+            ensemble.load_state_dict(checkpoint.load(run / f"epoch-{epoch}.pt", configs))
+            for place, config in enumerate(configs):
+                if (config.seed, epoch) in done:
+                    progress_bar.advance(task, IMAGES)
+                    continue
+                order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(config.seed))
+                batch = ensemble.images.train[order[:IMAGES].to(config.device)]
+                model = ensemble.member(place)
+                found = measure(model, batch, estimators, DRAWS, 1000 * epoch, lambda: progress_bar.advance(task))
+                results.add(folder, _results(table, config, epoch, found, splits, commit))
+            if not console.is_terminal:
+                console.print(f"epoch {epoch}: measured", highlight=False)
+    return [r for r in results.read(folder, table) if r.data == first.data and r.epochs in epochs]
+
+
+def _results(
+    table: str, config: Config, epoch: int, found: Mapping[str, Spread], splits: Sequence[str], commit: str
+) -> list[Result]:
+    return [
+        Result(
+            table=table,
+            column=config.latent,
+            method=method,
+            seed=config.seed,
+            split=split,
+            value=value if math.isfinite(value := getattr(spread, split)) else None,
+            epochs=epoch,
+            data=config.data,
+            device=config.device,
+            commit=commit,
+        )
+        for split in splits
+        for method, spread in found.items()
+    ]
+
+
+def at_tau_1(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """The estimators of some rows at tau 1, where BR Figure 1 and Table 1 compare them; eta and K are Table 4's."""
+    return {name: configure(estimator=row.estimator, tau=1.0).build_estimator() for name, row in methods.items()}
+
+
+def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, log: Sequence[str] = ()) -> None:
+    """A panel for each split, a line for each method over epochs, means over seeds."""
+    figure = new_figure((5.2 * len(titles), 4.2))
+    for place, (split, title) in enumerate(titles.items()):
+        axis = figure.add_subplot(1, len(titles), place + 1)
+        for method in dict.fromkeys(r.method for r in found):
+            by_epoch: dict[int, list[float]] = {}
+            for r in found:
+                if r.split == split and r.method == method and r.value is not None:
+                    by_epoch.setdefault(r.epochs, []).append(r.value)
+            epochs = sorted(by_epoch)
+            axis.plot(epochs, [statistics.fmean(by_epoch[e]) for e in epochs], "o-", label=method, markersize=3)
+        axis.set(title=title, xlabel="epoch", yscale="log" if split in log else "linear")
+        axis.grid(alpha=0.3)
+    figure.axes[-1].legend(fontsize="x-small")
+    figure.savefig(path, dpi=120)
+
+
+def plot_betas(found: Sequence[Result], path: Path) -> None:
+    """Final train loss against beta: mean and spread over seeds; runs that failed are crosses on the upper edge."""
+    figure = new_figure((7, 4.5))
+    axis = figure.add_subplot()
+    losses: dict[float, list[float]] = {}
+    failed: set[float] = set()
+    for r in found:
+        beta = float(r.method.removeprefix("beta="))
+        if r.value is None:
+            failed.add(beta)
+        else:
+            losses.setdefault(beta, []).append(r.value)
+    betas = sorted(losses)
+    spread = [statistics.stdev(losses[b]) if len(losses[b]) > 1 else 0.0 for b in betas]
+    axis.errorbar(betas, [statistics.fmean(losses[b]) for b in betas], yerr=spread, fmt="o-", capsize=3)
+    axis.plot(sorted(failed), [1.0] * len(failed), "rx", transform=axis.get_xaxis_transform(), clip_on=False)
+    axis.set(xlabel="beta", ylabel="train -ELBO (nats an image)")
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The simplex
+
+PROBABILITIES = (0.5, 0.3, 0.2)
+CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(3) / 2]])
+
+
+def plot_simplex_samples(path: Path, tau: float = 0.5, count: int = 400) -> None:
+    """GST Figure 1: where each estimator's soft samples lie, by the category that was drawn."""
+    shown = {
+        "STGS": estimators.GumbelSoftmax(tau=tau),
+        "GR-MC10": estimators.GumbelRao(tau=tau, num_samples=10),
+        "GST-1.0": estimators.GST(tau=tau, gap=1.0),
+    }
+    logits = torch.tensor(PROBABILITIES).log().expand(count, -1)
+    figure = new_figure((4 * len(shown), 3.8))
+    for place, (name, estimator) in enumerate(shown.items()):
+        axis = _simplex(figure, len(shown), place, f"{name}, tau = {tau}")
+        soft, index = estimator(logits, hard=False, seed=0, return_index=True)
+        for category in range(3):
+            points = _flat(soft[index == category])
+            axis.plot(*points.T, f"C{category}.", markersize=7 if name == "GST-1.0" else 3, alpha=0.6)
+    figure.savefig(path, dpi=120)
+
+
+def plot_simplex_moves(path: Path, tau: float = 1.0, gap: float = 1.0) -> None:
+    """GST Figure 2: from softmax(l) by m1 to a tie with the largest, and by m2 to a lead of the gap, for each D."""
+    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log()
+    figure = new_figure((12, 3.8))
+    for place in range(3):
+        axis = _simplex(figure, 3, place, f"D = {place + 1}")
+        index = torch.full((1,), place)
+        steps = [logits[None], perturbed(logits[None], index, 0.0), perturbed(logits[None], index, gap)]
+        points = _flat(torch.cat([(step / tau).softmax(-1) for step in steps]))
+        for start, end, label in zip(points[:-1], points[1:], ("m1", "m2"), strict=True):
+            if np.linalg.norm(end - start) > 1e-6:
+                axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3"})
+                axis.annotate(label, (start + end) / 2, fontsize="small")
+        for point, style in zip(points, ("ko", "C1s", "C0*"), strict=True):
+            axis.plot(*point, style, markersize=8)
+    figure.savefig(path, dpi=120)
+
+
+def perturbed(logits: Tensor, index: Tensor, gap: float) -> Tensor:
+    """``l + m1 - m2``: the logit of D raised to the largest, the others lowered to the gap below. GST Eq. 17-19."""
+    top = logits.amax(-1, keepdim=True)
+    others = torch.minimum(logits, top - gap)
+    return torch.where(index[:, None] == torch.arange(logits.shape[-1]), top, others)
+
+
+def _flat(points: Tensor) -> np.ndarray:
+    """``(n, 3)`` probabilities -> ``(n, 2)`` in the plane of the triangle."""
+    return points.numpy().astype(np.float64) @ CORNERS
+
+
+def _simplex(figure: Any, across: int, place: int, title: str) -> Any:
+    axis = figure.add_subplot(1, across, place + 1)
+    axis.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, "k-", linewidth=0.8)
+    for corner, name in zip(CORNERS, ("1", "2", "3"), strict=True):
+        axis.annotate(name, corner, ha="center", va="bottom" if corner[1] else "top")
+    axis.set(title=title, aspect="equal")
+    axis.axis("off")
+    return axis

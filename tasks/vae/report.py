@@ -1,0 +1,136 @@
+"""A table's results beside the paper's: on the console, as Markdown, as a plot."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from . import checkpoint
+from .papers import PUBLISHED, Published
+from .results import Result
+
+HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's +-")
+NOTE = (
+    "ours: mean, +- standard deviation over seeds if there are several; X: a figure was not finite (in brackets the "
+    "first such epoch). The paper's +- is a standard error over ten seeds; -: not known here, or of other data or "
+    "epochs."
+)
+
+
+class Cell(NamedTuple):
+    """A cell of a table: our figures, one a seed that did not fail, and the paper's."""
+
+    split: str
+    column: str
+    method: str
+    values: list[float]
+    failed: list[int]  # the epochs in which the other seeds failed
+    paper: Published | None
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.mean is None or self.paper is None else self.mean - self.paper.mean
+
+    def text(self) -> tuple[str, ...]:
+        """As ``HEADER`` has it."""
+        paper = f"{self.paper.mean:.2f} +- {self.paper.error:.2f}" if self.paper else "-"
+        ours = [] if self.mean is None else [_number(self.mean)]
+        if len(self.values) > 1:
+            ours.append(f"+- {_number(statistics.stdev(self.values))}")
+        ours += [f"X ({epoch})" for epoch in self.failed]
+        seeds = str(len(self.values) + len(self.failed))
+        gap = self.difference
+        differences = ("-", "-")
+        if gap is not None and self.paper is not None:
+            differences = (f"{gap:+.2f}", f"{gap / self.paper.error:+.1f}")
+        return self.split, self.column, self.method, paper, " ".join(ours), seeds, *differences
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell]:
+    """The cells of a table, in the order in which their first result came, splits apart.
+
+    Args:
+        name: of the table.
+        found: its results.
+        compare: whether the paper's figures are of the same data and epochs.
+    """
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in found:
+        groups.setdefault((result.split, result.column, result.method), []).append(result)
+    order = {split: place for place, split in enumerate(dict.fromkeys(result.split for result in found))}
+    return [
+        Cell(
+            *key,
+            values=[r.value for r in group if r.value is not None],
+            failed=[r.failed for r in group if r.failed is not None],
+            paper=PUBLISHED.get((name, key[1], key[2], key[0])) if compare else None,
+        )
+        for key, group in sorted(groups.items(), key=lambda item: order[item[0][0]])
+    ]
+
+
+def write(
+    name: str, title: str, found: Sequence[Result], folder: Path, console: Console, compare: bool = True
+) -> list[Cell]:
+    """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
+
+    Args:
+        name: of the table.
+        title: of the report.
+        found: results of one data set and number of epochs.
+        folder: for the files.
+        console: to print on.
+        compare: whether the paper's figures are of the same data and epochs.
+    """
+    first = found[0]
+    runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
+    rows = cells(name, found, compare)
+    table = RichTable(title=f"{title} ({runs})", caption=NOTE)
+    for column in HEADER:
+        left = column in HEADER[:3]
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for row in rows:
+        table.add_row(*row.text())
+    console.print(table)
+    commits = ", ".join(sorted({r.commit for r in found}))
+    align = ["---" if column in HEADER[:3] else "---:" for column in HEADER]
+    lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
+    lines += ["", f"![{name}]({name}.png)"]
+    checkpoint.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+    plot(rows, title, folder / f"{name}.png")
+    return rows
+
+
+def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
+    """A panel for each split and column: the paper's mean and error as a bar, each of our seeds as a dot."""
+    from .plots import new_figure  # matplotlib is slow to import
+
+    panels = list(dict.fromkeys((row.split, row.column) for row in rows))
+    across = min(len(panels), 3)
+    down = -(-len(panels) // across)
+    figure = new_figure((4.2 * across, 0.8 + 2.8 * down))
+    for place, (split, column) in enumerate(panels):
+        axis = figure.add_subplot(down, across, place + 1)
+        inside = [row for row in rows if (row.split, row.column) == (split, column)]
+        for y, row in enumerate(inside):
+            if row.paper:
+                axis.errorbar(row.paper.mean, y, xerr=row.paper.error, fmt="k|", capsize=3, markersize=10)
+            axis.plot(row.values, [y] * len(row.values), f"C{y % 10}o", alpha=0.7)
+        axis.set_yticks(range(len(inside)), [row.method for row in inside])
+        axis.set_ylim(len(inside) - 0.5, -0.5)
+        axis.set_title(f"{column}, {split}", fontsize="medium")
+        axis.grid(alpha=0.3)
+    figure.suptitle(f"{title} (bars: paper, dots: ours)", fontsize="medium")
+    figure.savefig(path, dpi=120)

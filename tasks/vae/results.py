@@ -1,0 +1,91 @@
+"""``<table>.jsonl``: one JSON line for each run that a table has seen, in the order they finished."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import checkpoint
+from .errors import RunError
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell's figure of one seed."""
+
+    table: str
+    column: str
+    method: str
+    seed: int
+    split: str
+    value: float | None  # nats an image; None: the run failed
+    epochs: int
+    data: str
+    device: str
+    commit: str
+    failed: int | None = None  # the first epoch with a figure that was not finite
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str, int, str]:
+        """Two results with one key are the same figure of the same run."""
+        return self.table, self.column, self.method, self.seed, self.split, self.epochs, self.data
+
+
+def read(folder: Path, table: str) -> list[Result]:
+    """Every result of a table; none if there is no file yet."""
+    path = folder / f"{table}.jsonl"
+    if not path.exists():
+        return []
+    results = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            results.append(Result(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: line {number} is not a result ({error}); mend or delete it") from error
+    return results
+
+
+def add(folder: Path, results: Iterable[Result]) -> None:
+    """Append what the tables' files do not hold yet; each file is the old or the new, whole."""
+    by_table: dict[str, list[Result]] = {}
+    for result in results:
+        by_table.setdefault(result.table, []).append(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        for table, new in by_table.items():
+            known = {result.key: result for result in read(folder, table)}
+            for result in new:
+                known.setdefault(result.key, result)
+            text = "".join(json.dumps(asdict(result)) + "\n" for result in known.values())
+            checkpoint.write_text(folder / f"{table}.jsonl", text)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold ``folder`` against other processes that do the same; the lock ends with the process.
+
+    Raises:
+        RunError: with ``wait=False``, when another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    except BlockingIOError:
+        raise RunError(f"{folder}: another process is at work there") from None
+    finally:
+        os.close(handle)
+
+
+def commit() -> str:
+    """What ``git describe`` says of this checkout; "unknown" outside of one."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

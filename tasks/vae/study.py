@@ -1,0 +1,113 @@
+"""Running a study: each column of a table as one ensemble, from its checkpoint on, to its lines in the results."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from . import data, results, train
+from .ensemble import Ensemble
+from .progress import RunProgress
+from .recipes import Config
+from .results import Result
+from .tables import FIGURES, STUDIES, TABLES, Table
+
+#: Every table that runs feed, figures included.
+FED: dict[str, Table] = {**TABLES, **FIGURES}
+
+
+class Member(NamedTuple):
+    """One run of a study: a cell and a seed."""
+
+    column: str
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run of a study, and where.
+
+    Attributes:
+        study: a key of ``STUDIES``.
+        columns, methods, seeds: which of its runs.
+        overrides: of every run's config: data, device, epochs, ...
+        out: folder of the ensembles' directories.
+        folder: folder of the results' files.
+    """
+
+    study: str
+    columns: Sequence[str]
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    overrides: dict[str, Any]
+    out: Path
+    folder: Path
+
+    def config(self, member: Member) -> Config:
+        return STUDIES[self.study].config(member.column, member.method, seed=member.seed, **self.overrides)
+
+    def tables(self, method: str) -> Iterator[tuple[str, Table]]:
+        """The tables that show a method of the study."""
+        return ((name, table) for name, table in FED.items() if table.study == self.study and method in table.rows())
+
+    def pending(self, column: str) -> list[Member]:
+        """The column's runs that a results' file lacks."""
+        known = {r.key for name, table in FED.items() if table.study == self.study for r in self.read(name)}
+        members = [Member(column, method, seed) for seed in self.seeds for method in self.methods]
+        return [member for member in members if not {*self.keys(member)} <= known]
+
+    def keys(self, member: Member) -> Iterator[tuple[Any, ...]]:
+        """Of the results that a finished run has."""
+        config = self.config(member)
+        for name, table in self.tables(member.method):
+            for split in table.splits:
+                yield name, *member, split, config.epochs, config.data
+
+    def read(self, table: str) -> list[Result]:
+        return results.read(self.folder, table)
+
+    def directory(self, members: Sequence[Member], config: Config) -> Path:
+        """Where an ensemble of these runs lives: the same for the same command, however often it was interrupted."""
+        names = hashlib.sha256(repr([tuple(member) for member in members]).encode()).hexdigest()[:8]
+        return self.out / self.study / f"{config.data}-{members[0].column}-{len(members)}x{config.epochs}-{names}"
+
+
+def run(plan: Plan, images: data.Images, console: Console) -> None:
+    """Train what is pending, column by column, and add its results."""
+    commit = results.commit()  # of the code that runs, which may change on disk before the end
+    for column in plan.columns:
+        members = plan.pending(column)
+        if not members:
+            continue
+        configs = [plan.config(member) for member in members]
+        out = plan.directory(members, configs[0])
+        out.mkdir(parents=True, exist_ok=True)
+        console.print(f"{plan.study} {column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
+        with results.locked(out, wait=False), RunProgress(console, configs[0].epochs) as progress:
+            ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+        results.add(plan.folder, _results(plan, members, ensemble, commit))
+
+
+def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:
+    for place, (member, config) in enumerate(zip(members, ensemble.configs, strict=True)):
+        failed, history = ensemble.failed(place), ensemble.history_of(place)
+        for name, table in plan.tables(member.method):
+            for record in history if table.by_epoch else history[-1:]:
+                epochs = int(record["epoch"])
+                for split in table.splits:
+                    value = record[split if split == "variance" else f"{split}_loss"]
+                    yield Result(
+                        table=name,
+                        **member._asdict(),
+                        split=split,
+                        value=value if failed is None or epochs < failed else None,
+                        epochs=epochs,
+                        data=config.data,
+                        device=config.device,
+                        commit=commit,
+                        failed=failed if failed is not None and failed <= epochs else None,
+                    )

@@ -1,0 +1,190 @@
+"""BR Appendix B: a grid search over optimiser, learning rate and temperature, ranked by final train loss.
+
+The grid is the one of the authors' code (process_results.py). Trials train in ensembles of ``group`` members, on local
+processes or on the workers of a Ray cluster; a trial that is done is not trained again.
+"""
+
+import hashlib
+import itertools
+import math
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from . import checkpoint, data, results, train
+from .errors import RunError
+from .progress import bar
+from .recipes import Config, configure
+
+OPTIMIZERS = ("adam", "radam")
+LEARNING_RATES = (7e-4, 5e-4, 3e-4)
+TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
+ENGINES = ("local", "ray")
+HEADER = ("optimizer", "lr", "tau", "seeds", "train", "test")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials that one process trains as an ensemble."""
+
+    configs: tuple[Config, ...]
+    out: Path
+    data_dir: Path | None
+
+
+def grid(
+    estimator: str,
+    seeds: Sequence[int],
+    optimizers: Sequence[str] = OPTIMIZERS,
+    lrs: Sequence[float] = LEARNING_RATES,
+    taus: Sequence[float] = TEMPERATURES,
+    **overrides: Any,
+) -> list[Config]:
+    """A config for each trial and seed."""
+    return [
+        configure(estimator=estimator, optimizer=optimizer, lr=lr, tau=tau, seed=seed, **overrides)
+        for optimizer, lr, tau, seed in itertools.product(optimizers, lrs, taus, seeds)
+    ]
+
+
+def run(
+    configs: Sequence[Config],
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    engine: str = "local",
+    processes: int = 1,
+    group: int = 1,
+    console: Console,
+) -> None:
+    """Train what is not done in ``out``, then print and write the ranking, ``sweep.md`` and ``trials.jsonl``.
+
+    Raises:
+        RunError: a job failed; the other jobs' trials are kept.
+    """
+    first, out = configs[0], out.resolve()  # a worker may have another current directory
+    name = f"{first.estimator}/{first.latent}"
+    done = {(r.column, r.seed, r.epochs, r.data) for r in results.read(out, "trials")}
+    pending = [c for c in configs if (_column(c), c.seed, c.epochs, c.data) not in done]
+    jobs = [
+        Job(tuple(members), out, data_dir and data_dir.resolve())
+        for members in (pending[start : start + group] for start in range(0, len(pending), group))
+    ]
+    console.print(f"sweep {name}: {len(configs) - len(pending)} of {len(configs)} runs done before", highlight=False)
+    with bar(console) as progress:
+        task = progress.add_task("runs", total=len(configs), completed=len(configs) - len(pending))
+        for job in _finished(jobs, engine, processes):
+            progress.advance(task, len(job.configs))
+            if not console.is_terminal:
+                console.print(f"done: {', '.join(_column(config) for config in job.configs)}", highlight=False)
+    _report(configs, out, name, console)
+
+
+def work(job: Job) -> Job:
+    """Train a job's trials and add their results. Runs in a process or on a worker."""
+    torch.set_num_threads(1)
+    images = data.load(job.configs[0].data, job.data_dir)
+    commit = results.commit()
+    label = "+".join(f"{_column(config)}-{config.seed}" for config in job.configs)
+    name = hashlib.sha256(label.encode()).hexdigest()[:12]
+    folder = job.out / "runs" / f"{job.configs[0].data}-{job.configs[0].epochs}-{name}"
+    ensemble = train.fit(list(job.configs), images, folder)
+    found = []
+    for place, config in enumerate(job.configs):
+        failed, record = ensemble.failed(place), ensemble.history_of(place)[-1]
+        for split in ("train", "test"):
+            value = record[f"{split}_loss"] if failed is None else None
+            found.append(
+                results.Result(
+                    table="trials",
+                    column=_column(config),
+                    method=config.estimator,
+                    seed=config.seed,
+                    split=split,
+                    value=value,
+                    epochs=config.epochs,
+                    data=config.data,
+                    device=config.device,
+                    commit=commit,
+                    failed=failed,
+                )
+            )
+    results.add(job.out, found)
+    return job
+
+
+def _column(config: Config) -> str:
+    return f"{config.optimizer} lr={config.lr:g} tau={config.tau:g}"
+
+
+def _finished(jobs: Iterable[Job], engine: str, processes: int) -> Iterator[Job]:
+    """Each job when it is done."""
+    engines: dict[str, Callable[[Iterable[Job], int], Iterator[Job]]] = {"local": _local, "ray": _ray}
+    if engine not in engines:
+        raise RunError(f"engine: got {engine!r}, allowed: {', '.join(map(repr, ENGINES))}")
+    return engines[engine](jobs, processes)
+
+
+def _local(jobs: Iterable[Job], processes: int) -> Iterator[Job]:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(work, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Job]:
+    """On the cluster that RAY_ADDRESS names, or on one started here with ``processes`` CPUs."""
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError("engine: ray is not installed; pip install ray") from error
+    import os
+
+    if not ray.is_initialized():
+        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else processes, log_to_driver=False)
+    submit = ray.remote(work)
+    waiting = [
+        submit.options(num_gpus=1 if torch.device(job.configs[0].device).type == "cuda" else 0).remote(job)
+        for job in jobs
+    ]
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        yield ray.get(ready[0])
+
+
+def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -> None:
+    """The trials by mean train loss over seeds, the best first; failed ones last."""
+    found = results.read(out, "trials")
+    rows: list[tuple[float, tuple[str, ...]]] = []
+    for column in dict.fromkeys(_column(config) for config in configs):
+        mine = [r for r in found if r.column == column and r.epochs == configs[0].epochs and r.data == configs[0].data]
+        means = []
+        for split in ("train", "test"):
+            values = [r.value if r.value is not None else math.inf for r in mine if r.split == split]
+            means.append(sum(values) / len(values) if values else math.inf)
+        config = next(c for c in configs if _column(c) == column)
+        figures = tuple(f"{mean:.3f}" if math.isfinite(mean) else "X" for mean in means)
+        seeds = str(len({r.seed for r in mine}))
+        rows.append((means[0], (config.optimizer, f"{config.lr:g}", f"{config.tau:g}", seeds, *figures)))
+    rows.sort(key=lambda row: row[0])
+    table = Table(title=f"sweep {name}, {configs[0].epochs} epochs: -ELBO, the best train loss first")
+    for header in HEADER:
+        table.add_column(header)
+    lines = [f"# {table.title}", ""]
+    for cells in (HEADER, ["---"] * len(HEADER), *(cells for _, cells in rows)):
+        lines.append("| " + " | ".join(cells) + " |")
+    for _, cells in rows:
+        table.add_row(*cells)
+    console.print(table)
+    checkpoint.write_text(out / "sweep.md", "\n".join(lines) + "\n")
