@@ -1,0 +1,207 @@
+"""``python -m tasks.listops data|train|table|parse``. Flags that are not given keep the preset's value."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from tasks.vae.errors import RunError
+
+from . import data, expressions, parsing, tables, train, trees
+from .progress import RunProgress
+from .recipes import Config, Preset, configure
+
+
+@dataclass(frozen=True)
+class Data:
+    """Generate the training, validation and held-out lines; none of them is in the published test set."""
+
+    out: Path = Path("runs/listops/data")
+    """Directory of train.tsv, valid.tsv and test.tsv."""
+    seed: int = 0
+    """Equal seeds give equal files."""
+
+    def run(self, console: Console) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise RunError(f"seed: got {self.seed}, allowed: an int in [0, 2**63)")
+        data.write(self.out, self.seed)
+        console.print(f"written to {self.out}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every run takes."""
+
+    preset: Literal["small", "paper"] = "small"
+    """small: hidden 64, lines of up to 30 tokens. paper: "Gapped Straight-Through", hidden 300, up to 100 tokens."""
+    hidden: int | None = None
+    """Hidden size of the embeddings, both LSTMs and the classifier."""
+    max_tokens: int | None = None
+    """Longer lines are left out of training, validation and the first test figure."""
+    dropout: float | None = None
+    """Dropout of the embeddings and the classifier."""
+    lr: float | None = None
+    """Learning rate of Adam."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+    batch_size: int | None = None
+    """Lines a step."""
+    epochs: int | None = None
+    """Epochs at most. A finished run goes on from its checkpoint if this is raised."""
+    epoch_steps: int | None = None
+    """Steps between two validations and checkpoints; all lines once if not given."""
+    patience: int | None = None
+    """Stop after so many epochs without a better validation accuracy."""
+    seed: int = 0
+    """Of the weights, the order of the data and the noise."""
+    device: str = "cpu"
+    """As torch names it: cpu, cuda, cuda:1."""
+    backend: str | None = None
+    """Backend of discrete_ops; the device's default if not given."""
+    data_dir: Path = Path("runs/listops/data")
+    """Directory of train.tsv, valid.tsv and test.tsv; generated there if it has none of them."""
+    test_file: Path | None = None
+    """Test lines in place of the generated test.tsv: the published test_d20s.tsv."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files to --out too."""
+    threads: int | None = None
+    """Threads of torch; its own default if not given."""
+
+    def config(self, estimator: str, **hyper_parameters: Any) -> Config:
+        flags = {name: getattr(self, name) for name in (field.name for field in fields(Preset)) if hasattr(self, name)}
+        return configure(self.preset, estimator, self.seed, self.device, self.backend, **{**flags, **hyper_parameters})
+
+    def splits(self) -> data.Splits:
+        if self.threads is not None:
+            if self.threads < 1:
+                raise RunError(f"threads: got {self.threads}, allowed: an int from 1")
+            torch.set_num_threads(self.threads)
+        return data.load(self.data_dir, self.test_file)
+
+    def fit(self, config: Config, splits: data.Splits, out: Path, console: Console, resume: bool = True) -> None:
+        with RunProgress(console, out.name) as progress:
+            trainer = train.fit(
+                config,
+                splits,
+                out,
+                resume=resume,
+                tensorboard=self.tensorboard,
+                on_step=progress.on_step,
+                on_epoch=progress.on_epoch,
+            )
+        self.draw(trainer, out)
+
+    def draw(self, trainer: train.Trainer, out: Path) -> None:
+        from . import plots  # matplotlib is slow to import
+
+        plots.curves(trainer.history, out / "curves.png")
+        parsing.draw_example(trainer.best_model(), trainer.config, trainer.valid, out / "trees.png")
+
+
+@dataclass(frozen=True)
+class Train(Run):
+    """Train one Gumbel Tree-LSTM and write its metrics, checkpoint, test figures and pictures to a directory.
+
+    Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
+    reinmax_cv, reinmax_rk2.
+    """
+
+    estimator: str = "gst"
+    """Gradient estimator, by the name of its function in discrete_ops."""
+    tau: float | None = None
+    """Temperature."""
+    gap: float | Literal["pi"] | None = None
+    """Gap of gst; pi is the expected gap of Lemma 1."""
+    eta: float | None = None
+    """Weight of reinmax_cv's control variate."""
+    num_samples: int | None = None
+    """Monte-Carlo draws K of gumbel_rao, reinmax_rao and reinmax_cv."""
+    out: Path | None = None
+    """Directory of the run; default runs/listops/PRESET-ESTIMATOR-SEED."""
+    resume: bool = True
+    """Go on from the checkpoint in --out, if there is one; otherwise start anew, over what lies there."""
+
+    def run(self, console: Console) -> None:
+        config = self.config(self.estimator)
+        out = self.out or Path("runs/listops") / f"{self.preset}-{self.estimator}-{self.seed}"
+        self.fit(config, self.splits(), out, console, self.resume)
+        console.print(f"{(out / 'result.json').read_text()}written to {out}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class TableOf(Run):
+    """Print a table of the paper with our figures beside it, after training what is missing of it."""
+
+    name: Annotated[Literal["gst-6"], tyro.conf.Positional] = "gst-6"
+    """gst-6: "Gapped Straight-Through", Table 6: GST-1.0, STGS and GR-MC100 at tau = 1, 0.1 and 0.01."""
+    out: Path | None = None
+    """Directory of the table, with one directory a run; default runs/listops/NAME-PRESET."""
+    train: bool = True
+    """Train the runs that are missing or were interrupted; otherwise print what there is."""
+
+    def run(self, console: Console) -> None:
+        out = self.out or Path("runs/listops") / f"{self.name}-{self.preset}"
+        if self.train:
+            splits = self.splits()
+            for estimator, tau, directory in tables.cells(self.name, out):
+                self.fit(self.config(estimator, tau=tau), splits, directory, console)
+        tables.show(self.name, out, console)
+
+
+@dataclass(frozen=True)
+class Parse:
+    """Parse an expression with a trained model: bracketed trees, their labels, and a picture."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Directory of a run of train."""
+    expression: Annotated[str, tyro.conf.Positional]
+    """Such as '[MAX 2 9 [MIN 4 7 ] 0 ]', with or without the gold tree's brackets."""
+    samples: int = 0
+    """Sampled trees beside the greedy one."""
+    seed: int = 0
+    """Of the samples."""
+    picture: Path | None = None
+    """Also draw the trees to this file."""
+
+    def run(self, console: Console) -> None:
+        if self.samples < 0:
+            raise RunError(f"samples: got {self.samples}, allowed: an int from 0")
+        tokens = parsing.read_expression(self.expression)
+        model, config = parsing.load(self.run_dir)
+        found = parsing.parses(model, config, tokens, self.samples, self.seed)
+        gold = expressions.write(tokens)
+        lines = [f"gold: {expressions.evaluate(tokens)[0]}\n{gold}"]
+        for parse in found:
+            f1 = trees.f1(trees.spans(parse.merges), trees.gold_spans(gold))
+            words = [expressions.TOKENS[token] for token in tokens]
+            lines.append(f"{parse.title}: {parse.label}, parse F1 {f1:.2f}\n{trees.bracketed(words, parse.merges)}")
+        console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+        if self.picture:
+            parsing.draw(tokens, found, self.picture)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    command = tyro.cli(
+        Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[TableOf, tyro.conf.subcommand("table")]
+        | Annotated[Parse, tyro.conf.subcommand("parse")],
+        prog="python -m tasks.listops",
+        description="ListOps: unsupervised parsing with a straight-through Tree-LSTM (Table 6 of the GST paper).",
+        args=arguments,
+    )
+    try:
+        command.run(Console())
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    return 0

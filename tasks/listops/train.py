@@ -1,0 +1,268 @@
+"""The training loop: one run from its config to its directory.
+
+``config.json`` (the config and what it ran on), ``metrics.jsonl`` (one ``Record`` a line), ``checkpoint.pt``, and at
+the end ``result.json``. Every random number comes from a generator whose state is in the checkpoint, so a run that was
+interrupted after any epoch and resumed ends with the figures of one that was not (bit for bit on a CPU with one
+thread).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from discrete_ops import build_info
+from tasks.vae.checkpoint import write_atomically, write_json
+from tasks.vae.errors import RunError
+
+from . import checkpoint, treelstm, trees
+from .data import Batch, Lines, Splits
+from .model import Parser
+from .recipes import Config
+
+EVAL_TOKENS = 16_384  #: at once in a greedy pass
+
+#: An epoch's figures: epoch (from 1); train_loss (nats) and train_accuracy of the sampled trees; of the greedy trees on
+#: the validation lines valid_accuracy, valid_f1 against the gold trees, valid_depth; lines_per_second while training;
+#: seconds of wall time and cpu_seconds of all threads, validation included.
+Record = dict[str, float]
+
+
+class Steps(NamedTuple):
+    """How far an epoch is, in optimiser steps."""
+
+    epoch: int
+    done: int
+    total: int
+
+
+class Trainer:
+    """Model, optimiser and random generators of one run, and what it has recorded so far."""
+
+    def __init__(self, config: Config, splits: Splits) -> None:
+        self.config = config
+        self.train, self.valid = (
+            _shorter(lines, config.max_tokens, name)
+            for name, lines in (("train", splits.train), ("valid", splits.valid))
+        )
+        root = torch.Generator().manual_seed(config.seed)
+        weights, order, dropout, choice = torch.randint(2**63 - 1, (4,), generator=root).tolist()
+        self.generators = {
+            "order": torch.Generator().manual_seed(order),
+            "dropout": torch.Generator(config.device).manual_seed(dropout),
+            "choice": torch.Generator(config.device).manual_seed(choice),
+        }
+        self.model = Parser(config.hidden, config.dropout, torch.Generator().manual_seed(weights)).to(config.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.history: list[Record] = []
+        self.best = _copy(self.model.state_dict())
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        steps = math.ceil(len(self.train) / self.config.batch_size)
+        return min(steps, self.config.epoch_steps or steps)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first of the best validation accuracy; 0 before the first."""
+        accuracies = [record["valid_accuracy"] for record in self.history]
+        return 1 + accuracies.index(max(accuracies)) if accuracies else 0
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.config.epochs or self.epoch - self.best_epoch >= self.config.patience
+
+    def run_epoch(self, on_step: Callable[[Steps], None]) -> Record:
+        """Train on the lines once (or for ``epoch_steps``), then validate; add and return the record."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        total = torch.zeros(2, dtype=torch.float64, device=self.config.device)
+        count = 0
+        on_step(Steps(self.epoch + 1, 0, self.steps_per_epoch))
+        batches = self.train.shuffled(self.config.batch_size, self.generators["order"])
+        for step, batch in enumerate(islice(batches, self.steps_per_epoch), 1):
+            total += self._step(batch.to(self.config.device)) * len(batch.numbers)
+            count += len(batch.numbers)
+            on_step(Steps(self.epoch + 1, step, self.steps_per_epoch))
+        loss, accuracy = (total / count).tolist()
+        trained = time.perf_counter() - start
+        record = {"epoch": self.epoch + 1, "train_loss": loss, "train_accuracy": accuracy}
+        record |= {
+            f"valid_{name}": value for name, value in evaluate(self.model, self.valid, self.config.device).items()
+        }
+        record |= {"lines_per_second": count / trained, "seconds": time.perf_counter() - start}
+        record |= {"cpu_seconds": time.process_time() - cpu_start}
+        for name, value in record.items():
+            if not math.isfinite(value):
+                raise RunError(f"{self.config.estimator}: {name} is {value} in epoch {record['epoch']}")
+        self.history.append(record)
+        if self.best_epoch == self.epoch:
+            self.best = _copy(self.model.state_dict())
+        return record
+
+    def _step(self, batch: Batch) -> Tensor:
+        """One update; returns loss and accuracy."""
+        logits, _ = self.model(
+            batch,
+            estimator_choice(self.config, batch.tokens.shape[1], self.generators["choice"]),
+            self.generators["dropout"],
+        )
+        loss = cross_entropy(logits, batch.labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        return torch.stack((loss.detach(), (logits.argmax(-1) == batch.labels).float().mean())).double()
+
+    def best_model(self) -> Parser:
+        """The model as it was after the best epoch."""
+        model = Parser(self.config.hidden, self.config.dropout, torch.Generator()).to(self.config.device)
+        model.load_state_dict(self.best)
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history = state["history"]
+        self.model.load_state_dict(state["model"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name])
+
+
+def estimator_choice(config: Config, tokens: int, noise: torch.Generator) -> treelstm.Choice:
+    """Draws with the config's estimator, with a seed for each level of a batch of up to ``tokens`` tokens."""
+    estimator = config.build_estimator()
+    seeds = torch.randint(2**63 - 1, (tokens,), generator=noise, device=noise.device)
+
+    def choose(scores: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        seed = seeds[level : level + 1]
+        drawn: tuple[Tensor, Tensor] = estimator(scores, seed=seed, return_index=True, backend=config.backend)
+        return drawn
+
+    return choose
+
+
+@torch.no_grad()
+def evaluate(model: Parser, lines: Lines, device: str) -> Record:
+    """Accuracy, parse F1 and tree depth of the greedy trees, means over the lines."""
+    right, f1, depth = 0, 0.0, 0.0
+    for batch in lines.in_order(EVAL_TOKENS):
+        logits, merges = model(batch.to(device), treelstm.greedy)
+        right += int((logits.argmax(-1).cpu() == batch.labels).sum())
+        for number, length, row in zip(batch.numbers.tolist(), batch.lengths.tolist(), merges.tolist(), strict=True):
+            tree = trees.spans(row[: length - 1])
+            f1 += trees.f1(tree, trees.gold_spans(lines.texts[number]))
+            depth += trees.depth(tree)
+    return {"accuracy": right / len(lines), "f1": f1 / len(lines), "depth": depth / len(lines)}
+
+
+def fit(
+    config: Config,
+    splits: Splits,
+    out: Path,
+    *,
+    resume: bool = True,
+    tensorboard: bool = False,
+    on_step: Callable[[Steps], None] = lambda steps: None,
+    on_epoch: Callable[[Record], None] = lambda record: None,
+) -> Trainer:
+    """Train in the directory ``out``, from its checkpoint on if there is one, until the last epoch or an early stop.
+
+    Args:
+        config: what to run.
+        splits: lines of any length; those of more than ``max_tokens`` tokens are left out of training.
+        out: made if missing.
+        resume: False starts anew, over what lies in ``out``.
+        tensorboard: also write TensorBoard's event files to ``out``.
+        on_step, on_epoch: called after each optimiser step (and before an epoch's first) and each epoch.
+
+    Raises:
+        RunError: the checkpoint is damaged or of another config, no line is short enough, or a figure is not finite.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, splits)
+    path = out / "checkpoint.pt"
+    if resume and path.exists():
+        trainer.load_state_dict(checkpoint.load(path, config))
+    else:
+        path.unlink(missing_ok=True)
+    environment = {**build_info(), "threads": torch.get_num_threads(), "data": splits.digest()}
+    write_json(out / "config.json", {**asdict(config), "environment": environment})
+    # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
+    lines = "".join(json.dumps(record) + "\n" for record in trainer.history)
+    write_atomically(out / "metrics.jsonl", lambda file: file.write(lines.encode()))
+    writer = _tensorboard(out, trainer.epoch) if tensorboard else None
+    while not trainer.finished:
+        record = trainer.run_epoch(on_step)
+        with open(out / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        checkpoint.save(path, config, trainer.state_dict())
+        if writer:
+            for name, value in record.items():
+                writer.add_scalar(name, value, trainer.epoch)
+            writer.flush()
+        on_epoch(record)
+    if writer:
+        writer.close()
+    write_json(out / "result.json", result(trainer, splits.test))
+    return trainer
+
+
+def result(trainer: Trainer, test: Lines) -> Record:
+    """Test figures of the best epoch's model: on the lines of at most ``max_tokens`` tokens, and on all."""
+    model, config = trainer.best_model(), trainer.config
+    figures: Record = {"epoch": trainer.best_epoch}
+    for name, lines in (("test", test.shorter(config.max_tokens)), ("test_all", test)):
+        figures |= {f"{name}_lines": len(lines)}
+        if len(lines):
+            figures |= {f"{name}_{key}": value for key, value in evaluate(model, lines, config.device).items()}
+    return figures
+
+
+def load(config: Config, splits: Splits, out: Path) -> Trainer:
+    """The run in ``out`` as its checkpoint has it."""
+    trainer = Trainer(config, splits)
+    trainer.load_state_dict(checkpoint.load(out / "checkpoint.pt", config))
+    return trainer
+
+
+def _shorter(lines: Lines, max_tokens: int, name: str) -> Lines:
+    kept = lines.shorter(max_tokens)
+    if not len(kept):
+        shortest = int(lines.lengths.min())
+        raise RunError(f"max_tokens: got {max_tokens}, allowed: {shortest} or more, the shortest {name} line's length")
+    return kept
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _tensorboard(out: Path, epoch: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RunError("tensorboard: is not installed; pip install tensorboard") from error
+    return SummaryWriter(str(out), purge_step=epoch + 1)
