@@ -1,12 +1,12 @@
 """The checkpoint that a run resumes from."""
 
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tasks.vae import checkpoint
 from tasks.vae.checkpoint import write_atomically
 from tasks.vae.errors import RunError
 
@@ -26,18 +26,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         RunError: the file is not a whole checkpoint; it is named.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load does not look at the checksums
-        if damaged is not None:
-            raise ValueError(f"wrong checksum of {damaged}")
-        # On the CPU, for that is where the states of random generators have to be.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return dict(content["config"]), dict(content["state"])
-    except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
-        raise RunError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {error}); delete it to start anew"
-        ) from error
+    config, state = checkpoint.read(path, "config", "state")
+    return dict(config), dict(state)
 
 
 def load(path: Path, config: Config) -> dict[str, Any]:

@@ -38,12 +38,11 @@ def save(path: Path, configs: Sequence[Config], state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load(path: Path, configs: Sequence[Config]) -> dict[str, Any]:
-    """The state of the checkpoint at ``path``, on the CPU.
+def read(path: Path, *keys: str) -> tuple[Any, ...]:
+    """What the checkpoint at ``path`` has under each key, tensors on the CPU.
 
     Raises:
-        RunError: the file is not a whole checkpoint, or belongs to other configs; the message names the file and
-            what differs. Only ``epochs`` may differ: a run may be made longer.
+        RunError: the file is not a whole checkpoint; it is named.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,11 +51,22 @@ def load(path: Path, configs: Sequence[Config]) -> dict[str, Any]:
             raise ValueError(f"wrong checksum of {damaged}")
         # On the CPU, for that is where the states of random generators have to be.
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, state, epoch = content["configs"], content["state"], content["state"]["epoch"]
+        return tuple(content[key] for key in keys)
     except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
         raise RunError(
             f"{path}: not a readable checkpoint ({type(error).__name__}: {error}); delete it to start anew"
         ) from error
+
+
+def load(path: Path, configs: Sequence[Config]) -> dict[str, Any]:
+    """The state of the checkpoint at ``path``, on the CPU.
+
+    Raises:
+        RunError: the file is not a whole checkpoint, or belongs to other configs; the message names the file and
+            what differs. Only ``epochs`` may differ: a run may be made longer.
+    """
+    saved, state = read(path, "configs", "state")
+    epoch = state["epoch"]
     anew = "give another --out, or --no-resume (demo: --fresh) to start anew"
     differing = _differences(saved, configs)
     if differing:
