@@ -154,7 +154,9 @@ def resources(compiled: Any, architecture: int) -> tuple[int, int]:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout + done.stderr
 
 
