@@ -158,6 +158,8 @@ struct Operators {
       for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d];
       STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape");
       call.grad = operand(*grad, "grad");
+      STD_TORCH_CHECK((call.grad.dtype == Dtype::kDouble) == (call.logits.dtype == Dtype::kDouble),
+                      "grad: allowed: float64 with float64 logits, and only with them");
     }
     Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
     call.out = operand(out, "out");

@@ -134,7 +134,7 @@ def test_a_tensor_of_more_than_2_31_elements(name: str) -> None:
     if free < 5 * 2 * columns * rows:
         pytest.skip("NOT COVERED: less free memory than four half-precision tensors of 2**31 elements")
     kernels = backends.get(name)
-    tail = torch.randn(5, columns, device="cuda", dtype=torch.float16)
+    tail = torch.randn(5, columns, generator=torch.Generator().manual_seed(0)).to("cuda", torch.float16)
     logits = torch.zeros(rows, columns, device="cuda", dtype=torch.float16)
     logits[-5:] = tail
     # As many seeds as rows: every row counts from 0 under its own, so that the tail alone draws the same noise.
@@ -145,7 +145,8 @@ def test_a_tensor_of_more_than_2_31_elements(name: str) -> None:
     assert torch.equal(index[-5:], index_alone)
     del sample
     pulled = kernels.surrogate_vjp(logits, logits, index, seeds, 1.0, "gumbel_rao", 0.0, 1)[-5:]
-    assert torch.equal(pulled, kernels.surrogate_vjp(tail, tail, index_alone, seeds[-5:], 1.0, "gumbel_rao", 0.0, 1))
+    alone = kernels.surrogate_vjp(tail, tail, index_alone, seeds[-5:], 1.0, "gumbel_rao", 0.0, 1)
+    torch.testing.assert_close(pulled, alone, rtol=2**-10, atol=1e-7)  # few rows are summed by other threads
 
 
 def test_annealing_compiles_nothing_new(name: str) -> None:

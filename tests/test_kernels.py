@@ -40,6 +40,7 @@ SHAPES = [
     (1600, 12),  # 8 latents of 16x12, a row that fills three blocks of noise
     (7, 64),  # the longest short row
     (7, 65),  # the shortest long row
+    (300, 200),  # several teams of several warps in a block of a GPU
     (64, 8192),  # several chunks a row
     (2, 128256),  # a language model's vocabulary; rows fewer than threads
     (0, 10),  # an empty batch
@@ -83,7 +84,7 @@ def _to(x: float | Tensor, device: str) -> float | Tensor:
     """The same values in the same memory layout."""
     if not isinstance(x, Tensor) or device == "cpu":
         return x
-    storage = torch.empty(0, dtype=x.dtype, device=device).set_(x.untyped_storage().to(device))
+    storage = torch.empty(0, dtype=x.dtype, device=device).set_(x.untyped_storage().to(device=device))
     return storage.as_strided(x.shape, x.stride(), x.storage_offset())
 
 

@@ -137,6 +137,7 @@ def compile_case(case: Case) -> list[Binary]:
 def resources(compiled: Any, architecture: int) -> tuple[int, int]:
     """Registers a thread and bytes spilled, from the assembler's own tools, which need no driver."""
     from triton import knobs
+    from triton.backends.nvidia.compiler import get_ptxas
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -148,8 +149,7 @@ def resources(compiled: Any, architecture: int) -> tuple[int, int]:
         source = Path(folder) / "kernel.ptx"  # a stack is not yet a spill
         source.write_text(compiled.asm["ptx"])
         target = re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])[1]  # type: ignore[index]
-        ptxas = knobs.nvidia.ptxas_blackwell if architecture >= 100 else knobs.nvidia.ptxas
-        report = _run(ptxas.path, "-v", f"--gpu-name={target}", str(source), "-o", os.devnull)
+        report = _run(get_ptxas(architecture).path, "-v", f"--gpu-name={target}", str(source), "-o", os.devnull)
         return int(registers), sum(map(int, re.findall(r"(\d+) bytes spill stores", report)))
 
 

@@ -16,7 +16,7 @@ Launcher = Callable[..., Any]
 
 MOST_COLUMNS = 16384  #: Longest row that one program keeps in registers.
 LEAST_COLUMNS = 4  #: One block of noise.
-ELEMENTS = 1024  #: Elements of a program with short rows.
+ELEMENTS = 512  #: Elements of a program with short rows; with more, the assembler spills draws to fit more programs.
 PER_THREAD = 4  #: Elements a thread, as many as fit: one block of noise, one 16-byte load of float32.
 MOST_WARPS = 32
 
@@ -107,5 +107,6 @@ def has_data(x: Tensor) -> bool:
 
 
 def bits(x: float) -> int:
-    """The bits of a double: Triton would pass the number as float32."""
-    return struct.unpack("q", struct.pack("d", x))[0]
+    """The bits of a double but the last: Triton would pass the number as float32, and torch.compile a negative integer
+    in 32 bits."""
+    return struct.unpack("Q", struct.pack("d", x))[0] >> 1

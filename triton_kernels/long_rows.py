@@ -18,6 +18,7 @@ from .philox import exponential_at, exponentials
 from .rows import (
     INF,
     below,
+    from_bits,
     group_of,
     maximum_of_tiles,
     read,
@@ -137,7 +138,7 @@ def open_row(
     partition = tl.full([1, 1], 1.0, T)
     soft_total = tl.full([1, 1], 1.0, T)
     if TERM == "perturbed":
-        gap = (tl.zeros([1, 1], tl.int64) + gap_bits).to(tl.float64, bitcast=True).to(T)
+        gap = from_bits(gap_bits).to(T)
     if TERM == "perturbed_pi":
         gap = gap_of_log_odds(z_winner, others, total_of(partitions, row, 0, 1, PARTS).to(T))
     if TERM == "draws" or TERM == "control":
@@ -265,7 +266,7 @@ def term_kernel(
     part = tl.program_id(1)
     begin = part * length
     end = tl.minimum(begin + length, columns)
-    factor = (tl.zeros([1, 1], tl.int64) + factor_bits).to(tl.float64, bitcast=True)
+    factor = from_bits(factor_bits)
     r = open_row(
         tops,
         partitions,
@@ -308,7 +309,7 @@ def term_kernel(
             tl.store(sums + at, row_sum(total))
             tl.store(sums + at + 1, row_sum(dot))
     else:
-        weight = (tl.zeros([1, 1], tl.int64) + weight_bits).to(tl.float64, bitcast=True).to(T)
+        weight = from_bits(weight_bits).to(T)
         weight = tl.where(over_tau != 0, weight * r.inv_tau, weight)
         v_winner = tl.load(grad + row * grad_stride + r.winner * grad_column_stride).to(T)
         for first in range(begin, end, C):

@@ -77,7 +77,7 @@ def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.c
     else:
         column = first + 4 * tl.arange(0, C // 4)[None, :]
         left = tl.where(row < rows, columns - column, 0)
-        at = x + (row * row_stride + column * column_stride)
+        at = x + (row * row_stride + column.to(tl.int64) * column_stride)
         x0 = tl.load(at, left > 0, other=other)
         x1 = tl.load(at + column_stride, left > 1, other=other)
         x2 = tl.load(at + 2 * column_stride, left > 2, other=other)
@@ -146,9 +146,15 @@ def with_row_rules(values, invalid, empty):
 
 
 @device_function
+def from_bits(bits):
+    """The double that ``launch.bits`` took apart, ``(1, 1)``."""
+    return ((tl.zeros([1, 1], tl.int64) + bits) << 1).to(tl.float64, bitcast=True)
+
+
+@device_function
 def temperature(taus, tau_bits, row, rows, rows_per_tau):
     """``(R, 1)`` float64 temperatures: of the rows' groups, or one for all. Out of range they are NaN."""
-    bits = tl.zeros_like(row) + tau_bits
+    bits = (tl.zeros_like(row) + tau_bits) << 1
     if rows_per_tau > 0:
         group, _ = group_of(tl.minimum(row, rows - 1), rows_per_tau, rows)
         bits = tl.load(taus + group)

@@ -180,7 +180,7 @@ def surrogate_vjp_kernel(
         tau,
         1.0 / tau,
         tl.min((tau == 1.0).to(tl.int32)) == 1,
-        coefficient_bits.to(tl.int64).to(tl.float64, bitcast=True),
+        (coefficient_bits.to(tl.int64) << 1).to(tl.float64, bitcast=True),
         num_samples,
         tl.load(seed + group),
         place,

@@ -43,9 +43,16 @@ struct Team {
         lanes(size < 32 ? size : 32),
         mask((lanes < 32 ? (1u << lanes) - 1 : ~0u) << (lane & ~(lanes - 1))) {}
 
+  // A value for each warp of the block. Eight bytes each, whatever X is: teams do not wait for each other, and one may
+  // be in a reduction of doubles while another is in one of floats.
   template <class X>
-  DISCRETE_OPS_DEVICE X* slots(int which) const {
-    return reinterpret_cast<X*>(device::shared_memory() + (2 * parity + which) * kMaxWarps * 8);
+  struct Slots {
+    char* at;
+    DISCRETE_OPS_DEVICE X& operator[](int warp) const { return *reinterpret_cast<X*>(at + 8 * warp); }
+  };
+  template <class X>
+  DISCRETE_OPS_DEVICE Slots<X> slots(int which) const {
+    return {device::shared_memory() + (2 * parity + which) * kMaxWarps * 8};
   }
   DISCRETE_OPS_DEVICE int warps() const { return size >> 5; }
   DISCRETE_OPS_DEVICE int first_warp() const { return number * warps(); }
@@ -66,7 +73,7 @@ struct Team {
   DISCRETE_OPS_DEVICE void reduce(X& x, X& y, Op op) {
     butterfly<kTwo>(lanes, mask, x, y, op);
     if (size <= 32) return;
-    X *const xs = slots<X>(0), *const ys = slots<X>(1);
+    const Slots<X> xs = slots<X>(0), ys = slots<X>(1);
     if (lane == 0) {
       xs[device::thread() / 32] = x;
       if constexpr (kTwo) ys[device::thread() / 32] = y;
@@ -82,7 +89,7 @@ struct Team {
   template <class X>
   DISCRETE_OPS_DEVICE X broadcast(X x, int rank_of_x) {
     if (size <= 32) return device::shuffle(mask, x, lane - rank + rank_of_x);
-    X* const xs = slots<X>(0);
+    const Slots<X> xs = slots<X>(0);
     if (rank == rank_of_x) xs[first_warp()] = x;
     meet();
     return xs[first_warp()];
@@ -100,7 +107,7 @@ struct Team {
     if (place == 0) before = 0;
     total = device::shuffle(mask, inclusive, first + lanes - 1);
     if (size <= 32) return before;
-    double* const totals = slots<double>(0);
+    const Slots<double> totals = slots<double>(0);
     if (lane == 0) totals[device::thread() / 32] = total;
     meet();
     double all = 0, before_warp = 0;

@@ -214,6 +214,8 @@ def fit(
     lines = "".join(json.dumps(record) + "\n" for record in trainer.history)
     write_atomically(out / "metrics.jsonl", lambda file: file.write(lines.encode()))
     writer = _tensorboard(out, trainer.epoch) if tensorboard else None
+    if not trainer.finished:
+        (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
     while not trainer.finished:
         record = trainer.run_epoch(on_step)
         with open(out / "metrics.jsonl", "a") as file:

@@ -67,7 +67,7 @@ def measure(
 def _spread(measurements: list[diagnostics.Measurement]) -> Spread:
     mean = torch.stack([m.mean for m in measurements])
     exact = torch.stack([m.exact for m in measurements])
-    std = torch.tensor([m.std for m in measurements], dtype=torch.float64)
+    std = torch.tensor([m.std for m in measurements], dtype=torch.float64, device=mean.device)
     norm = mean.flatten(1).norm(dim=1)
     drawn = norm > 0  # every draw of an image whose logits are saturated may be the same code, and its gradient 0
     return Spread(

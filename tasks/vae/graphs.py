@@ -22,17 +22,23 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager_steps = 0
         self.inputs: tuple[Tensor, ...] = ()
+        self.shapes: list[torch.Size] = []
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result is overwritten by the next call."""
+        with torch.cuda.device(inputs[0].device):  # streams and graphs are the current device's
+            return self._call(*inputs)
+
+    def _call(self, *inputs: Tensor) -> Tensor:
+        self.shapes = self.shapes or [x.shape for x in inputs]
+        if [x.shape for x in inputs] != self.shapes:
+            return self.step(*inputs)  # the last, short batch of an epoch
         if self.graph is None:
             if self.eager_steps < WARM_UP:
                 self.eager_steps += 1
                 return self._on_side_stream(inputs)
             self._capture(inputs)
         assert self.graph is not None
-        if any(buffer.shape != x.shape for buffer, x in zip(self.inputs, inputs, strict=True)):
-            return self.step(*inputs)  # the last, short batch of an epoch
         for buffer, x in zip(self.inputs, inputs, strict=True):
             buffer.copy_(x)
         self.graph.replay()
