@@ -86,9 +86,12 @@ def test_rows_at_one_stride_are_not_copied() -> None:
     assert torch.equal(copied.tensor, x.transpose(0, 1))
 
 
-@pytest.mark.parametrize("x", [0.0, 1.0, -0.3, 1e-300, math.inf])
+@pytest.mark.parametrize("x", [0.0, 1.0, -0.5, -0.3, 1e-300, math.inf])
 def test_doubles_pass_by_their_bits(x: float) -> None:
-    assert torch.tensor(launch.bits(x)).view(torch.float64).item() == x
+    """All but the last, as an integer that is never negative and, but for 0, never fits 32 bits."""
+    bits = launch.bits(x)
+    assert bits == 0 if x == 0 else 2**31 <= bits < 2**63
+    assert torch.tensor(bits).bitwise_left_shift(1).view(torch.float64).item() == pytest.approx(x, rel=2**-52, abs=0)
 
 
 # ---------------------------------------------------------------------------------------------------
