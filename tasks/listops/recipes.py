@@ -13,6 +13,7 @@ import torch
 from discrete_ops import backends, checks
 from discrete_ops.estimators import ESTIMATORS, Estimator
 from tasks.vae.errors import RunError
+from tasks.vae.recipes import check_device
 
 HYPER_PARAMETERS = ("tau", "gap", "eta", "num_samples")  # of the estimators
 
@@ -100,7 +101,7 @@ def configure(
             preset=preset,
             estimator=estimator,
             seed=checks.count("seed", seed, 0, 2**63 - 1),
-            device=_device(device),
+            device=check_device(device),
             backend=backends.resolve(backend, torch.device(device).type),
             **_values(PRESETS[preset], estimator, given),
         )
@@ -119,17 +120,6 @@ def _values(preset: Preset, estimator: str, given: Mapping[str, Any]) -> dict[st
             raise ValueError(f"{name}: got {given[name]!r} for {estimator}, which has none, allowed with: {users}")
     unused = dict.fromkeys(set(HYPER_PARAMETERS) - taken)
     return {field.name: getattr(preset, field.name) for field in fields(preset)} | unused | dict(given)
-
-
-def _device(value: str) -> str:
-    try:
-        torch.empty(0, device=torch.device(value))
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device: got {value!r}, allowed: one that torch has here, such as 'cpu' ({reason})"
-        ) from error
-    return value
 
 
 def _check(config: Config) -> None:

@@ -220,7 +220,7 @@ def configure(
             latent=latent,
             data=data,
             seed=checks.count("seed", seed, 0, 2**63 - 1),
-            device=_device(device),
+            device=check_device(device),
             backend=backends.resolve(backend, torch.device(device).type),
             **{**settings, **given},
         )
@@ -265,7 +265,8 @@ def _latent(value: str) -> str:
     return value
 
 
-def _device(value: str) -> str:
+def check_device(value: str) -> str:
+    """``value`` if torch has such a device here. Raises ValueError naming the argument otherwise."""
     try:
         device = torch.device(value)
         torch.empty(0, device=device)
