@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 import torch
 
+from tasks.common.errors import RunError
 from tasks.listops import data, expressions, trees
 from tasks.listops.expressions import END, OPERATORS, TOKENS
-from tasks.vae.errors import RunError
 
 HERE = Path(__file__).parent / "listops"
 EXCERPT = HERE / "published_excerpt.tsv"  #: every 80th line of the published test set

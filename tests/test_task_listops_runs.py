@@ -11,9 +11,9 @@ from helpers import figures
 from rich.console import Console
 
 from discrete_ops.estimators import ESTIMATORS, GST
-from tasks.listops import checkpoint, cli, data, expressions, parsing, recipes, tables, train, treelstm, trees
+from tasks.common.errors import RunError
+from tasks.listops import cli, data, expressions, parsing, recipes, tables, train, treelstm, trees
 from tasks.listops.recipes import PRESETS, configure
-from tasks.vae.errors import RunError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,7 +180,18 @@ def test_checkpoint_of_another_run_is_refused(splits: data.Splits, tmp_path: Pat
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(RunError, match=r"checkpoint.pt: not a readable checkpoint"):
-        checkpoint.load(path, config)
+        train.load(config, splits, tmp_path)
+
+
+def test_checkpoint_of_other_lines_is_refused(splits: data.Splits, tmp_path: Path) -> None:
+    """A test set may change: the figures on it are computed anew."""
+    config = configure(**{**TINY, "epochs": 1})
+    train.fit(config, splits, tmp_path)
+    longer = configure(**{**TINY, "epochs": 2})
+    fewer = splits.train.shorter(int(splits.train.lengths.max()) - 1)
+    with pytest.raises(RunError, match=r"checkpoint.pt: belongs to other training or validation lines"):
+        train.fit(longer, splits._replace(train=fewer), tmp_path)
+    assert train.fit(longer, splits._replace(test=splits.valid), tmp_path).epoch == 2
 
 
 def test_no_line_short_enough(splits: data.Splits) -> None:

@@ -15,10 +15,11 @@ from helpers import figures
 from torch import Tensor
 
 from discrete_ops.estimators import GST, GumbelRao, ReinMax
-from tasks.vae import checkpoint, data, train
+from tasks.common import checkpoint, files
+from tasks.common.errors import RunError
+from tasks.vae import data, train
 from tasks.vae.baselines import BASELINES, METHODS
 from tasks.vae.ensemble import Ensemble
-from tasks.vae.errors import RunError
 from tasks.vae.model import VAE
 from tasks.vae.recipes import configure
 
@@ -246,14 +247,14 @@ def test_damaged_checkpoint_is_named(damage: str, few: data.Images, tmp_path: Pa
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    checkpoint.write_atomically(path, lambda file: file.write(b"old"))
+    files.write_atomically(path, lambda file: file.write(b"old"))
 
     def fail(file: Any) -> None:
         file.write(b"new, but")
         raise Killed
 
     with pytest.raises(Killed):
-        checkpoint.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert path.read_bytes() == b"old"
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from discrete_ops import backends
 from discrete_ops.estimators import ESTIMATORS, GST
+from tasks.common.errors import RunError
 from tasks.vae import cli, data, demo, train
-from tasks.vae.errors import RunError
 from tasks.vae.recipes import BR_SETTINGS, configure
 
 pytestmark = pytest.mark.usefixtures("one_thread")

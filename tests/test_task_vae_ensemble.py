@@ -12,9 +12,10 @@ from torch import Tensor
 
 from discrete_ops import philox
 from discrete_ops.estimators import GST
-from tasks.vae import block, checkpoint, data, linear, train
+from tasks.common import checkpoint
+from tasks.common.errors import RunError
+from tasks.vae import block, data, linear, train
 from tasks.vae.ensemble import Ensemble, Record
-from tasks.vae.errors import RunError
 from tasks.vae.recipes import Config, configure
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,9 +18,10 @@ import torch
 from rich.console import Console
 
 from discrete_ops.estimators import ReinMax, StraightThrough
-from tasks.vae import checkpoint, cli, data, figures, report, results, sweep
+from tasks.common import checkpoint, files
+from tasks.common.errors import RunError
+from tasks.vae import cli, data, figures, report, results, sweep
 from tasks.vae.ensemble import Ensemble
-from tasks.vae.errors import RunError
 from tasks.vae.gradients import measure
 from tasks.vae.papers import PUBLISHED
 from tasks.vae.recipes import configure
@@ -105,7 +106,7 @@ def test_table_killed_between_its_files_adds_what_is_missing(
 ) -> None:
     """One run feeds two tables; killed when the first has its line, the second gets its own and the first no other."""
     arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "1")
-    write = checkpoint.write_text
+    write = files.write_text
 
     def killed(path: Path, text: str) -> None:
         if path.name == "br-3.jsonl":
@@ -113,7 +114,7 @@ def test_table_killed_between_its_files_adds_what_is_missing(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_text", killed)
+        patch.setattr(files, "write_text", killed)
         assert run(tmp_path, *arguments) == 130
     assert not (tmp_path / "results" / "br-3.jsonl").exists()
     first = lines(tmp_path, "br-2")
@@ -138,6 +139,35 @@ def test_what_is_done_is_not_trained_again(
     assert found[0] == first[1][0]
 
 
+def test_what_was_begun_goes_on_whatever_was_finished_since(
+    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs stop after an epoch; a second command finishes one of them; the first goes on where it stopped."""
+    both = ("table", "br-2", "--columns", "8x4", "--methods", "ReinMax", "ST", "--epochs", "3")
+    save = checkpoint.save
+
+    def stop(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        assert run(tmp_path, *both) == 130
+    assert run(tmp_path, "table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "3") == 0
+    alone = lines(tmp_path, "br-2")
+    capsys.readouterr()
+    assert run(tmp_path, *both) == 0
+    said = capsys.readouterr().out
+    assert "epoch 1/3" not in said
+    assert "epoch 2/3" in said
+    assert lines(tmp_path, "br-2")[:1] == alone
+    assert {line["method"] for line in lines(tmp_path, "br-2")} == {"ReinMax", "ST"}
+    (path,) = (tmp_path / "br").glob("*-2x3-*/members.json")
+    path.write_text("[[")
+    assert run(tmp_path, *both, "--seeds", "2") == 1
+    assert f"{path}: not JSON" in capsys.readouterr().err
+
+
 def test_two_processes_do_not_share_a_run(
     small: data.Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +175,7 @@ def test_two_processes_do_not_share_a_run(
     assert run(tmp_path, *arguments) == 0
     (folder,) = (path for path in (tmp_path / "br").iterdir())
     (tmp_path / "results" / "br-2.jsonl").unlink()
-    with results.locked(folder):
+    with files.locked(folder):
         assert run(tmp_path, *arguments) == 1
     assert f"{folder}: another process is at work there" in capsys.readouterr().err
     assert run(tmp_path, *arguments) == 0  # its checkpoint is whole: only the line is written again

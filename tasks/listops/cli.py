@@ -1,16 +1,16 @@
 """``python -m tasks.listops data|train|table|parse``. Flags that are not given keep the preset's value."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 
-from tasks.vae.errors import RunError
+from tasks.common.command import exit_status
+from tasks.common.errors import RunError
+from tasks.common.settings import set_threads
 
 from . import data, expressions, parsing, tables, train, trees
 from .progress import RunProgress
@@ -77,10 +77,7 @@ class Run:
         return configure(self.preset, estimator, self.seed, self.device, self.backend, **{**flags, **hyper_parameters})
 
     def splits(self) -> data.Splits:
-        if self.threads is not None:
-            if self.threads < 1:
-                raise RunError(f"threads: got {self.threads}, allowed: an int from 1")
-            torch.set_num_threads(self.threads)
+        set_threads(self.threads)
         return data.load(self.data_dir, self.test_file)
 
     def fit(self, config: Config, splits: data.Splits, out: Path, console: Console, resume: bool = True) -> None:
@@ -196,12 +193,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="ListOps: unsupervised parsing with a straight-through Tree-LSTM (Table 6 of the GST paper).",
         args=arguments,
     )
-    try:
-        command.run(Console())
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: command.run(Console()))

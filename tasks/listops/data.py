@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from tasks.vae.checkpoint import write_atomically
-from tasks.vae.errors import RunError
+from tasks.common.errors import RunError
+from tasks.common.files import write_atomically
 
 from . import expressions
 
@@ -177,8 +177,12 @@ class Splits(NamedTuple):
     test: Lines
 
     def digest(self) -> str:
-        """Short name of the lines' content."""
-        return digest("\n".join("\n".join(lines.texts) for lines in self).encode(), size=8).hex()
+        return digest_of(*self)
+
+
+def digest_of(*parts: Lines) -> str:
+    """Short name of the content of some lines."""
+    return digest("\n".join("\n".join(lines.texts) for lines in parts).encode(), size=8).hex()
 
 
 def load(directory: Path, test_file: Path | None = None) -> Splits:

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from discrete_ops import backends
-from tasks.vae.errors import RunError
+from tasks.common import checkpoint
+from tasks.common.errors import RunError
 
-from . import checkpoint, expressions, treelstm, trees
+from . import expressions, treelstm, trees
 from .data import Batch, Lines
 from .model import Parser
 from .recipes import Config
@@ -35,7 +36,7 @@ def load(directory: Path) -> tuple[Parser, Config]:
     path = directory / "checkpoint.pt"
     if not path.is_file():
         raise RunError(f"run: {path} does not exist, allowed: the directory of a run of `train`")
-    saved, state = checkpoint.read(path)
+    (saved, *_), state = checkpoint.read(path)
     try:
         # Here on a CPU, whatever it was trained on.
         config = replace(Config(**saved), device="cpu", backend=backends.resolve(None, "cpu"))

@@ -1,11 +1,11 @@
-"""Pictures of a run. Figures are made without pyplot, which would pick a display and hold on to them."""
+"""Pictures of a run: its curves, and trees over a line of words."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from tasks.common.pictures import new_figure
 
 from .train import Record
 from .trees import Span
@@ -13,8 +13,7 @@ from .trees import Span
 
 def curves(history: Sequence[Record], path: Path) -> None:
     """Accuracy, and parse F1, by epoch of a run."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((9, 3.8))
     accuracy, f1 = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
     for axis, names in ((accuracy, ("train_accuracy", "valid_accuracy")), (f1, ("valid_f1",))):
@@ -29,8 +28,7 @@ def curves(history: Sequence[Record], path: Path) -> None:
 def trees(words: Sequence[str], shapes: Mapping[str, Sequence[Span]], path: Path) -> None:
     """Trees over one line of words, one below the other, each under its title."""
     width = min(40, 2 + 0.42 * len(words))
-    figure = Figure(figsize=(width, len(shapes) * min(12, 1.2 + 0.16 * len(words))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((width, len(shapes) * min(12, 1.2 + 0.16 * len(words))))
     for axis, (title, spans) in zip(figure.subplots(len(shapes), squeeze=False)[:, 0], shapes.items(), strict=True):
         _tree(axis, words, spans)
         axis.set_title(title, fontsize="small", loc="left")

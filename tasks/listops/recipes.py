@@ -12,10 +12,11 @@ import torch
 
 from discrete_ops import backends, checks
 from discrete_ops.estimators import ESTIMATORS, Estimator
-from tasks.vae.errors import RunError
-from tasks.vae.recipes import check_device
+from tasks.common.errors import RunError
+from tasks.common.settings import check_device, parameters, refuse_unused
 
 HYPER_PARAMETERS = ("tau", "gap", "eta", "num_samples")  # of the estimators
+LONGER = ("epochs", "patience")  #: may differ from a checkpoint's: a run may be made longer
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,8 @@ def configure(
 
 def _values(preset: Preset, estimator: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The preset's values and those given; refuses hyper-parameters that the estimator has no use for."""
-    taken = {field.name for field in fields(ESTIMATORS[estimator])}
-    for name in HYPER_PARAMETERS:
-        if name in given and name not in taken:
-            users = ", ".join(key for key, cls in ESTIMATORS.items() if name in {field.name for field in fields(cls)})
-            raise ValueError(f"{name}: got {given[name]!r} for {estimator}, which has none, allowed with: {users}")
-    unused = dict.fromkeys(set(HYPER_PARAMETERS) - taken)
+    refuse_unused(given, HYPER_PARAMETERS, estimator, ESTIMATORS)
+    unused = dict.fromkeys(set(HYPER_PARAMETERS) - parameters(ESTIMATORS[estimator]))
     return {field.name: getattr(preset, field.name) for field in fields(preset)} | unused | dict(given)
 
 

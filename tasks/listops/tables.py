@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.vae.checkpoint import write_atomically
-from tasks.vae.errors import RunError
+from tasks.common.errors import RunError
+from tasks.common.files import write_text
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def show(name: str, out: Path, console: Console) -> None:
     header = ["estimator", *(f"tau = {tau:g}" for tau in rows[0].paper)]
     text = "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *lines))
     if out.is_dir():
-        write_atomically(out / "table.md", lambda file: file.write(text.encode()))
+        write_text(out / "table.md", text)
 
 
 def _cell(out: Path, row: Row, tau: float) -> Path:

@@ -21,13 +21,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from discrete_ops import build_info
-from tasks.vae.checkpoint import write_atomically, write_json
-from tasks.vae.errors import RunError
+from tasks.common import checkpoint, events
+from tasks.common.errors import RunError
+from tasks.common.files import write_json, write_text
 
-from . import checkpoint, treelstm, trees
-from .data import Batch, Lines, Splits
+from . import treelstm, trees
+from .data import Batch, Lines, Splits, digest_of
 from .model import Parser
-from .recipes import Config
+from .recipes import LONGER, Config
 
 EVAL_TOKENS = 16_384  #: at once in a greedy pass
 
@@ -63,6 +64,7 @@ class Trainer:
         }
         self.model = Parser(config.hidden, config.dropout, torch.Generator().manual_seed(weights)).to(config.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.data = digest_of(splits.train, splits.valid)
         self.history: list[Record] = []
         self.best = _copy(self.model.state_dict())
 
@@ -135,6 +137,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
+            "data": self.data,
             "history": self.history,
             "model": self.model.state_dict(),
             "best": self.best,
@@ -199,28 +202,29 @@ def fit(
         on_step, on_epoch: called after each optimiser step (and before an epoch's first) and each epoch.
 
     Raises:
-        RunError: the checkpoint is damaged or of another config, no line is short enough, or a figure is not finite.
+        RunError: the checkpoint is damaged, of another config or of other lines; no line is short enough; a figure is
+            not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, splits)
     path = out / "checkpoint.pt"
     if resume and path.exists():
-        trainer.load_state_dict(checkpoint.load(path, config))
+        _resume(trainer, path)
     else:
         path.unlink(missing_ok=True)
     environment = {**build_info(), "threads": torch.get_num_threads(), "data": splits.digest()}
     write_json(out / "config.json", {**asdict(config), "environment": environment})
     # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
     lines = "".join(json.dumps(record) + "\n" for record in trainer.history)
-    write_atomically(out / "metrics.jsonl", lambda file: file.write(lines.encode()))
-    writer = _tensorboard(out, trainer.epoch) if tensorboard else None
+    write_text(out / "metrics.jsonl", lines)
+    writer = events.writer(out, trainer.epoch) if tensorboard else None
     if not trainer.finished:
         (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
     while not trainer.finished:
         record = trainer.run_epoch(on_step)
         with open(out / "metrics.jsonl", "a") as file:
             file.write(json.dumps(record) + "\n")
-        checkpoint.save(path, config, trainer.state_dict())
+        checkpoint.save(path, [config], trainer.state_dict())
         if writer:
             for name, value in record.items():
                 writer.add_scalar(name, value, trainer.epoch)
@@ -246,8 +250,18 @@ def result(trainer: Trainer, test: Lines) -> Record:
 def load(config: Config, splits: Splits, out: Path) -> Trainer:
     """The run in ``out`` as its checkpoint has it."""
     trainer = Trainer(config, splits)
-    trainer.load_state_dict(checkpoint.load(out / "checkpoint.pt", config))
+    _resume(trainer, out / "checkpoint.pt")
     return trainer
+
+
+def _resume(trainer: Trainer, path: Path) -> None:
+    state = checkpoint.load(path, [trainer.config], LONGER)
+    if state["data"] != trainer.data:
+        raise RunError(
+            f"{path}: belongs to other training or validation lines: {state['data']} there and {trainer.data} here; "
+            + checkpoint.ANEW
+        )
+    trainer.load_state_dict(state)
 
 
 def _shorter(lines: Lines, max_tokens: int, name: str) -> Lines:
@@ -260,11 +274,3 @@ def _shorter(lines: Lines, max_tokens: int, name: str) -> Lines:
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _tensorboard(out: Path, epoch: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RunError("tensorboard: is not installed; pip install tensorboard") from error
-    return SummaryWriter(str(out), purge_step=epoch + 1)

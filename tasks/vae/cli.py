@@ -1,6 +1,5 @@
 """``python -m tasks.vae train|demo|table|figure|sweep``. Flags that are not given keep the recipe's value."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from tasks.common.command import exit_status
+from tasks.common.settings import set_threads
+
 from . import data, demo, train
-from .commands import FigureCommand, SweepCommand, TableCommand, set_threads
-from .errors import RunError
+from .commands import FigureCommand, SweepCommand, TableCommand
 from .parallel import Accelerated
 from .progress import RunProgress
 from .recipes import Config, configure
@@ -161,11 +162,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Discrete VAEs: the experiments of the GST and Beyond ReinMax papers.",
         args=arguments,
     )
-    try:
-        return command.run(Console())
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
-        return 130
+    return exit_status(lambda: command.run(Console()))

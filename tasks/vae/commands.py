@@ -5,27 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 
 from discrete_ops import checks
+from tasks.common.errors import RunError
+from tasks.common.settings import set_threads
 
 from . import data, report, study, sweep
-from .errors import RunError
 from .recipes import RECIPES
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
 
 BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
 FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
-
-
-def set_threads(threads: int | None) -> None:
-    if threads is not None:
-        if threads < 1:
-            raise RunError(f"threads: got {threads}, allowed: an int from 1")
-        torch.set_num_threads(threads)
 
 
 def _choice(name: str, value: str, allowed: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import RunError
+from tasks.common.errors import RunError
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 #: The files with the images and their sha256. The labels are no part of this task.

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from discrete_ops import build_info
 from discrete_ops.estimators import ESTIMATORS
+from tasks.common import files
+from tasks.common.errors import RunError
+from tasks.common.progress import bar
 
-from . import checkpoint, data, train
-from .errors import RunError
-from .progress import bar
+from . import data, train
 from .recipes import Config, configure
 
 PROCESSES = 2  #: at a time, one thread each
@@ -159,7 +160,7 @@ def _work(config: Config, out: Path, sender: Connection) -> None:
         peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
     )
     plots.write_run(run, out)
-    checkpoint.write_json(out / "result.json", {"config": asdict(config), "result": result._asdict()})
+    files.write_json(out / "result.json", {"config": asdict(config), "result": result._asdict()})
 
 
 def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
@@ -170,11 +171,11 @@ def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
     names = ("data", "recipe", "latent", "epochs", "seed", "device", "backend")
     common = {name: getattr(first, name) for name in names}
     results = [result._asdict() for result in finished.values()]
-    checkpoint.write_json(out / "summary.json", {**common, "environment": build_info(), "results": results})
+    files.write_json(out / "summary.json", {**common, "environment": build_info(), "results": results})
     rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(result.cells() for result in finished.values())]
     lines = [f"# {title}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
     lines += [f"![{name}]({name}.png)" for name in ("curves", "reconstructions", "samples")]
-    checkpoint.write_atomically(out / "summary.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    files.write_atomically(out / "summary.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
     images = data.load(first.data)
     runs = {config.estimator: train.load(config, images, out / config.estimator) for config in finished}

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.common.errors import RunError
+
 from . import data
 from .block import Block
-from .errors import RunError
 from .graphs import CapturedStep
 from .linear import by_member
 from .model import VAE

@@ -12,12 +12,14 @@ from rich.console import Console
 from torch import Tensor
 
 from discrete_ops import estimators
+from tasks.common import checkpoint, files
+from tasks.common.pictures import new_figure
+from tasks.common.progress import bar
 
-from . import checkpoint, data, results, train
+from . import data, results, train
 from .ensemble import Ensemble
 from .gradients import Spread, measure
-from .plots import new_figure
-from .progress import RunProgress, bar
+from .progress import RunProgress
 from .recipes import Config, configure
 from .results import Result
 from .tables import BR_METHODS, Method
@@ -68,7 +70,8 @@ def measured(
     configs = [configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides) for seed in seeds]
     first = configs[0]
     run = out / f"{first.data}-{first.latent}-reinmax-tau={first.tau}-{len(seeds)}x{first.epochs}"
-    with RunProgress(console, first.epochs) as progress:
+    run.mkdir(parents=True, exist_ok=True)
+    with files.locked(run, wait=False), RunProgress(console, first.epochs) as progress:
         train.fit(configs, images, run, keep=epochs, on_step=progress.on_step, on_epoch=progress.on_epoch)
     done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == first.data}
     commit = results.commit()

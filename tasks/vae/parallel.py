@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import RunError
+from tasks.common.errors import RunError
 
 
 class Processes:

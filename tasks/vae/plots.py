@@ -1,23 +1,17 @@
-"""Pictures of a run. Figures are made without pyplot, which would pick a display and hold on to them."""
+"""Pictures of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
+
+from tasks.common.pictures import new_figure
 
 from .ensemble import Ensemble, Record
 
 COLUMNS = 10  #: images in a row
-
-
-def new_figure(size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def write_run(run: Ensemble, out: Path) -> None:

@@ -7,16 +7,17 @@ Sources: BR is Wang and Bui, arXiv 2603.08257, 2026 (Tables 2-4; Table 4 follows
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from discrete_ops import backends, checks
 from discrete_ops.estimators import Estimator
+from tasks.common.errors import RunError
+from tasks.common.settings import check_device, parameters, refuse_unused
 
 from .baselines import BASELINES, METHODS, ScoreFunction
-from .errors import RunError
 
 OPTIMIZERS = ("adam", "radam")
 DATA_SETS = ("digits", "mnist")
@@ -233,10 +234,8 @@ def configure(
 def _hyper_parameters(recipe: str, estimator: str, latent: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's values for what a flag may override; also refuses flags that the estimator has no use for."""
     row, setting = RECIPES[recipe], RECIPES[recipe].setting(latent, estimator)
-    taken = {field.name for field in fields(METHODS[estimator])}
-    for name in set(OWN) & given.keys() - taken:
-        users = ", ".join(key for key, cls in METHODS.items() if name in {field.name for field in fields(cls)})
-        raise ValueError(f"{name}: got {given[name]!r} for {estimator}, which has none, allowed with: {users}")
+    taken = parameters(METHODS[estimator])
+    refuse_unused(given, OWN, estimator, METHODS)
     common = ("epochs", "batch_size", "relu_logits", "leak", "binarize", "train_images")
     values: dict[str, Any] = {name: getattr(row, name) for name in common}
     values |= {name: getattr(row, name) if name in taken else None for name in ("gap", "eta", "num_samples")}
@@ -262,19 +261,6 @@ def _latent(value: str) -> str:
     match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", value)
     if not match or match[1] == "1":
         raise ValueError(f"latent: got {value!r}, allowed: categories x latents as in '8x4', categories from 2 up")
-    return value
-
-
-def check_device(value: str) -> str:
-    """``value`` if torch has such a device here. Raises ValueError naming the argument otherwise."""
-    try:
-        device = torch.device(value)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device: got {value!r}, allowed: one that torch has here, such as 'cpu' ({reason})"
-        ) from error
     return value
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from . import checkpoint
+from tasks.common import files
+
 from .papers import PUBLISHED, Published
 from .results import Result
 
@@ -108,14 +109,14 @@ def write(
     lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
     lines += ["", f"![{name}]({name}.png)"]
-    checkpoint.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+    files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
     plot(rows, title, folder / f"{name}.png")
     return rows
 
 
 def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
     """A panel for each split and column: the paper's mean and error as a bar, each of our seeds as a dot."""
-    from .plots import new_figure  # matplotlib is slow to import
+    from tasks.common.pictures import new_figure  # matplotlib is slow to import
 
     panels = list(dict.fromkeys((row.split, row.column) for row in rows))
     across = min(len(panels), 3)

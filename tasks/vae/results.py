@@ -1,16 +1,13 @@
 """``<table>.jsonl``: one JSON line for each run that a table has seen, in the order they finished."""
 
-import contextlib
-import fcntl
 import json
-import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import checkpoint
-from .errors import RunError
+from tasks.common import files
+from tasks.common.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -55,30 +52,13 @@ def add(folder: Path, results: Iterable[Result]) -> None:
     for result in results:
         by_table.setdefault(result.table, []).append(result)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with files.locked(folder):
         for table, new in by_table.items():
             known = {result.key: result for result in read(folder, table)}
             for result in new:
                 known.setdefault(result.key, result)
             text = "".join(json.dumps(asdict(result)) + "\n" for result in known.values())
-            checkpoint.write_text(folder / f"{table}.jsonl", text)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold ``folder`` against other processes that do the same; the lock ends with the process.
-
-    Raises:
-        RunError: with ``wait=False``, when another process holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    except BlockingIOError:
-        raise RunError(f"{folder}: another process is at work there") from None
-    finally:
-        os.close(handle)
+            files.write_text(folder / f"{table}.jsonl", text)
 
 
 def commit() -> str:

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from tasks.common import files
+
 from . import data, results, train
 from .ensemble import Ensemble
 from .progress import RunProgress
 from .recipes import Config
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
+
+MEMBERS = "members.json"  #: which runs an ensemble's directory is of
 
 #: Every table that runs feed, figures included.
 FED: dict[str, Table] = {**TABLES, **FIGURES}
@@ -70,26 +74,46 @@ class Plan:
     def read(self, table: str) -> list[Result]:
         return results.read(self.folder, table)
 
-    def directory(self, members: Sequence[Member], config: Config) -> Path:
-        """Where an ensemble of these runs lives: the same for the same command, however often it was interrupted."""
+    def directory(self, members: Sequence[Member]) -> Path:
+        """Where an ensemble of these runs lives."""
+        first = self.config(members[0])
         names = hashlib.sha256(repr([tuple(member) for member in members]).encode()).hexdigest()[:8]
-        return self.out / self.study / f"{config.data}-{members[0].column}-{len(members)}x{config.epochs}-{names}"
+        return self.out / self.study / f"{first.data}-{members[0].column}-{len(members)}x{first.epochs}-{names}"
+
+    def ensembles(self, column: str) -> Iterator[list[Member]]:
+        """The column's pending runs: those that interrupted commands began, as they were begun, then all others.
+
+        What a command began stays one ensemble even if another command has finished some of its runs since.
+        """
+        pending = self.pending(column)
+        for members in self._begun(column):
+            if not set(members).isdisjoint(pending):
+                yield members
+                pending = [member for member in pending if member not in members]
+        if pending:
+            yield pending
+
+    def _begun(self, column: str) -> Iterator[list[Member]]:
+        """Ensembles of runs of this plan that have a directory."""
+        wanted = {Member(column, method, seed) for seed in self.seeds for method in self.methods}
+        for path in sorted((self.out / self.study).glob(f"*/{MEMBERS}")):
+            members = [Member(*member) for member in files.read_json(path)]
+            if wanted.issuperset(members) and self.directory(members) == path.parent:
+                yield members
 
 
 def run(plan: Plan, images: data.Images, console: Console) -> None:
     """Train what is pending, column by column, and add its results."""
     commit = results.commit()  # of the code that runs, which may change on disk before the end
     for column in plan.columns:
-        members = plan.pending(column)
-        if not members:
-            continue
-        configs = [plan.config(member) for member in members]
-        out = plan.directory(members, configs[0])
-        out.mkdir(parents=True, exist_ok=True)
-        console.print(f"{plan.study} {column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
-        with results.locked(out, wait=False), RunProgress(console, configs[0].epochs) as progress:
-            ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
-        results.add(plan.folder, _results(plan, members, ensemble, commit))
+        for members in plan.ensembles(column):
+            configs, out = [plan.config(member) for member in members], plan.directory(members)
+            out.mkdir(parents=True, exist_ok=True)
+            console.print(f"{plan.study} {column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
+            with files.locked(out, wait=False), RunProgress(console, configs[0].epochs) as progress:
+                files.write_json(out / MEMBERS, members)
+                ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+            results.add(plan.folder, _results(plan, members, ensemble, commit))
 
 
 def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:

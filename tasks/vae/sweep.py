@@ -18,9 +18,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, data, results, train
-from .errors import RunError
-from .progress import bar
+from tasks.common import files
+from tasks.common.errors import RunError
+from tasks.common.progress import bar
+
+from . import data, results, train
 from .recipes import Config, configure
 
 OPTIMIZERS = ("adam", "radam")
@@ -187,4 +189,4 @@ def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -
     for _, cells in rows:
         table.add_row(*cells)
     console.print(table)
-    checkpoint.write_text(out / "sweep.md", "\n".join(lines) + "\n")
+    files.write_text(out / "sweep.md", "\n".join(lines) + "\n")

@@ -10,15 +10,16 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from discrete_ops import build_info
+from tasks.common import checkpoint, events, files
+from tasks.common.errors import RunError
 
-from . import checkpoint, data
+from . import data
 from .ensemble import Ensemble, Record
-from .errors import RunError
 from .parallel import Processes
 from .recipes import Config
 
@@ -67,7 +68,7 @@ def fit(
     if resume and path.exists():
         ensemble.load_state_dict(checkpoint.load(path, members))
     processes.wait()  # for the others to have read what the first may write anew
-    files = _Files(out, ensemble, alone, tensorboard) if processes.rank == 0 else None
+    written = _Files(out, ensemble, alone, tensorboard) if processes.rank == 0 else None
 
     epochs = members[0].epochs
     done, total = ensemble.epoch * ensemble.steps_per_epoch, epochs * ensemble.steps_per_epoch
@@ -82,15 +83,15 @@ def fit(
         records = ensemble.run_epoch(count_step)
         if alone:
             _expect_finite(members[0], records[0])
-        if files:
-            files.add(records)
+        if written:
+            written.add(records)
             state = ensemble.state_dict()
             if ensemble.epoch in keep:
                 checkpoint.save(out / f"epoch-{ensemble.epoch}.pt", members, state)
             checkpoint.save(path, members, state)
         on_epoch(records)
-    if files:
-        files.close()
+    if written:
+        written.close()
     processes.wait()
     return ensemble
 
@@ -106,10 +107,10 @@ class _Files:
         configs = [asdict(config) for config in ensemble.configs]
         environment = {**build_info(), "threads": torch.get_num_threads()}
         what = configs[0] if alone else {"members": configs}
-        checkpoint.write_json(out / "config.json", {**what, "environment": environment})
+        files.write_json(out / "config.json", {**what, "environment": environment})
         # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
-        checkpoint.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
-        self.writer = _tensorboard(out, ensemble.epoch) if tensorboard else None
+        files.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
+        self.writer = events.writer(out, ensemble.epoch) if tensorboard else None
 
     def add(self, records: list[Record]) -> None:
         with open(self.path, "a") as file:
@@ -145,11 +146,3 @@ def _lines(records: list[Record], alone: bool) -> str:
         figures = {name: value if math.isfinite(value) else None for name, value in record.items()}
         lines += json.dumps(figures if alone else {"member": member, **figures}) + "\n"
     return lines
-
-
-def _tensorboard(out: Path, epoch: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RunError("tensorboard: is not installed; pip install tensorboard") from error
-    return SummaryWriter(str(out), purge_step=epoch + 1)

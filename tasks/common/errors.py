@@ -1,4 +1,4 @@
-"""The one exception of this task that is the user's to mend: its message names the argument or file."""
+"""The one exception of the tasks that is the user's to mend: its message names the argument or file."""
 
 
 class RunError(Exception):

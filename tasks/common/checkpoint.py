@@ -1,0 +1,79 @@
+"""The checkpoint that a run resumes from: its state, with the configs that the state belongs to."""
+
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import RunError
+from .files import write_atomically
+
+ANEW = "give another --out, or --no-resume (demo: --fresh) to start anew"
+
+
+def save(path: Path, configs: Sequence[Any], state: Mapping[str, Any]) -> None:
+    """Write ``state`` (tensors and plain values) with its configs, frozen dataclasses, one a member."""
+    content = {"configs": [asdict(config) for config in configs], "state": dict(state)}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Configs and state of the checkpoint at ``path``, tensors on the CPU.
+
+    Raises:
+        RunError: the file is not a whole checkpoint; it is named.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not look at the checksums
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
+        # On the CPU, for that is where the states of random generators have to be.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content["configs"], content["state"]
+    except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
+        raise RunError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}: {error}); delete it to start anew"
+        ) from error
+
+
+def load(path: Path, configs: Sequence[Any], longer: Collection[str] = ("epochs",)) -> dict[str, Any]:
+    """The state of the checkpoint at ``path``, if it belongs to ``configs``.
+
+    Args:
+        path: of the file.
+        configs: what runs now; all of one dataclass with a field ``epochs``.
+        longer: fields that may differ, since a run may be made longer.
+
+    Raises:
+        RunError: the file is not a whole checkpoint, or belongs to other configs; the message names the file and
+            what differs.
+    """
+    saved, state = read(path)
+    differing = _differences(saved, configs, longer)
+    if differing:
+        raise RunError(f"{path}: belongs to another run: {', '.join(differing)}; {ANEW}")
+    epoch, epochs = state["epoch"], configs[0].epochs
+    if epoch > epochs:
+        raise RunError(f"{path}: epochs: got {epochs}, allowed: {epoch} or more, for that many are done; {ANEW}")
+    return state
+
+
+def _differences(saved: list[dict[str, Any]], configs: Sequence[Any], longer: Collection[str]) -> list[str]:
+    if len(saved) != len(configs):
+        return [f"members are {len(saved)} there and {len(configs)} here"]
+    # A field that was added to the config since had its default value in effect when the file was written.
+    defaults = {field.name: field.default for field in fields(configs[0]) if field.default is not MISSING}
+    differing = []
+    for member, (there, config) in enumerate(zip(saved, configs, strict=True)):
+        there, here = {**defaults, **there}, asdict(config)
+        label = f"member {member}: " if len(configs) > 1 else ""
+        differing += [
+            f"{label}{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in {**here, **there}
+            if there.get(name) != here.get(name) and name not in longer
+        ]
+    return differing
