@@ -2,7 +2,8 @@
 registers it takes, and that nothing but a bucket of sizes, an estimator, a dtype or an alignment makes another one.
 
 The default suite compiles every (kernel, estimator, bucket) for sm_90 in float32 and a spread over the other dtypes and
-architectures; ``DISCRETE_OPS_AOT=full`` compiles all of them (``make aot``).
+architectures; ``DISCRETE_OPS_AOT=full`` compiles all of them (``make aot``), keeps the binaries in ``build/aot``, from
+which an interrupted run goes on, and writes the table of registers there.
 """
 
 import concurrent.futures
@@ -34,6 +35,11 @@ BUCKETS = tuple(2**i for i in range(2, 15))  # in registers
 LONG = 65536
 SOFT = ("gumbel_rao", "gst", "gst_pi")
 NO_SPILLS = 1024  # columns up to which nothing may leave the registers
+KEPT = Path(__file__).parents[1] / "build" / "aot"  # what a full run leaves
+CELL = (
+    "Registers a thread by the columns of the tile, in brackets bytes spilled; of rows aligned to 16 bytes and not the "
+    "larger figure. Kernels of rows beyond 16384 columns have tiles of 4096."
+)
 
 
 class Case(NamedTuple):
@@ -116,8 +122,8 @@ def compile_case(case: Case) -> list[Binary]:
         began = time.perf_counter()
         compiled = triton.compile(source, target=target, options=parsed.__dict__)
         seconds = time.perf_counter() - began
-        registers, spills = resources(compiled, case.architecture)
         constants = {name: value for name, value in options.items() if name != "num_warps"}
+        registers, spills = resources(compiled, case, constants["C"])
         binaries.append(
             Binary(
                 kernel.__name__,
@@ -134,8 +140,12 @@ def compile_case(case: Case) -> list[Binary]:
     return binaries
 
 
-def resources(compiled: Any, architecture: int) -> tuple[int, int]:
-    """Registers a thread and bytes spilled, from the assembler's own tools, which need no driver."""
+def resources(compiled: Any, case: Case, columns: int) -> tuple[int, int]:
+    """Registers a thread and bytes spilled, from the assembler's own tools, which need no driver.
+
+    A stack is not yet a spill. Which it is, costs another run of the assembler, half a minute for the largest tiles;
+    where spills are allowed all of it is taken for one.
+    """
     from triton import knobs
     from triton.backends.nvidia.compiler import get_ptxas
 
@@ -143,14 +153,19 @@ def resources(compiled: Any, architecture: int) -> tuple[int, int]:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
         usage = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path))
-        registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()  # type: ignore[union-attr]
-        if stack == "0":
-            return int(registers), 0
-        source = Path(folder) / "kernel.ptx"  # a stack is not yet a spill
+        registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())  # type: ignore[union-attr]
+        if stack == 0 or may_spill(case.dtype, columns):
+            return registers, stack
+        source = Path(folder) / "kernel.ptx"
         source.write_text(compiled.asm["ptx"])
         target = re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])[1]  # type: ignore[index]
-        report = _run(get_ptxas(architecture).path, "-v", f"--gpu-name={target}", str(source), "-o", os.devnull)
-        return int(registers), sum(map(int, re.findall(r"(\d+) bytes spill stores", report)))
+        report = _run(get_ptxas(case.architecture).path, "-v", f"--gpu-name={target}", str(source), "-o", os.devnull)
+        return registers, sum(map(int, re.findall(r"(\d+) bytes spill stores", report)))
+
+
+def may_spill(dtype: str, columns: int) -> bool:
+    """Long rows may, and the dtype that is not made for speed."""
+    return columns > NO_SPILLS or dtype == "float64"
 
 
 def _run(*command: str) -> str:
@@ -208,12 +223,20 @@ def without_interpreter(cache: Path) -> Iterator[None]:
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> list[Binary]:
     cases = full_cases() if FULL else default_cases()
     with (
-        without_interpreter(tmp_path_factory.mktemp("triton")),
+        without_interpreter(KEPT / "cache" if FULL else tmp_path_factory.mktemp("triton")),
         concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
     ):
+        compiled = shown(pool.map(compile_case, cases), len(cases)) if FULL else pool.map(compile_case, cases)
         # Launches that several estimators share are compiled once and reported once.
-        found = {binary[:5]: binary for case in pool.map(compile_case, cases) for binary in case}
+        found = {binary[:5]: binary for case in compiled for binary in case}
     return sorted(found.values())
+
+
+def shown(compiled: Iterator[list[Binary]], count: int) -> Iterator[list[Binary]]:
+    """The same with a progress bar."""
+    from rich.progress import track
+
+    return iter(track(compiled, "compiling", count))
 
 
 def table(binaries: list[Binary]) -> str:
@@ -225,9 +248,33 @@ def table(binaries: list[Binary]) -> str:
     return "\n".join([header, *rows])
 
 
+def summary(binaries: list[Binary]) -> str:
+    """Markdown: registers a thread of every specialisation, a row a kernel, a column a bucket of columns; the larger
+    of the two where rows may be aligned or not, and the bytes spilled where there are any."""
+    import triton
+
+    lines = ["# Registers of the Triton kernels", "", f"Triton {triton.__version__}, {len(binaries)} binaries. " + CELL]
+    for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
+        cells: dict[str, dict[int, tuple[int, int]]] = {}
+        for b in binaries:
+            if (b.architecture, b.dtype) == (architecture, dtype):
+                chosen = re.sub(r"\b(R|C|VECTOR|PARTS)=\w+ ?|SOFT=False ?|\w+=(?=\w)", "", b.constants).strip()
+                row = cells.setdefault(f"{b.kernel.removesuffix('_kernel')} {chosen}".strip(), {})
+                row[b.columns] = max(row.get(b.columns, (0, 0)), (b.registers, b.spills))
+        columns = sorted({c for row in cells.values() for c in row})
+        lines += ["", f"## sm_{architecture}, {dtype}", "", "| kernel | " + " | ".join(map(str, columns)) + " |"]
+        lines.append("| --- |" + " ---: |" * len(columns))
+        for name, row in cells.items():
+            texts = (f"{row[c][0]}" + (f" ({row[c][1]})" if row[c][1] else "") if c in row else "" for c in columns)
+            lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def test_every_specialisation_compiles(binaries: list[Binary], capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{table(binaries)}")
+    if FULL:
+        (KEPT / "registers.md").write_text(summary(binaries))
     kernels = {b.kernel for b in binaries}
     assert kernels == {
         "sample_kernel",
@@ -243,7 +290,7 @@ def test_every_specialisation_compiles(binaries: list[Binary], capsys: pytest.Ca
 
 def test_short_rows_stay_in_registers(binaries: list[Binary]) -> None:
     """Up to 1024 columns, in the dtypes made for speed."""
-    spilled = [b for b in binaries if b.columns <= NO_SPILLS and b.dtype != "float64" and b.spills]
+    spilled = [b for b in binaries if b.spills and not may_spill(b.dtype, b.columns)]
     assert not spilled, table(spilled)
 
 
