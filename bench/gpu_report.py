@@ -46,8 +46,10 @@ def bars(results: dict[str, Any]) -> list[Bar]:
         asked = f"Gumbel-Rao K = 1000, 3000x10, {timing[:-3]}: time beyond twice STGS <= 60"
         lines.append(Bar(asked, beyond, beyond is not None and beyond <= 60, "us"))
     for name, asked in (
-        ("tests", "parity with the reference on the same seed, both backends"),
-        ("gpu_tests", "graph replays draw fresh noise; two runs of one seed are bit-equal"),
+        ("tests", "cuda: parity with the reference on the same seed"),
+        ("triton_tests", "triton: the same, and every boundary of its kernels"),
+        ("gpu_tests", "graph replays draw fresh noise; two runs of one seed are bit-equal; compiled is eager"),
+        ("study", "the ensemble's step as a CUDA graph is the eager one"),
         ("memcheck", "compute-sanitizer memcheck finds nothing"),
         ("racecheck", "compute-sanitizer racecheck finds nothing"),
     ):

@@ -40,7 +40,10 @@ def logits(value: Any, dim: Any) -> int:
 
 
 def tau(value: Any, device: torch.device | None = None) -> float | Tensor:
-    """A temperature for logits on ``device``: positive float (returned as float) or 0-dim tensor (as ``(1,)``)."""
+    """A temperature for logits on ``device``: positive float (returned as float) or 0-dim tensor (as ``(1,)`` there).
+
+    One on the CPU, for logits elsewhere, is read; where a tracer has no value to read, it moves.
+    """
     allowed = _TAU
     if isinstance(value, Tensor):
         if value.ndim != 0:
@@ -54,7 +57,9 @@ def tau(value: Any, device: torch.device | None = None) -> float | Tensor:
         known = _known(value)
         if known is not None and not _is_tau(known):
             raise ValueError(f"tau: got {known}, {allowed}")
-        return value.reshape(1)
+        if device is None or value.device == device:
+            return value.reshape(1)
+        return value.reshape(1).to(device) if known is None else known
     value = number("tau", value, allowed)
     if not _is_tau(value):
         raise ValueError(f"tau: got {value!r}, {allowed}")

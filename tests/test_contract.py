@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import discrete_ops as do
-from discrete_ops import estimators
+from discrete_ops import checks, estimators
 
 LARGEST_TAU = 2.0**126
 
@@ -26,6 +26,15 @@ def test_more_separately_strided_dimensions_than_a_kernel_addresses(backend):
 def test_a_temperature_on_a_foreign_device_is_named():
     with pytest.raises(ValueError, match=r"tau: .*meta.*cpu"):
         do.gst(torch.zeros(2, 3), torch.tensor(0.5, device="meta"))
+
+
+def test_a_temperature_on_the_cpu_serves_logits_elsewhere():
+    """An annealed ``torch.tensor(tau)``: it is read where that costs nothing, so nothing waits for a GPU."""
+    gpu = torch.device("cuda")  # names one; there need be none
+    assert checks.tau(torch.tensor(0.5), gpu) == 0.5
+    assert isinstance(checks.tau(torch.tensor(0.5), gpu), float)
+    assert checks.tau(torch.tensor(0.5), torch.device("cpu")).shape == (1,)
+    assert do.gst(torch.zeros(2, 3, device="meta"), torch.tensor(0.5)).device.type == "meta"
 
 
 @pytest.mark.parametrize("tau", [1e39, 1e-39, 10**400, torch.tensor(1e39, dtype=torch.float64)])
@@ -81,3 +90,26 @@ def test_expected_gap_under_vmap_and_compile(fresh_dynamo):
     torch.testing.assert_close(compiled(logits, index), want)
     with pytest.raises(ValueError, match="index: "):
         do.expected_gap(logits, index + 1)
+
+
+def test_gradients_in_a_batch(backend):
+    """``is_grads_batched``, as in ``jacobian(vectorize=True)``: the same as one after the other."""
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    v = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    sample = do.gst(logits, seed=1, backend=backend)
+    (batched,) = torch.autograd.grad(sample, logits, v, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(sample, logits, each, retain_graph=True)[0] for each in v]
+    assert torch.equal(batched, torch.stack(single))
+
+
+def test_a_lazy_minus_is_seen(backend):
+    negated = torch.randn(4, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)).conj().imag
+    assert negated.is_neg()
+    assert torch.equal(do.gst(negated, seed=1, backend=backend), do.gst(negated.clone(), seed=1, backend=backend))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace_keeps_the_kernel(backend):
+    first, other = (torch.randn(4, 5, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    traced = torch.jit.trace(lambda x: do.straight_through(x, seed=3, backend=backend), first, check_trace=False)
+    assert torch.equal(traced(other), do.straight_through(other, seed=3, backend=backend))

@@ -149,6 +149,36 @@ def test_a_tensor_of_more_than_2_31_elements(name: str) -> None:
     torch.testing.assert_close(pulled, alone, rtol=2**-10, atol=1e-7)  # few rows are summed by other threads
 
 
+@pytest.mark.parametrize("shape", [(300, 10), (5, 1000), (3, 20000)], ids=str)
+@pytest.mark.parametrize(
+    "estimator", [do.estimators.GumbelRao(0.7, 3), do.estimators.ReinMax(), do.estimators.GST(gap="pi")]
+)
+def test_compiled_is_eager(name: str, estimator: do.estimators.Estimator, shape: tuple[int, int]) -> None:
+    """Through Inductor, which copies Triton's kernels into its own module."""
+    logits = torch.randn(shape, device="cuda", requires_grad=True)
+    v = torch.randn(shape, device="cuda")
+
+    def pull(x: Tensor) -> Tensor:
+        return estimator(2 * x, seed=3, backend=name) * 1.0
+
+    want = pull(logits)
+    got = torch.compile(pull, fullgraph=True)(logits)
+    assert torch.equal(got, want)
+    gradients = [torch.autograd.grad(y, logits, v)[0] for y in (got, want)]
+    torch.testing.assert_close(*gradients, rtol=2e-6, atol=1e-6)
+
+
+def test_a_temperature_on_the_cpu(name: str) -> None:
+    logits = torch.randn(30, 10, device="cuda", requires_grad=True)
+    for hard in (True, False):
+        gradients = [
+            torch.autograd.grad(do.gst(logits, tau, hard=hard, seed=1, backend=name).square().sum(), logits)[0]
+            for tau in (0.5, torch.tensor(0.5), torch.tensor(0.5, device="cuda"))
+        ]
+        assert torch.equal(gradients[0], gradients[1])
+        assert torch.equal(gradients[0], gradients[2])
+
+
 def test_annealing_compiles_nothing_new(name: str) -> None:
     if name != "triton":
         pytest.skip("compiled ahead of time")

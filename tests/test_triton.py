@@ -94,6 +94,28 @@ def test_doubles_pass_by_their_bits(x: float) -> None:
     assert torch.tensor(bits).bitwise_left_shift(1).view(torch.float64).item() == pytest.approx(x, rel=2**-52, abs=0)
 
 
+@runs
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("seed", {"seed": torch.tensor([1, 2])}),
+        ("seed", {"seed": torch.tensor([1], dtype=torch.int32)}),
+        ("seed", {"seed": torch.tensor([1], device="meta")}),
+        ("index", {"index": torch.zeros(5, dtype=torch.int32)}),
+        ("tau", {"tau": torch.ones(3, dtype=torch.float64)}),
+        ("grad", {"grad": torch.zeros(5, 3)}),
+    ],
+)
+def test_what_would_be_read_beyond_its_end_is_refused(argument: str, change: dict[str, Tensor]) -> None:
+    logits = torch.zeros(5, 4, device=TARGET[1])
+    call = {"grad": logits, "index": torch.zeros(5, dtype=torch.int64), "seed": torch.tensor([1]), "tau": 1.0, **change}
+    call = {name: x.to(TARGET[1]) if isinstance(x, Tensor) and x.is_cpu else x for name, x in call.items()}
+    with pytest.raises((ValueError, TypeError), match=f"{argument}: got"):
+        backends.get("triton").surrogate_vjp(
+            call["grad"], logits, call["index"], call["seed"], call["tau"], "gst", 1.0, 1
+        )
+
+
 # ---------------------------------------------------------------------------------------------------
 # Every boundary of the heuristic
 

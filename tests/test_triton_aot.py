@@ -8,6 +8,7 @@ which an interrupted run goes on, and writes the table of registers there.
 
 import concurrent.futures
 import contextlib
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -34,6 +35,10 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 BUCKETS = tuple(2**i for i in range(2, 15))  # in registers
 LONG = 65536
 SOFT = ("gumbel_rao", "gst", "gst_pi")
+KERNELS = {
+    *("sample_kernel", "sample_totals_kernel", "sample_part_kernel"),
+    *("surrogate_vjp_kernel", "tops_kernel", "term_kernel"),
+}
 NO_SPILLS = 1024  # columns up to which nothing may leave the registers
 KEPT = Path(__file__).parents[1] / "build" / "aot"  # what a full run leaves
 CELL = (
@@ -219,6 +224,15 @@ def without_interpreter(cache: Path) -> Iterator[None]:
         yield
 
 
+def in_a_process(call: str) -> Any:
+    """What a call of a function of this file returns, in a new process; as JSON has it."""
+    script = f"import json, test_triton_aot as t; print(json.dumps(t.{call}))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> list[Binary]:
     cases = full_cases() if FULL else default_cases()
@@ -275,15 +289,7 @@ def test_every_specialisation_compiles(binaries: list[Binary], capsys: pytest.Ca
         print(f"\n{table(binaries)}")
     if FULL:
         (KEPT / "registers.md").write_text(summary(binaries))
-    kernels = {b.kernel for b in binaries}
-    assert kernels == {
-        "sample_kernel",
-        "sample_totals_kernel",
-        "sample_part_kernel",
-        "surrogate_vjp_kernel",
-        "tops_kernel",
-        "term_kernel",
-    }
+    assert {b.kernel for b in binaries} == KERNELS
     assert {(b.dtype, b.architecture) for b in binaries} == set(itertools.product(DTYPES, ARCHITECTURES))
     assert all(b.registers > 0 for b in binaries)
 
@@ -333,12 +339,7 @@ def reuse() -> dict[str, Any]:
 def test_sizes_and_numbers_compile_nothing_new(tmp_path: Path) -> None:
     """One binary an estimator, whatever tau, the coefficient, K, the rows, and the columns inside a bucket are."""
     with without_interpreter(tmp_path):
-        script = "import json, test_triton_aot; print(json.dumps(test_triton_aot.reuse()))"
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        run = subprocess.run(
-            [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
-        )
-    found = json.loads(run.stdout.splitlines()[-1])
+        found = in_a_process("reuse()")
     estimators = len(reference.TERMS)
     assert found["short"] == {
         "aligned": [1 + estimators, 1 + estimators],
@@ -346,3 +347,48 @@ def test_sizes_and_numbers_compile_nothing_new(tmp_path: Path) -> None:
     }
     assert found["long"][0] == found["long"][1]
     assert found["buckets"] == len(BUCKETS) + 1  # so the keys do tell specialisations apart
+
+
+# ---------------------------------------------------------------------------------------------------
+# torch.compile
+
+
+def translate_copies(folder: Path, architecture: int = 90) -> list[str]:
+    """Put every kernel through Triton's front end, which resolves the names in it, from the copy of its source that
+    torch.compile makes."""
+    from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code as source_of
+    from triton._C.libtriton import ir
+    from triton.compiler import ASTSource, make_backend
+
+    recorded = []
+    for columns in (61, LONG):
+        logits = torch.empty(3, columns)
+        recorded += launches("sample", "", logits)
+        recorded += itertools.chain.from_iterable(launches("vjp", e, logits) for e in reference.TERMS)
+        recorded += itertools.chain.from_iterable(launches("soft", e, logits) for e in SOFT)
+    sys.path.insert(0, str(folder))
+    translated = {}
+    for kernel, arguments, options in recorded:
+        key, (source, target, parsed) = specialise(architecture, kernel, arguments, options)
+        if key in translated:
+            continue
+        name = f"copy_of_{kernel.__name__}"
+        if not (folder / f"{name}.py").exists():
+            head = "import triton\nimport triton.language as tl\n\n@triton.jit\n"
+            (folder / f"{name}.py").write_text(head + source_of(kernel))
+        copy = getattr(importlib.import_module(name), kernel.__name__)
+        backend, context = make_backend(target), ir.context()
+        ir.load_dialects(context)
+        backend.load_dialects(context)
+        compiler = (backend.get_codegen_implementation(parsed), backend.get_module_map(), context)
+        copied = ASTSource(copy, source.signature, source.constants, source.attrs)
+        translated[key] = str(copied.make_ir(target, parsed, *compiler))
+        assert kernel.__name__ in translated[key]
+    return [key.split("_kernel")[0] + "_kernel" for key in translated]
+
+
+def test_torch_compile_can_copy_every_kernel(tmp_path: Path) -> None:
+    """It takes a kernel into its own module as text: every name in it must come along."""
+    with without_interpreter(tmp_path):
+        kernels = in_a_process(f"translate_copies(t.Path({str(tmp_path)!r}))")
+    assert set(kernels) == KERNELS

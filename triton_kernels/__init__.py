@@ -48,7 +48,7 @@ def surrogate_vjp(
 ) -> Tensor:
     """As :func:`discrete_ops.reference.surrogate_vjp`."""
     call = (grad, logits, index, seed, *_tau(tau), estimator, coefficient, num_samples)
-    if not is_eager(logits):
+    if not is_eager(grad, logits):
         return operators.surrogate_vjp_op(*call)
     with device_of(logits):
         return operators.surrogate_vjp(launch_now, *call)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import triton.language as tl
 
-from .jit import device_function
+from .jit import compile_time, device_function
 from .philox import exponentials
 from .rows import row_sum
 from .softmax_jvp import add, winner_of
@@ -26,6 +26,13 @@ class Conditional(NamedTuple):
     winner: tl.tensor  # (R, 1) the winner's `inverse`
 
 
+@compile_time
+def conditional_type():
+    from discrete_ops.triton_kernels.conditional_gumbel import Conditional
+
+    return Conditional
+
+
 @device_function
 def bounded(y):
     """y above a limit where its exponential times the largest partition and ratio of exponentials stays finite."""
@@ -35,7 +42,7 @@ def bounded(y):
 @device_function
 def prepare(y, r):
     weight = exp(bounded(y))
-    return Conditional(1.0 / weight, bounded(y) - y, row_sum(weight), 1.0 / winner_of(weight, r))
+    return conditional_type()(1.0 / weight, bounded(y) - y, row_sum(weight), 1.0 / winner_of(weight, r))
 
 
 @device_function

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.nn import Parameter
 
 #: ``launch(kernel, grid, *arguments, **options)``.
@@ -75,6 +76,7 @@ def strided(x: Tensor) -> Strided:
     Any stride of columns and any one stride of rows costs nothing. Leading dimensions that do not merge are copied:
     addressing them would take a 64-bit division a dimension for every row, and few callers have them.
     """
+    x = x.resolve_neg()  # kernels read the memory, where a lazy minus is not done yet
     column, row, size = x.stride(-1), 0, 1
     for length, stride in zip(reversed(x.shape[:-1]), reversed(x.stride()[:-1]), strict=True):
         if length == 1:
@@ -104,8 +106,9 @@ def _address(x: Tensor) -> int:
 
 
 def has_data(x: Tensor) -> bool:
-    """Whether the tensor is no stand-in of a tracer."""
-    return type(x) in (Tensor, Parameter) and x.device.type != "meta"
+    """Whether the tensor is no stand-in of a tracer or of torch.func."""
+    is_batch = is_functorch_wrapped_tensor(x) or is_legacy_batchedtensor(x)
+    return type(x) in (Tensor, Parameter) and x.device.type != "meta" and not is_batch
 
 
 def bits(x: float) -> int:

@@ -12,11 +12,10 @@ import triton
 import triton.language as tl
 
 from .conditional_gumbel import bounded, conditional_weights
-from .jit import device_function
+from .jit import compile_time, device_function
 from .perturbation import gap_of_log_odds, perturbed
 from .philox import exponential_at, exponentials
 from .rows import (
-    INF,
     below,
     from_bits,
     group_of,
@@ -29,7 +28,7 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import Mean, half_way, jacobian_product, rk2, soft_sample, tempered_softmax
+from .softmax_jvp import half_way, jacobian_product, mean_type, rk2, soft_sample, tempered_softmax
 from .vector_math import exp
 
 
@@ -49,6 +48,13 @@ class LongRow(NamedTuple):
     soft_total: tl.tensor  # sum of the weights of the control's draw
     seed: tl.tensor
     row: tl.tensor  # place under its seed
+
+
+@compile_time
+def long_row_type():
+    from discrete_ops.triton_kernels.long_rows import LongRow
+
+    return LongRow
 
 
 @triton.jit(
@@ -98,7 +104,7 @@ def mean_of(sums, row, slot, slots, T: tl.constexpr, PARTS: tl.constexpr):
     """The mean of v under a term's weights, from sums in float64."""
     inverse = 1.0 / total_of(sums, row, slot, slots, PARTS)
     mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inverse
-    return Mean(inverse.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
+    return mean_type()(inverse.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
 
 
 @device_function
@@ -126,7 +132,7 @@ def open_row(
     row = tl.program_id(0).to(tl.int64)
     place = row + tl.zeros([1, 1], tl.int64)
     top = row_max(over_parts(tops, row, 0, 1, 0, -float("inf"), PARTS))
-    usable = (top < INF) & (top > -INF)
+    usable = (top < float("inf")) & (top > -float("inf"))
     shift = tl.where(usable, top, 0.0)
     others = below(row_max(over_parts(tops, row, 0, 1, 1, -float("inf"), PARTS)), shift)
     winner = tl.minimum(tl.maximum(tl.load(index + place), 0), columns - 1)
@@ -145,7 +151,7 @@ def open_row(
         partition = (total_of(partitions, row, 0, 1, PARTS) * factor).to(T)
     if TERM == "control":
         soft_total = total_of(soft_totals, row, 0, 1, PARTS).to(T)
-    return LongRow(
+    return long_row_type()(
         top,
         others,
         winner.to(tl.int32),
@@ -180,7 +186,7 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
     if TERM == "softmax":
         return tempered_softmax(z, r.rate)
     elif TERM == "others":
-        return tl.where(winner, 0.0, exp(z - tl.where(r.others == -INF, 0.0, r.others)))
+        return tl.where(winner, 0.0, exp(z - tl.where(r.others == -float("inf"), 0.0, r.others)))
     elif TERM == "perturbed" or TERM == "perturbed_pi":
         return tempered_softmax(perturbed(z, winner, r.gap), r.rate)
     elif TERM == "draws":
@@ -288,8 +294,8 @@ def term_kernel(
         PARTS,
     )
     T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
-    invalid = r.top == INF
-    empty = r.top == -INF
+    invalid = r.top == float("inf")
+    empty = r.top == -float("inf")
     shift = tl.where(invalid | empty, 0.0, r.top)
     if MODE == "weigh":
         for k in range(0, draws):
@@ -311,7 +317,7 @@ def term_kernel(
     else:
         weight = from_bits(weight_bits).to(T)
         weight = tl.where(over_tau != 0, weight * r.inv_tau, weight)
-        v_winner = tl.load(grad + row * grad_stride + r.winner * grad_column_stride).to(T)
+        v_winner = tl.load(grad + row * grad_stride + r.winner.to(tl.int64) * grad_column_stride).to(T)
         for first in range(begin, end, C):
             x = read(
                 logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR

@@ -28,6 +28,7 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
     rows, columns = index.numel(), logits.shape[-1]
     if rows == 0:
         return one_hot, index
+    check(rows, logits, seed=seed)
     x, seed = strided(logits), seed.contiguous()
     rows_per_seed, vector = rows // seed.numel(), is_vector(x)
     if columns <= MOST_COLUMNS:
@@ -92,6 +93,7 @@ def surrogate_vjp(
     rows, columns = index.numel(), logits.shape[-1]
     if rows == 0:
         return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    check(rows, logits, seed=seed, index=index, tau=taus, grad=grad)
     x, seed, index = strided(logits), seed.contiguous(), index.contiguous()
     v = None if grad is None else strided(grad)
     rows_per_tau = 0 if taus is None else rows // taus.numel()
@@ -131,6 +133,23 @@ def surrogate_vjp(
     return out
 
 
+def check(rows: int, logits: Tensor, **others: Tensor | None) -> None:
+    """What the kernels would read beyond the end of: raises ValueError naming the argument."""
+    if not has_data(logits):
+        return
+    for name, x in others.items():
+        if x is None:
+            continue
+        if x.device != logits.device:
+            raise ValueError(f"{name}: got a tensor on {x.device}, allowed: the logits' device, {logits.device}")
+        if name in ("seed", "tau") and (x.numel() == 0 or rows % x.numel()):
+            raise ValueError(f"{name}: got {x.numel()} for {rows} rows, allowed: a divisor of their number")
+        if name in ("seed", "index") and x.dtype != torch.int64:
+            raise TypeError(f"{name}: got {x.dtype}, allowed: int64")
+        if name == "grad" and x.shape != logits.shape:
+            raise ValueError(f"grad: got shape {tuple(x.shape)}, allowed: the logits', {tuple(logits.shape)}")
+
+
 # --- operators ------------------------------------------------------------------------------------------------------
 # With a GPU their launches become part of the compiled graph; the interpreter's stay behind an opaque operator.
 
@@ -138,7 +157,8 @@ _launch = launch_now if INTERPRETED else launch_traced
 
 
 def _sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    return sample(_launch, logits, seed)
+    with device_of(logits):
+        return sample(_launch, logits, seed)
 
 
 def _surrogate(
@@ -151,7 +171,8 @@ def _surrogate(
     coefficient: float,
     num_samples: int,
 ) -> Tensor:
-    return surrogate_vjp(_launch, None, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
+    with device_of(logits):
+        return surrogate_vjp(_launch, None, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
 
 
 def _surrogate_vjp(
@@ -165,7 +186,8 @@ def _surrogate_vjp(
     coefficient: float,
     num_samples: int,
 ) -> Tensor:
-    return surrogate_vjp(_launch, grad, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
+    with device_of(logits):
+        return surrogate_vjp(_launch, grad, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
 
 
 _define = torch.library.custom_op if INTERPRETED else torch.library.triton_op
@@ -189,14 +211,15 @@ def _(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def is_eager(x: Tensor) -> bool:
+def is_eager(*tensors: Tensor) -> bool:
     """Whether the kernels can be launched at once: there is data and nobody traces. An operator's dispatch takes
     longer."""
-    return not torch.compiler.is_compiling() and has_data(x)
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return not traced and all(map(has_data, tensors))
 
 
 def device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Triton launches on the current device."""
-    if x.is_cuda and x.get_device() != torch.cuda.current_device():
+    if x.is_cuda and has_data(x) and x.get_device() != torch.cuda.current_device():
         return torch.cuda.device(x.device)
     return contextlib.nullcontext()

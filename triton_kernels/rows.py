@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import triton.language as tl
 
-from .jit import device_function
+from .jit import compile_time, device_function
 from .philox import interleave
 
-INF = tl.constexpr(float("inf"))
 LEAST_TAU = tl.constexpr(2.0**-126)
 MOST_TAU = tl.constexpr(2.0**126)
 
@@ -31,12 +30,11 @@ class Rows(NamedTuple):
     row: tl.tensor  # place under its seed
 
 
-class Logits(NamedTuple):
-    """Logits minus their maximum, and which rows are NaN / masked whole."""
+@compile_time
+def rows_type():
+    from discrete_ops.triton_kernels.rows import Rows
 
-    z: tl.tensor
-    invalid: tl.tensor
-    empty: tl.tensor
+    return Rows
 
 
 @device_function
@@ -79,9 +77,10 @@ def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.c
         left = tl.where(row < rows, columns - column, 0)
         at = x + (row * row_stride + column.to(tl.int64) * column_stride)
         x0 = tl.load(at, left > 0, other=other)
-        x1 = tl.load(at + column_stride, left > 1, other=other)
-        x2 = tl.load(at + 2 * column_stride, left > 2, other=other)
-        x3 = tl.load(at + 3 * column_stride, left > 3, other=other)
+        step = tl.zeros_like(left).to(tl.int64) + column_stride
+        x1 = tl.load(at + step, left > 1, other=other)
+        x2 = tl.load(at + 2 * step, left > 2, other=other)
+        x3 = tl.load(at + 3 * step, left > 3, other=other)
         return interleave(x0, x1, x2, x3).to(T)
 
 
@@ -100,23 +99,23 @@ def write(out, values, row, rows, first, columns, C: tl.constexpr, VECTOR: tl.co
 @device_function
 def finite_or_inf(x):
     """x, with NaN taken for +inf."""
-    return tl.where(x < INF, x, INF)
+    return tl.where(x < float("inf"), x, float("inf"))
 
 
 @device_function
 def below(x, top):
     """``x - top``; a difference beyond the finite range is no mask."""
     lowest: tl.constexpr = -1.7976931348623157e308 if x.dtype == tl.float64 else -3.4028234663852886e38
-    return tl.where(x == -INF, -INF, tl.maximum(x - top, lowest))
+    return tl.where(x == -float("inf"), -float("inf"), tl.maximum(x - top, lowest))
 
 
 @device_function
 def normalise(x):
-    """Whole rows of logits as :class:`Logits`."""
+    """Whole rows of logits, minus their maximum; which rows are NaN; which are masked whole."""
     top = row_max(finite_or_inf(x))
-    invalid = top == INF
-    empty = top == -INF
-    return Logits(tl.where(invalid | empty, 0.0, below(x, top)), invalid, empty)
+    invalid = top == float("inf")
+    empty = top == -float("inf")
+    return tl.where(invalid | empty, 0.0, below(x, top)), invalid, empty
 
 
 @device_function
@@ -131,13 +130,15 @@ def maximum_of_tiles(
     for first in range(begin, end, C):
         tile = read(x, row, row + 1, row_stride, column_stride, first, columns, -float("inf"), C, VECTOR)
         top = tl.maximum(top, finite_or_inf(tile))
-        others = tl.maximum(others, tl.where(first + tl.arange(0, C)[None, :] == winner, -INF, finite_or_inf(tile)))
+        others = tl.maximum(
+            others, tl.where(first + tl.arange(0, C)[None, :] == winner, -float("inf"), finite_or_inf(tile))
+        )
     return row_max(top), row_max(others)
 
 
 @device_function
 def without_masked(v, z):
-    return tl.where(z == -INF, 0.0, v)
+    return tl.where(z == -float("inf"), 0.0, v)
 
 
 @device_function

@@ -6,7 +6,6 @@ import triton.language as tl
 from .jit import device_function
 from .philox import uniform
 from .rows import (
-    INF,
     below,
     group_of,
     maximum_of_tiles,
@@ -133,8 +132,8 @@ def sample_part_kernel(
     there = parts < tl.num_programs(1)
     tops_of_row = tl.load(tops + row * tl.num_programs(1) + parts, there, other=-float("inf"))
     top = row_max(tops_of_row)
-    invalid = top == INF
-    empty = top == -INF
+    invalid = top == float("inf")
+    empty = top == -float("inf")
     scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top)).to(tl.float64))
     shares = tl.load(totals + row * tl.num_programs(1) + parts, there, other=0.0) * scale
     group, place = group_of(row + tl.zeros([1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
@@ -142,7 +141,7 @@ def sample_part_kernel(
     chosen = tl.where(invalid | empty, 0, choose(shares, target, parts))
     is_chosen = parts == chosen
     target = (target - row_sum(tl.where(parts < chosen, shares, 0.0))) / row_sum(tl.where(is_chosen, scale, 0.0))
-    part_top = row_max(tl.where(is_chosen, tops_of_row, -INF))
+    part_top = row_max(tl.where(is_chosen, tops_of_row, -float("inf")))
     mine = tl.max(chosen) == part
 
     begin = part * length

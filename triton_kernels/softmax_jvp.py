@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import triton.language as tl
 
-from .jit import device_function
+from .jit import compile_time, device_function
 from .rows import row_sum
 from .vector_math import exp
 
@@ -22,6 +22,13 @@ class Mean(NamedTuple):
     low: tl.tensor
 
 
+@compile_time
+def mean_type():
+    from discrete_ops.triton_kernels.softmax_jvp import Mean
+
+    return Mean
+
+
 @device_function
 def tempered_softmax(z, rate):
     """Weights of ``softmax(rate * z)``, ``z <= 0``."""
@@ -33,7 +40,7 @@ def mean_under(w, v):
     inverse = 1.0 / row_sum(w)
     high = row_sum(w * v) * inverse
     low = row_sum(w * (v - high)) * inverse
-    return Mean(inverse, high, low)
+    return mean_type()(inverse, high, low)
 
 
 @device_function

@@ -11,11 +11,11 @@ from .conditional_gumbel import add_draws, draw, prepare
 from .jit import device_function
 from .perturbation import perturbed, pi_gap
 from .rows import (
-    Rows,
     group_of,
     normalise,
     read,
     row_sum,
+    rows_type,
     temperature,
     with_row_rules,
     without_masked,
@@ -60,7 +60,8 @@ def argmax(z):
 def reinmax_argmax(out, r):
     """The diagnostic of BR Table 1: ReinMax with the argmax where the sample belongs."""
     return reinmax(
-        out, Rows(r.z, r.v, argmax(r.z), r.tau, r.inv_tau, r.is_tau_one, r.coefficient, r.num_samples, r.seed, r.row)
+        out,
+        rows_type()(r.z, r.v, argmax(r.z), r.tau, r.inv_tau, r.is_tau_one, r.coefficient, r.num_samples, r.seed, r.row),
     )
 
 
@@ -173,7 +174,7 @@ def surrogate_vjp_kernel(
     winner = tl.arange(0, C)[None, :] == tl.load(index + row, row < rows, other=0).to(tl.int32)
     tau = temperature(taus, tau_bits, row, rows, rows_per_tau).to(z.dtype)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
-    r = Rows(
+    r = rows_type()(
         z,
         v,
         winner,
