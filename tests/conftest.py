@@ -50,11 +50,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def saved_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a second write a checkpoint after every epoch, not only at the end."""
+    from tasks.vae import train
+
+    monkeypatch.setattr(train, "SECONDS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Any:
     from tasks.vae import data  # here, so that the library's tests need no task
 
     return data.load("digits")
+
+
+@pytest.fixture
+def small(few: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Every command of the VAE task sees two batches and a few test images."""
+    from tasks.vae import data
+
+    images = data.Images(few.train[:200], few.test[:20])
+    monkeypatch.setattr(data, "load", lambda name, data_dir=None: images)
+    return images
 
 
 @pytest.fixture(scope="session")

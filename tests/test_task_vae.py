@@ -23,7 +23,7 @@ from tasks.vae.ensemble import Ensemble
 from tasks.vae.model import VAE
 from tasks.vae.recipes import configure
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "saved_each_epoch")
 
 
 def vae(members: int = 1, seed: int = 0, relu_logits: bool = False, pixels: int = 9) -> VAE:

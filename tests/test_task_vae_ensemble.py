@@ -18,7 +18,7 @@ from tasks.vae import block, data, linear, train
 from tasks.vae.ensemble import Ensemble, Record
 from tasks.vae.recipes import Config, configure
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "saved_each_epoch")
 
 #: Two optimisers, two learning rates, three seeds, shared and unshared settings; in no order.
 MIXED = [
@@ -249,13 +249,30 @@ def test_disarm_recipe_trains(digits: data.Images) -> None:
     assert "LeakyReLU" in str(ensemble.member(0))
 
 
-def test_gradient_variance_is_the_naive_one(few: data.Images) -> None:
+def test_variance_of_the_last_epoch_alone(few: data.Images) -> None:
+    """Asking for it changes nothing else."""
+    config = configure(estimator="gst", epochs=2, variance_draws=3)
+    last, each = Ensemble([replace(config, variance_every=0)], few), Ensemble([config], few)
+    found = [(*last.run_epoch(), *each.run_epoch()) for _ in range(2)]
+    assert ["variance" in record for record in (*found[0], *found[1])] == [False, True, True, True]
+    assert found[1][0]["train_loss"] == found[1][1]["train_loss"]
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_gradient_variance_is_the_naive_one(is_binary: bool, few: data.Images) -> None:
+    """Of the estimator's noise alone: images that are black or white at random are drawn once."""
     config = configure(estimator="gst", latent="3x2", lr=1e-3, tau=1.0, optimizer="adam")
-    ensemble = Ensemble([config, replace(config, seed=1)], few, torch.float64)
+    configs = [config, replace(config, seed=1)]
+    ensemble = Ensemble(configs, few, torch.float64)
     (group,) = ensemble.blocks
     seeds = torch.randint(2**62, (5, 2), generator=torch.Generator().manual_seed(0))
     images = ensemble.images.test[:20]
-    variance = group.gradient_variance(images, seeds)
+    if is_binary:
+        (binary,) = Ensemble([replace(c, binarize=True) for c in configs], few, torch.float64).blocks
+        variance = binary.gradient_variance(images, seeds)
+        images = block.binarize(images.expand(2, -1, -1), seeds[0])
+    else:
+        variance = group.gradient_variance(images, seeds)
     for member in range(2):
         gradients = []
         for seed in seeds:

@@ -11,7 +11,7 @@ import torch
 from .errors import RunError
 from .files import write_atomically
 
-ANEW = "give another --out, or --no-resume (demo: --fresh) to start anew"
+ANEW = "give another --out, or to start anew --no-resume (train), --fresh (demo) or delete it (other commands)"
 
 
 def save(path: Path, configs: Sequence[Any], state: Mapping[str, Any]) -> None:

@@ -10,6 +10,12 @@ from typing import Any, BinaryIO
 
 from .errors import RunError
 
+LOCK = ".lock"
+
+
+class Occupied(RunError):
+    """Another process works in a folder."""
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Call ``write`` on a temporary file beside ``path``, then rename it: ``path`` is the old or the new, whole."""
@@ -39,16 +45,19 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold ``folder`` against other processes that do the same; the lock ends with the process.
+    """Hold ``folder`` against other processes that do the same; it is made if missing. The lock ends with the process.
 
     Raises:
-        RunError: with ``wait=False``, when another process holds it.
+        Occupied: with ``wait=False``, when another process holds it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A file of its own, open for writing: on NFS a directory cannot be locked for one alone.
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Occupied(f"{folder}: another process is at work there") from None
         yield
-    except BlockingIOError:
-        raise RunError(f"{folder}: another process is at work there") from None
     finally:
         os.close(handle)

@@ -100,8 +100,7 @@ class Block:
             score: let a score function estimate the gradient, from as many codes as it takes; without it, the figure
                 is that of one hard code an image.
         """
-        if self.config.binarize:
-            images = binarize(images.expand(len(self.members), *images.shape[-2:]), seed)
+        images = self.seen(images, seed)
         if score and self.score is not None:
             method = self.score
 
@@ -113,6 +112,12 @@ class Block:
                 return f(self.draw(logits, seed=seed, backend=self.config.backend, tau=tau))
 
         return torch.stack(self.wrapped(images, losses))
+
+    def seen(self, images: Tensor, seed: Tensor) -> Tensor:
+        """The images as the model sees them: grey ones, or ``(M, B, P)`` black or white; those stay so."""
+        if not self.config.binarize:
+            return images
+        return binarize(images.expand(len(self.members), *images.shape[-2:]), seed)
 
     def step(self, images: Tensor, seed: Tensor, tau: Tensor | None = None) -> Tensor:
         """One update. Arguments and result as of :meth:`terms`."""
@@ -129,6 +134,7 @@ class Block:
             images: ``(B, P)``, the same for each draw; the gradient is that of the mean over them.
             seeds: ``(K, M)``: K draws.
         """
+        images = self.seen(images, seeds[0])  # once: the variance is the estimator's, not that of binarisation
         parameters = list(self.model.encoder.parameters())
         mean = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
         square = [torch.zeros_like(m) for m in mean]

@@ -51,21 +51,30 @@ class Common:
     """mnist: as in the papers, downloaded once or from --data-dir. digits: 1797 images of 8x8 pixels, to try it out."""
     data_dir: Path | None = None
     """Directory with MNIST's idx.gz files."""
+    shared_order: bool = False
+    """The same minibatches for every seed, in place of each seed's own order as the papers' separate runs have it."""
     device: str = "cpu"
     """As torch names it: cpu, cuda, cuda:1."""
     out: Path = Path("runs/tables")
     """Directory of the runs, from whose checkpoints an interrupted command goes on."""
     results: Path | None = None
-    """Directory of the results' JSON lines, Markdown and plots; default tasks/results, or OUT/results for digits."""
+    """Directory of the results' JSON lines, Markdown and plots; default tasks/results, or for digits and for
+    --shared-order OUT/results, since neither is the papers' experiment."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
     @property
     def folder(self) -> Path:
-        return self.results or (Path("tasks/results") if self.data == "mnist" else self.out / "results")
+        paper = self.data == "mnist" and not self.shared_order
+        return self.results or (Path("tasks/results") if paper else self.where / "results")
+
+    @property
+    def where(self) -> Path:
+        """The directory of these runs: runs with and without --shared-order are other runs."""
+        return self.out / "shared-order" if self.shared_order else self.out
 
     def overrides(self) -> dict[str, Any]:
-        return {"data": self.data, "device": self.device, "epochs": self.epochs}
+        return {"data": self.data, "device": self.device, "epochs": self.epochs, "shared_order": self.shared_order}
 
     def train(self, name: str, table: Table, columns: Any, methods: Any, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
@@ -76,7 +85,7 @@ class Common:
             methods=_some("methods", methods, table.rows()),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
-            out=self.out,
+            out=self.where,
             folder=self.folder,
         )
         study.run(plan, data.load(self.data, self.data_dir), console)
@@ -109,8 +118,10 @@ class TableCommand(Common):
             return self._table_1(console)
         table = TABLES[self.name]
         found = self.train(self.name, table, self.columns, self.methods, console)
-        compare = self.data == "mnist" and found[0].epochs == RECIPES[STUDIES[table.study].recipe].epochs
-        report.write(self.name, table.title, found, self.folder, console, compare)
+        paper = found[0].epochs == RECIPES[STUDIES[table.study].recipe].epochs
+        # A shorter run, to try it out, does not take the place of the paper's.
+        name = self.name if paper else f"{self.name}-{found[0].epochs}-epochs"
+        report.write(name, table.title, found, self.folder, console, compare=paper and self.data == "mnist")
         return 0
 
     def _table_1(self, console: Console) -> int:
@@ -127,19 +138,20 @@ class TableCommand(Common):
             figures.at_tau_1(figures.TABLE_1),
             tau=None,
             splits=("relative_std", "std"),
-            epochs=(self.epochs or RECIPES["br"].epochs,),
+            epochs=(RECIPES["br"].epochs if self.epochs is None else _count("epochs", self.epochs),),
             seeds=range(_count("seeds", self.seeds)),
             images=images,
-            out=self.out,
+            out=self.where,
             folder=self.folder,
             console=console,
             data=self.data,
             device=self.device,
+            shared_order=self.shared_order,
         )
         rows = report.write(BR_1, "BR Table 1: standard deviation of the gradient", shown, self.folder, console)
         for split in ("relative_std", "std"):
-            ours = {row.method: row.mean or 0.0 for row in rows if row.split == split}
-            if ours["ST"]:
+            ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
+            if len(ours) == len(figures.TABLE_1):
                 ratios = (f"{name}/ST {ours[name] / ours['ST']:.3f}" for name in ("ReinMax", "ReinMax-Argmax"))
                 console.print(f"ratios of {split}: {', '.join(ratios)}", highlight=False)
         return 0
@@ -152,13 +164,17 @@ class FigureCommand(Common):
     name: tyro.conf.Positional[str]
     """Which figure."""
     methods: tuple[str, ...] | None = None
-    """br-2, gst-3: which runs, say beta=0.5; all if not given."""
+    """Of br-2 and gst-3: which runs, say beta=0.5; all if not given."""
 
     def run(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
         set_threads(self.threads)
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
+        if self.methods and name not in FIGURES:
+            raise RunError(f"methods: got {self.methods}, allowed with: br-2, gst-3")
+        if self.epochs is not None:
+            _count("epochs", self.epochs)
         path = self.folder / f"{name}.png"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.name == "br-1":
@@ -183,7 +199,7 @@ class FigureCommand(Common):
     def _figure_1(self, name: str, path: Path, console: Console) -> None:
         from . import figures
 
-        last = self.epochs or figures.EPOCHS[-1]
+        last = figures.EPOCHS[-1] if self.epochs is None else self.epochs
         epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
         images = data.load(self.data, self.data_dir)
         found = figures.measured(
@@ -194,11 +210,12 @@ class FigureCommand(Common):
             epochs=epochs,
             seeds=range(_count("seeds", self.seeds)),
             images=images,
-            out=self.out,
+            out=self.where,
             folder=self.folder,
             console=console,
             data=self.data,
             device=self.device,
+            shared_order=self.shared_order,
         )
         title = f"BR Figure 1: bias and spread after epoch {last}"
         report.write(name, title, [r for r in found if r.epochs == last], self.folder, console)

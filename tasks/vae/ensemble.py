@@ -29,7 +29,7 @@ EVAL_BATCH = 1000  #: images at once in the test pass
 #: What members of one ensemble have in common.
 SHARED = (
     *("latent", "relu_logits", "leak", "binarize", "data", "train_images", "batch_size", "epochs"),
-    *("shared_order", "variance_draws", "device", "backend"),
+    *("shared_order", "variance_draws", "variance_every", "device", "backend"),
 )
 
 #: A member's figures of an epoch: epoch (from 1); {train,test}_{loss,bce,kl} in nats an image; variance of the gradient
@@ -165,9 +165,9 @@ class Ensemble:
         return (total / len(self.images.test)).t().tolist()
 
     def _variance(self) -> list[float] | None:
-        """Variance of the gradient on the first test images, one a member; None where it was not asked for."""
-        draws = self.config.variance_draws
-        if not draws:
+        """Variance of the gradient on the first test images, one a member; None where it was not asked for now."""
+        draws, every, epoch = self.config.variance_draws, self.config.variance_every, self.epoch + 1
+        if not draws or not (epoch % every == 0 if every else epoch == self.config.epochs):
             return None
         seeds = self._each_stream(lambda stream: stream.seeds("variance", draws))
         variance = torch.zeros(len(self.configs), dtype=torch.float64, device=self.config.device)
@@ -198,6 +198,8 @@ class Ensemble:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self._step, CapturedStep):
+            self._step.forget()  # the optimisers get new tensors
         self.history = state["history"]
         for block, saved in zip(self.blocks, state["blocks"], strict=True):
             block.load_state_dict(saved)

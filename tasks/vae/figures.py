@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from rich.console import Console
 from torch import Tensor
 
 from discrete_ops import estimators
-from tasks.common import checkpoint, files
+from tasks.common import checkpoint
 from tasks.common.pictures import new_figure
 from tasks.common.progress import bar
 
 from . import data, results, train
 from .ensemble import Ensemble
 from .gradients import Spread, measure
+from .model import VAE
 from .progress import RunProgress
 from .recipes import Config, configure
 from .results import Result
@@ -51,47 +53,69 @@ def measured(
     console: Console,
     **overrides: Any,
 ) -> list[Result]:
-    """Train the 8x4 VAE with ReinMax, one member a seed, and measure estimators on it.
+    """Train the 8x4 VAE with ReinMax for each seed, and measure estimators on it; what is known is not done again.
 
     Args:
-        table: of the results that this adds, in ``folder``; what they hold already is not measured again.
+        table: of the results that this adds, in ``folder``.
         estimators: by name.
         tau: of the training; None for Table 4's.
         splits: which figures of their ``Spread``.
         epochs: after which to measure; training ends with the last.
         seeds: of the runs.
-        images: to train on; the first ``IMAGES`` of an order drawn from the seed are measured.
+        images: to train on; ``IMAGES`` of them are measured.
         out: folder of the run's directory.
         overrides: of the runs' configs.
 
     Returns:
         All results of the table on this data set after these epochs.
     """
-    configs = [configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides) for seed in seeds]
-    first = configs[0]
-    run = out / f"{first.data}-{first.latent}-reinmax-tau={first.tau}-{len(seeds)}x{first.epochs}"
-    run.mkdir(parents=True, exist_ok=True)
-    with files.locked(run, wait=False), RunProgress(console, first.epochs) as progress:
-        train.fit(configs, images, run, keep=epochs, on_step=progress.on_step, on_epoch=progress.on_epoch)
-    done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == first.data}
+    done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == overrides["data"]}
     commit = results.commit()
-    with bar(console) as progress_bar:
-        task = progress_bar.add_task("measuring", total=len(epochs) * len(configs) * IMAGES)
-        for epoch in epochs:
-            ensemble = Ensemble(configs, images)
-            ensemble.load_state_dict(checkpoint.load(run / f"epoch-{epoch}.pt", configs))
-            for place, config in enumerate(configs):
-                if (config.seed, epoch) in done:
-                    progress_bar.advance(task, IMAGES)
-                    continue
-                order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(config.seed))
-                batch = ensemble.images.train[order[:IMAGES].to(config.device)]
-                model = ensemble.member(place)
-                found = measure(model, batch, estimators, DRAWS, 1000 * epoch, lambda: progress_bar.advance(task))
+    for seed in seeds:
+        pending = [epoch for epoch in epochs if (seed, epoch) not in done]
+        if pending:
+            config = configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides)
+            paths = _train(config, epochs, images, out, console)
+            for epoch in pending:
+                model, batch = _at(config, images, paths[epoch])
+                with bar(console) as progress:
+                    task = progress.add_task(f"measuring epoch {epoch}", total=len(batch))
+                    on_image = partial(progress.advance, task)
+                    found = measure(model, batch, estimators, DRAWS, 1000 * epoch, on_image)
                 results.add(folder, _results(table, config, epoch, found, splits, commit))
-            if not console.is_terminal:
-                console.print(f"epoch {epoch}: measured", highlight=False)
-    return [r for r in results.read(folder, table) if r.data == first.data and r.epochs in epochs]
+                if not console.is_terminal:
+                    console.print(f"seed {seed}, epoch {epoch}: measured", highlight=False)
+    data_set = overrides["data"]
+    return [r for r in results.read(folder, table) if r.data == data_set and r.epochs in epochs]
+
+
+def _train(config: Config, epochs: Sequence[int], images: data.Images, out: Path, console: Console) -> dict[int, Path]:
+    """Train the VAE that is measured; returns the checkpoint of each epoch."""
+    folder = out / f"{config.data}-{config.latent}-reinmax-tau={config.tau}-{config.epochs}-{config.seed}"
+    folder = folder if config.device == "cpu" else folder.with_name(f"{folder.name}-{config.device.replace(':', '')}")
+    paths = {epoch: folder / f"epoch-{epoch}.pt" for epoch in epochs}
+    state = folder / "checkpoint.pt"
+    reached = checkpoint.load(state, [config])["epoch"] if state.exists() else 0
+    whole = all(path.exists() for epoch, path in paths.items() if epoch <= reached)
+    with RunProgress(console, config.epochs) as progress:
+        train.fit(
+            [config],
+            images,
+            folder,
+            resume=whole,  # one of them was lost: only a new start brings it back
+            keep=epochs,
+            on_step=progress.on_step,
+            on_epoch=progress.on_epoch,
+        )
+    return paths
+
+
+def _at(config: Config, images: data.Images, path: Path) -> tuple[VAE, Tensor]:
+    """The VAE of a checkpoint, and the training images to measure it on: the first of an order drawn from the seed."""
+    ensemble = Ensemble([config], images)
+    ensemble.load_state_dict(checkpoint.load(path, [config]))
+    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(config.seed))
+    return ensemble.member(0), ensemble.images.train[order[:IMAGES].to(config.device)]
 
 
 def _results(
@@ -105,6 +129,7 @@ def _results(
             seed=config.seed,
             split=split,
             value=value if math.isfinite(value := getattr(spread, split)) else None,
+            failed=None if math.isfinite(value) else epoch,
             epochs=epoch,
             data=config.data,
             device=config.device,

@@ -4,6 +4,7 @@ BR Figure 1 and Table 1. The gradient is that of the reconstruction's cross-entr
 the authors' code; the KL is computed in closed form and has no part in it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,11 +42,16 @@ def measure(
         draws: of each estimator for each image.
         seed: of the noise, the same for each estimator.
         on_image: called after each image.
+
+    Returns:
+        By name; NaN if a weight of the model is not finite.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad():
         logits = model.encode(images[None])[0]
+    if not logits.isfinite().all():  # a run that failed
+        return dict.fromkeys(estimators, Spread(math.nan, math.nan, math.nan))
     found: dict[str, list[diagnostics.Measurement]] = {name: [] for name in estimators}
     for place, image in enumerate(images):
 

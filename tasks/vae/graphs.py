@@ -44,6 +44,10 @@ class CapturedStep:
         self.graph.replay()
         return self.output
 
+    def forget(self) -> None:
+        """Capture anew: the tensors that the step updates are other ones."""
+        self.graph, self.eager_steps = None, 0
+
     def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.stream is None:
             self.stream = torch.cuda.Stream()

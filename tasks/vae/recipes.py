@@ -165,7 +165,8 @@ class Config:
     leak: float = 0.0  # slope of the ReLUs below 0
     binarize: bool = False  # pixels drawn black or white anew each time
     train_images: int | None = None  # only the first so many
-    variance_draws: int = 0  # gradients drawn after each epoch to measure their variance
+    variance_draws: int = 0  # gradients drawn to measure their variance
+    variance_every: int = 1  # after so many epochs; 0: only after the last
 
     @property
     def categories(self) -> int:
@@ -270,4 +271,12 @@ def _check(config: Config) -> None:
     checks.count("batch_size", config.batch_size)
     if not 0 < checks.number("lr", config.lr, "allowed: a finite number > 0") < math.inf:
         raise ValueError(f"lr: got {config.lr}, allowed: a finite number > 0")
+    if config.taus and (config.tau is None or config.is_score_function):
+        raise ValueError(f"taus: got {config.taus} for {config.estimator}, which has no temperature, allowed: none")
+    for tau in config.taus:
+        checks.tau(tau)
+    if config.is_score_function:
+        count = checks.count("num_samples", config.num_samples, 2)
+        if config.estimator == "disarm_tree" and count % 2:
+            raise ValueError(f"num_samples: got {count} for disarm_tree, allowed: an even number")
     config.build_estimator()

@@ -13,11 +13,11 @@ from tasks.common import files
 from .papers import PUBLISHED, Published
 from .results import Result
 
-HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's +-")
+HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's std")
 NOTE = (
     "ours: mean, +- standard deviation over seeds if there are several; X: a figure was not finite (in brackets the "
-    "first such epoch). The paper's +- is a standard error over ten seeds; -: not known here, or of other data or "
-    "epochs."
+    "first such epoch). The paper's +- is a standard error over ten seeds, its std the standard deviation that this "
+    "comes from; -: not known here, or of other data or epochs."
 )
 
 
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
         gap = self.difference
         differences = ("-", "-")
         if gap is not None and self.paper is not None:
-            differences = (f"{gap:+.2f}", f"{gap / self.paper.error:+.1f}")
+            differences = (f"{gap:+.2f}", f"{gap / self.paper.std:+.1f}")
         return self.split, self.column, self.method, paper, " ".join(ours), seeds, *differences
 
 
@@ -87,16 +87,16 @@ def write(
     """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
 
     Args:
-        name: of the table.
+        name: of the files.
         title: of the report.
-        found: results of one data set and number of epochs.
+        found: results of one table, data set and number of epochs.
         folder: for the files.
         console: to print on.
         compare: whether the paper's figures are of the same data and epochs.
     """
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
-    rows = cells(name, found, compare)
+    rows = cells(first.table, found, compare)
     table = RichTable(title=f"{title} ({runs})", caption=NOTE)
     for column in HEADER:
         left = column in HEADER[:3]
@@ -109,8 +109,9 @@ def write(
     lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
     lines += ["", f"![{name}]({name}.png)"]
-    files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
-    plot(rows, title, folder / f"{name}.png")
+    with files.locked(folder):
+        files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+        plot(rows, title, folder / f"{name}.png")
     return rows
 
 

@@ -38,7 +38,7 @@ def read(folder: Path, table: str) -> list[Result]:
     if not path.exists():
         return []
     results = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             results.append(Result(**json.loads(line)))
         except (ValueError, TypeError) as error:
@@ -62,10 +62,20 @@ def add(folder: Path, results: Iterable[Result]) -> None:
 
 
 def commit() -> str:
-    """What ``git describe`` says of this checkout; "unknown" outside of one."""
-    command = ["git", "describe", "--always", "--dirty"]
+    """The commit of this checkout, with "-dirty" if tracked files differ; "unknown" outside of one.
+
+    The results themselves do not count: the first command that adds a line would make all that follow it dirty.
+    """
+    found = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tasks/results")
+    return "unknown" if found is None or changed is None else f"{found}-dirty" if changed else found
+
+
+def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return None
     return done.stdout.strip()

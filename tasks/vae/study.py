@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from tasks.common import files
+from tasks.common.errors import RunError
 
 from . import data, results, train
 from .ensemble import Ensemble
@@ -78,7 +79,8 @@ class Plan:
         """Where an ensemble of these runs lives."""
         first = self.config(members[0])
         names = hashlib.sha256(repr([tuple(member) for member in members]).encode()).hexdigest()[:8]
-        return self.out / self.study / f"{first.data}-{members[0].column}-{len(members)}x{first.epochs}-{names}"
+        name = f"{first.data}-{members[0].column}-{len(members)}x{first.epochs}-{names}"
+        return self.out / self.study / (name if first.device == "cpu" else f"{name}-{first.device.replace(':', '')}")
 
     def ensembles(self, column: str) -> Iterator[list[Member]]:
         """The column's pending runs: those that interrupted commands began, as they were begun, then all others.
@@ -97,23 +99,41 @@ class Plan:
         """Ensembles of runs of this plan that have a directory."""
         wanted = {Member(column, method, seed) for seed in self.seeds for method in self.methods}
         for path in sorted((self.out / self.study).glob(f"*/{MEMBERS}")):
-            members = [Member(*member) for member in files.read_json(path)]
-            if wanted.issuperset(members) and self.directory(members) == path.parent:
+            try:
+                members = [Member(*member) for member in files.read_json(path)]
+            except TypeError as error:
+                raise RunError(f"{path}: not a list of runs ({error}); delete it") from error
+            if members and wanted.issuperset(members) and self.directory(members) == path.parent:
                 yield members
 
 
 def run(plan: Plan, images: data.Images, console: Console) -> None:
-    """Train what is pending, column by column, and add its results."""
+    """Train what is pending, column by column, and add its results.
+
+    Raises:
+        Occupied: at the end, if another process was at work on some of it; all else is done.
+    """
     commit = results.commit()  # of the code that runs, which may change on disk before the end
+    occupied = []
     for column in plan.columns:
         for members in plan.ensembles(column):
-            configs, out = [plan.config(member) for member in members], plan.directory(members)
-            out.mkdir(parents=True, exist_ok=True)
-            console.print(f"{plan.study} {column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
-            with files.locked(out, wait=False), RunProgress(console, configs[0].epochs) as progress:
-                files.write_json(out / MEMBERS, members)
-                ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
-            results.add(plan.folder, _results(plan, members, ensemble, commit))
+            try:
+                _train(plan, members, images, commit, console)
+            except files.Occupied as error:
+                occupied.append(str(error))
+    if occupied:
+        raise files.Occupied("; ".join(occupied))
+
+
+def _train(plan: Plan, members: list[Member], images: data.Images, commit: str, console: Console) -> None:
+    """Train one ensemble and add its results. A function of its own, so that nothing of it stays on the GPU."""
+    configs, out = [plan.config(member) for member in members], plan.directory(members)
+    console.print(f"{plan.study} {members[0].column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_json(out / MEMBERS, members)
+    with RunProgress(console, configs[0].epochs) as progress:
+        ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+    results.add(plan.folder, _results(plan, members, ensemble, commit))
 
 
 def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:

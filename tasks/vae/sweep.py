@@ -82,11 +82,17 @@ def run(
     console.print(f"sweep {name}: {len(configs) - len(pending)} of {len(configs)} runs done before", highlight=False)
     with bar(console) as progress:
         task = progress.add_task("runs", total=len(configs), completed=len(configs) - len(pending))
-        for job in _finished(jobs, engine, processes):
+        failures = []
+        for job, failure in _finished(jobs, engine, processes):
             progress.advance(task, len(job.configs))
+            label = ", ".join(_column(config) for config in job.configs)
+            if failure:
+                failures.append(f"{label}: {failure}")
             if not console.is_terminal:
-                console.print(f"done: {', '.join(_column(config) for config in job.configs)}", highlight=False)
+                console.print(f"{'failed' if failure else 'done'}: {label}", highlight=False)
     _report(configs, out, name, console)
+    if failures:
+        raise RunError("; ".join(failures))
 
 
 def work(job: Job) -> Job:
@@ -126,27 +132,35 @@ def _column(config: Config) -> str:
     return f"{config.optimizer} lr={config.lr:g} tau={config.tau:g}"
 
 
-def _finished(jobs: Iterable[Job], engine: str, processes: int) -> Iterator[Job]:
+#: A job that is done, and what went wrong with it.
+Done = tuple[Job, Exception | None]
+
+
+def _finished(jobs: Iterable[Job], engine: str, processes: int) -> Iterator[Done]:
     """Each job when it is done."""
-    engines: dict[str, Callable[[Iterable[Job], int], Iterator[Job]]] = {"local": _local, "ray": _ray}
+    engines: dict[str, Callable[[Iterable[Job], int], Iterator[Done]]] = {"local": _local, "ray": _ray}
     if engine not in engines:
         raise RunError(f"engine: got {engine!r}, allowed: {', '.join(map(repr, ENGINES))}")
     return engines[engine](jobs, processes)
 
 
-def _local(jobs: Iterable[Job], processes: int) -> Iterator[Job]:
+def _local(jobs: Iterable[Job], processes: int) -> Iterator[Done]:
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(work, job) for job in jobs]
+        futures = {pool.submit(work, job): job for job in jobs}
         try:
             for future in as_completed(futures):
-                yield future.result()
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], error
         finally:
             for future in futures:
                 future.cancel()
 
 
-def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Job]:
-    """On the cluster that RAY_ADDRESS names, or on one started here with ``processes`` CPUs."""
+def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Done]:
+    """On the cluster that RAY_ADDRESS names, whose nodes see the same files, or on one started here with ``processes``
+    CPUs."""
     try:
         import ray
     except ImportError as error:
@@ -156,13 +170,18 @@ def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Job]:
     if not ray.is_initialized():
         ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else processes, log_to_driver=False)
     submit = ray.remote(work)
-    waiting = [
-        submit.options(num_gpus=1 if torch.device(job.configs[0].device).type == "cuda" else 0).remote(job)
+    waiting = {
+        submit.options(num_gpus=1 if torch.device(job.configs[0].device).type == "cuda" else 0).remote(job): job
         for job in jobs
-    ]
+    }
     while waiting:
-        ready, waiting = ray.wait(waiting)
-        yield ray.get(ready[0])
+        (ready, *_), _ = ray.wait(list(waiting))
+        job = waiting.pop(ready)
+        try:
+            ray.get(ready)
+            yield job, None
+        except ray.exceptions.RayError as error:
+            yield job, error
 
 
 def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -> None:

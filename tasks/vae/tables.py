@@ -104,11 +104,13 @@ BETAS = tuple(round(-0.2 + 0.05 * i, 2) for i in range(29))
 
 TEMPERATURES = {f"tau={tau}": {"tau": tau} for tau in TAUS}
 
+VARIANCE_AT_LAST = {"variance_draws": 100, "variance_every": 0}  # each time costs half an epoch of training
+
 STUDIES: dict[str, Study] = {
     "br": Study("br", {latent: {"latent": latent} for latent in recipes.BR_SETTINGS}, BR_METHODS),
     "gst": Study("gst", TEMPERATURES, GST_METHODS),
     "mixed": Study("gst", {"mixed": {}}, MIXED_METHODS),
-    "disarm": Study("disarm", {"64x32": {"latent": "64x32"}}, DISARM_METHODS, {"variance_draws": 100}),
+    "disarm": Study("disarm", {"64x32": {"latent": "64x32"}}, DISARM_METHODS, VARIANCE_AT_LAST),
     "beta": Study(
         "br",
         {"8x4": {"latent": "8x4"}},

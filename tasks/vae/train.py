@@ -1,12 +1,14 @@
 """Training in a directory: one run, or an ensemble of runs, from its configs to its files.
 
 ``config.json`` (the config and what it ran on), ``metrics.jsonl`` (one ``Record`` a line) and ``checkpoint.pt``. Every
-random number comes from a generator whose state is in the checkpoint, so a run that was interrupted after any epoch
+random number comes from a generator whose state is in the checkpoint, so a run that was interrupted at any moment
 and resumed ends with the figures of one that was not (bit for bit on a CPU with one thread).
 """
 
+import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +24,10 @@ from . import data
 from .ensemble import Ensemble, Record
 from .parallel import Processes
 from .recipes import Config
+
+#: Seconds between two checkpoints: after them the next whole epoch is saved. The ensemble of a table's column is a
+#: gigabyte, and on a GPU writing it would take as long as an epoch.
+SECONDS = 20.0
 
 
 class Steps(NamedTuple):
@@ -57,19 +63,38 @@ def fit(
             also before the first.
 
     Raises:
+        Occupied: another process trains in ``out``.
         RunError: the checkpoint is damaged or of another config, or a figure of a lone run is not finite. A member of
             an ensemble may fail; its records say so.
     """
     alone = isinstance(configs, Config)
     members = [configs] if isinstance(configs, Config) else list(configs)
     ensemble = Ensemble(members, images, processes=processes)
-    processes = ensemble.processes
-    path = out / "checkpoint.pt"
-    if resume and path.exists():
-        ensemble.load_state_dict(checkpoint.load(path, members))
-    processes.wait()  # for the others to have read what the first may write anew
-    written = _Files(out, ensemble, alone, tensorboard) if processes.rank == 0 else None
+    is_first = ensemble.processes.rank == 0
+    with files.locked(out, wait=False) if is_first else contextlib.nullcontext():
+        path = out / "checkpoint.pt"
+        if resume and path.exists():
+            ensemble.load_state_dict(checkpoint.load(path, members))
+        ensemble.processes.wait()  # for the others to have read what the first may write anew
+        written = _Files(out, ensemble, alone, tensorboard) if is_first else None
+        try:
+            _train(ensemble, members, written, alone, keep, on_step, on_epoch)
+        finally:
+            if written:
+                written.close()
+        ensemble.processes.wait()
+    return ensemble
 
+
+def _train(
+    ensemble: Ensemble,
+    members: list[Config],
+    written: "_Files | None",
+    alone: bool,
+    keep: Collection[int],
+    on_step: Callable[[Steps], None],
+    on_epoch: Callable[[list[Record]], None],
+) -> None:
     epochs = members[0].epochs
     done, total = ensemble.epoch * ensemble.steps_per_epoch, epochs * ensemble.steps_per_epoch
 
@@ -84,23 +109,16 @@ def fit(
         if alone:
             _expect_finite(members[0], records[0])
         if written:
-            written.add(records)
-            state = ensemble.state_dict()
-            if ensemble.epoch in keep:
-                checkpoint.save(out / f"epoch-{ensemble.epoch}.pt", members, state)
-            checkpoint.save(path, members, state)
+            written.add(records, ensemble, is_kept=ensemble.epoch in keep, is_last=ensemble.epoch == epochs)
         on_epoch(records)
-    if written:
-        written.close()
-    processes.wait()
-    return ensemble
 
 
 class _Files:
     """What a run writes beside its checkpoints."""
 
     def __init__(self, out: Path, ensemble: Ensemble, alone: bool, tensorboard: bool) -> None:
-        self.path, self.alone = out / "metrics.jsonl", alone
+        self.out, self.path, self.alone = out, out / "metrics.jsonl", alone
+        self.saved = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
         if ensemble.epoch == 0:  # a run that starts anew must not be taken for the one that lay here
             (out / "checkpoint.pt").unlink(missing_ok=True)
@@ -108,11 +126,11 @@ class _Files:
         environment = {**build_info(), "threads": torch.get_num_threads()}
         what = configs[0] if alone else {"members": configs}
         files.write_json(out / "config.json", {**what, "environment": environment})
-        # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
+        # The checkpoint is behind metrics.jsonl if the run was killed between two checkpoints.
         files.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
         self.writer = events.writer(out, ensemble.epoch) if tensorboard else None
 
-    def add(self, records: list[Record]) -> None:
+    def add(self, records: list[Record], ensemble: Ensemble, is_kept: bool, is_last: bool) -> None:
         with open(self.path, "a") as file:
             file.write(_lines(records, self.alone))
         if self.writer:
@@ -120,6 +138,11 @@ class _Files:
                 for name, value in record.items():
                     self.writer.add_scalar(name if self.alone else f"{name}/{member}", value, int(record["epoch"]))
             self.writer.flush()
+        if is_kept:
+            checkpoint.save(self.out / f"epoch-{ensemble.epoch}.pt", ensemble.configs, ensemble.state_dict())
+        if is_kept or is_last or time.monotonic() - self.saved >= SECONDS:
+            checkpoint.save(self.out / "checkpoint.pt", ensemble.configs, ensemble.state_dict())
+            self.saved = time.monotonic()
 
     def close(self) -> None:
         if self.writer:
