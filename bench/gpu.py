@@ -70,11 +70,12 @@ def stages(device: str, results: Path) -> dict[str, Stage]:
     return {
         "build": Stage(pip, 150, environment),
         "tests": Stage([*pytest, *workers, "tests/test_kernels.py", *chosen], 100, {"OMP_NUM_THREADS": "1"}),
-        "gpu_tests": Stage([*pytest, "tests/test_cuda.py"], 80),
+        "gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "not compiled"], 80),
         **measured,
-        "triton_tests": Stage([*pytest, *workers, *triton_files, *of_triton], 200, {"OMP_NUM_THREADS": "1"}),
-        "study": Stage([*pytest, "tests/test_cuda_study.py"], 60),
         **sanitizers,
+        "study": Stage([*pytest, "tests/test_cuda_study.py"], 60),
+        "compiled": Stage([*pytest, "tests/test_cuda.py", "-k", "compiled"], 100),
+        "triton_tests": Stage([*pytest, *workers, *triton_files, *of_triton], 200, {"OMP_NUM_THREADS": "1"}),
     }
 
 

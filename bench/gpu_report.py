@@ -48,7 +48,8 @@ def bars(results: dict[str, Any]) -> list[Bar]:
     for name, asked in (
         ("tests", "cuda: parity with the reference on the same seed"),
         ("triton_tests", "triton: the same, and every boundary of its kernels"),
-        ("gpu_tests", "graph replays draw fresh noise; two runs of one seed are bit-equal; compiled is eager"),
+        ("gpu_tests", "graph replays draw fresh noise; two runs of one seed are bit-equal"),
+        ("compiled", "torch.compile through Inductor gives the eager sample and gradient"),
         ("study", "the ensemble's step as a CUDA graph is the eager one"),
         ("memcheck", "compute-sanitizer memcheck finds nothing"),
         ("racecheck", "compute-sanitizer racecheck finds nothing"),

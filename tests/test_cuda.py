@@ -153,7 +153,9 @@ def test_a_tensor_of_more_than_2_31_elements(name: str) -> None:
 @pytest.mark.parametrize(
     "estimator", [do.estimators.GumbelRao(0.7, 3), do.estimators.ReinMax(), do.estimators.GST(gap="pi")]
 )
-def test_compiled_is_eager(name: str, estimator: do.estimators.Estimator, shape: tuple[int, int]) -> None:
+def test_compiled_is_eager(
+    name: str, estimator: do.estimators.Estimator, shape: tuple[int, int], fresh_dynamo: None
+) -> None:
     """Through Inductor, which copies Triton's kernels into its own module."""
     logits = torch.randn(shape, device="cuda", requires_grad=True)
     v = torch.randn(shape, device="cuda")

@@ -26,14 +26,20 @@ CONFIGS = [
 ]
 
 
+@pytest.fixture
+def images() -> data.Images:
+    """Eight full batches an epoch and a short one."""
+    generator = torch.Generator().manual_seed(0)
+    return data.Images(torch.rand(830, 64, generator=generator), torch.rand(50, 64, generator=generator))
+
+
 def losses(ensemble: Ensemble, epochs: int = 2) -> torch.Tensor:
     records = [ensemble.run_epoch() for _ in range(epochs)]
     return torch.tensor([[[r["train_loss"], r["test_loss"]] for r in epoch] for epoch in records])
 
 
-def test_captured_step_is_the_eager_one(digits: data.Images) -> None:
-    """Eight full batches an epoch and a short one: three eager steps, a capture, replays, and eager ones between."""
-    images = data.Images(digits.train[:830], digits.test[:50])
+def test_captured_step_is_the_eager_one(images: data.Images) -> None:
+    """Three eager steps, a capture, replays, and an eager step for the short batch."""
     captured, eager = Ensemble(CONFIGS, images, torch.float64), Ensemble(CONFIGS, images, torch.float64)
     eager._step = eager.step
     found, want = losses(captured), losses(eager)
@@ -43,16 +49,14 @@ def test_captured_step_is_the_eager_one(digits: data.Images) -> None:
     assert (want[1] != want[0]).all()
 
 
-def test_member_is_the_run_alone(digits: data.Images) -> None:
-    images = data.Images(digits.train[:830], digits.test[:50])
+def test_member_is_the_run_alone(images: data.Images) -> None:
     together = losses(Ensemble(CONFIGS, images, torch.float64))
     for member, config in enumerate(CONFIGS):
         alone = losses(Ensemble([config], images, torch.float64))
         torch.testing.assert_close(together[:, member], alone[:, 0], rtol=1e-9, atol=0)
 
 
-def test_resumed_run_goes_on(digits: data.Images, tmp_path: Path) -> None:
-    images = data.Images(digits.train[:830], digits.test[:50])
+def test_resumed_run_goes_on(images: data.Images, tmp_path: Path) -> None:
     whole = Ensemble(CONFIGS, images, torch.float64)
     want = losses(whole, 3)
     first = Ensemble(CONFIGS, images, torch.float64)
@@ -64,8 +68,8 @@ def test_resumed_run_goes_on(digits: data.Images, tmp_path: Path) -> None:
     torch.testing.assert_close(losses(second, 1), want[2:], rtol=1e-9, atol=0)
 
 
-def test_files_of_a_run(digits: data.Images, tmp_path: Path) -> None:
+def test_files_of_a_run(images: data.Images, tmp_path: Path) -> None:
     config = configure(estimator="gst", device="cuda", epochs=2)
-    run = train.fit(config, digits, tmp_path)
+    run = train.fit(config, images, tmp_path)
     assert run.epoch == 2
     assert {"checkpoint.pt", "config.json", "metrics.jsonl"} <= {path.name for path in tmp_path.iterdir()}

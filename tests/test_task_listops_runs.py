@@ -11,6 +11,7 @@ from helpers import figures
 from rich.console import Console
 
 from discrete_ops.estimators import ESTIMATORS, GST
+from tasks.common import files
 from tasks.common.errors import RunError
 from tasks.listops import cli, data, expressions, parsing, recipes, tables, train, treelstm, trees
 from tasks.listops.recipes import PRESETS, configure
@@ -192,6 +193,12 @@ def test_checkpoint_of_other_lines_is_refused(splits: data.Splits, tmp_path: Pat
     with pytest.raises(RunError, match=r"checkpoint.pt: belongs to other training or validation lines"):
         train.fit(longer, splits._replace(train=fewer), tmp_path)
     assert train.fit(longer, splits._replace(test=splits.valid), tmp_path).epoch == 2
+
+
+def test_two_processes_do_not_share_a_run(splits: data.Splits, tmp_path: Path) -> None:
+    with files.locked(tmp_path), pytest.raises(files.Occupied, match=f"{tmp_path}: another process is at work there"):
+        train.fit(configure(**TINY), splits, tmp_path)
+    assert train.fit(configure(**{**TINY, "epochs": 1}), splits, tmp_path).epoch == 1
 
 
 def test_no_line_short_enough(splits: data.Splits) -> None:

@@ -56,7 +56,7 @@ def test_table_killed_ten_times_ends_with_the_same_figures(small: data.Images, t
     moments = random.Random(0)
     for kill in range(10):  # half of them in the first epoch after the start, which may be while files are read
         assert killed(kill % 2, moments.uniform(0, longest), tmp_path / "parts", arguments)
-    assert 5 <= epochs_done(tmp_path / "parts") < 20
+    assert 0 < epochs_done(tmp_path / "parts") < 20
     assert run(tmp_path / "parts", *arguments) == 0
     for table in ("br-2", "br-3"):
         assert lines(tmp_path / "parts", table) == lines(tmp_path / "whole", table)
@@ -138,8 +138,10 @@ def test_two_processes_do_not_share_a_run(
     (folder,) = (path for path in (tmp_path / "br").iterdir())
     (tmp_path / "results" / "br-2.jsonl").unlink()
     with files.locked(folder):
-        assert run(tmp_path, *arguments) == 1
+        assert run(tmp_path, *arguments[:2], "--columns", "8x4", "4x24", *arguments[4:]) == 1
     assert f"{folder}: another process is at work there" in capsys.readouterr().err
+    assert [line["column"] for line in lines(tmp_path, "br-2")] == ["4x24"]  # the other column was trained
+    (tmp_path / "results" / "br-2.jsonl").unlink()
     assert run(tmp_path, *arguments) == 0  # its checkpoint is whole: only the line is written again
     assert len(lines(tmp_path, "br-2")) == 1
 

@@ -116,7 +116,7 @@ def test_studies_are_the_papers_settings() -> None:
         (("table", "gst-2", "--columns", "tau=1.0"), ("gst-2-1-epochs.md", "gst-2-1-epochs.png", "gst-2.jsonl")),
         (("table", "gst-7", "--methods", "STGS", "GST-pi"), ("gst-7-1-epochs.md", "gst-7.jsonl")),
         (("table", "gst-5", "--methods", "DisARM-Tree"), ("gst-5-1-epochs.md", "gst-5.jsonl", "gst-4.jsonl")),
-        (("figure", "br-2", "--methods", "beta=0.5", "beta=1.2"), ("figure-br-2.png", "figure-br-2.jsonl")),
+        (("figure", "br-2", "--methods", "beta=0.5", "beta=1.2"), ("figure-br-2-1-epochs.png", "figure-br-2.jsonl")),
         (("figure", "gst-1"), ("figure-gst-1.png",)),
         (("figure", "gst-2"), ("figure-gst-2.png",)),
     ],
@@ -131,7 +131,7 @@ def test_command_writes_its_files(
 
 def test_variance_figure_has_every_epoch(small: data.Images, tmp_path: Path) -> None:
     assert run(tmp_path, "figure", "gst-3", "--methods", "GST-1.0", "--epochs", "2") == 0
-    assert (tmp_path / "results" / "figure-gst-3.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "results" / "figure-gst-3-2-epochs.png").read_bytes().startswith(b"\x89PNG")
     found = lines(tmp_path, "figure-gst-3")
     assert [line["epochs"] for line in found] == [1, 2]
     assert all(line["value"] > 0 for line in found)
@@ -149,7 +149,7 @@ def test_figure_1_and_table_1_measure_a_trained_model(
     cosines = {(line["method"], line["epochs"]): line["value"] for line in found if line["split"] == "cosine"}
     assert all(-1 <= value <= 1 for value in cosines.values())
     assert len(set(cosines.values())) == len(cosines) == 14
-    assert (tmp_path / "results" / "figure-br-1.png").exists()
+    assert (tmp_path / "results" / "figure-br-1-2-epochs.png").exists()
     capsys.readouterr()
     assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
     output = capsys.readouterr().out

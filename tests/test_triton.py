@@ -102,6 +102,7 @@ def test_doubles_pass_by_their_bits(x: float) -> None:
         ("seed", {"seed": torch.tensor([1], dtype=torch.int32)}),
         ("seed", {"seed": torch.tensor([1], device="meta")}),
         ("index", {"index": torch.zeros(5, dtype=torch.int32)}),
+        ("index", {"index": torch.zeros(6, dtype=torch.int64)}),
         ("tau", {"tau": torch.ones(3, dtype=torch.float64)}),
         ("grad", {"grad": torch.zeros(5, 3)}),
     ],

@@ -42,8 +42,9 @@ KERNELS = {
 NO_SPILLS = 1024  # columns up to which nothing may leave the registers
 KEPT = Path(__file__).parents[1] / "build" / "aot"  # what a full run leaves
 CELL = (
-    "Registers a thread by the columns of the tile, in brackets bytes spilled; of rows aligned to 16 bytes and not the "
-    "larger figure. Kernels of rows beyond 16384 columns have tiles of 4096."
+    "Registers a thread by the columns of the tile, in brackets bytes spilled (of tiles beyond 1024 columns and of "
+    "float64 the whole stack); of rows aligned to 16 bytes and not the larger figure. Kernels of rows beyond 16384 "
+    "columns have tiles of 4096."
 )
 
 
@@ -227,7 +228,8 @@ def without_interpreter(cache: Path) -> Iterator[None]:
 def in_a_process(call: str) -> Any:
     """What a call of a function of this file returns, in a new process; as JSON has it."""
     script = f"import json, test_triton_aot as t; print(json.dumps(t.{call}))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
@@ -272,7 +274,8 @@ def summary(binaries: list[Binary]) -> str:
         cells: dict[str, dict[int, tuple[int, int]]] = {}
         for b in binaries:
             if (b.architecture, b.dtype) == (architecture, dtype):
-                chosen = re.sub(r"\b(R|C|VECTOR|PARTS)=\w+ ?|SOFT=False ?|\w+=(?=\w)", "", b.constants).strip()
+                words = b.constants.replace("SOFT=True", "soft")
+                chosen = re.sub(r"\b(R|C|VECTOR|PARTS|SOFT)=\w+ ?|\w+=(?=\w)", "", words).strip()
                 row = cells.setdefault(f"{b.kernel.removesuffix('_kernel')} {chosen}".strip(), {})
                 row[b.columns] = max(row.get(b.columns, (0, 0)), (b.registers, b.spills))
         columns = sorted({c for row in cells.values() for c in row})

@@ -134,7 +134,7 @@ def surrogate_vjp(
 
 
 def check(rows: int, logits: Tensor, **others: Tensor | None) -> None:
-    """What the kernels would read beyond the end of: raises ValueError naming the argument."""
+    """What the kernels would read beyond the end of: raises ValueError or TypeError naming the argument."""
     if not has_data(logits):
         return
     for name, x in others.items():
@@ -146,6 +146,8 @@ def check(rows: int, logits: Tensor, **others: Tensor | None) -> None:
             raise ValueError(f"{name}: got {x.numel()} for {rows} rows, allowed: a divisor of their number")
         if name in ("seed", "index") and x.dtype != torch.int64:
             raise TypeError(f"{name}: got {x.dtype}, allowed: int64")
+        if name == "index" and x.shape != logits.shape[:-1]:
+            raise ValueError(f"index: got shape {tuple(x.shape)}, allowed: a row's, {tuple(logits.shape[:-1])}")
         if name == "grad" and x.shape != logits.shape:
             raise ValueError(f"grad: got shape {tuple(x.shape)}, allowed: the logits', {tuple(logits.shape)}")
 

@@ -14,5 +14,5 @@ def exit_status(command: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; a run that has a checkpoint goes on from it, unless told to start anew", file=sys.stderr)
         return 130

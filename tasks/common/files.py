@@ -1,7 +1,6 @@
 """Files that a killed process never leaves half written, and folders that two processes do not share."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -50,6 +49,8 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         Occupied: with ``wait=False``, when another process holds it.
     """
+    import fcntl  # absent on Windows
+
     folder.mkdir(parents=True, exist_ok=True)
     # A file of its own, open for writing: on NFS a directory cannot be locked for one alone.
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)

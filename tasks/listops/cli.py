@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tasks.common.command import exit_status
 from tasks.common.errors import RunError
+from tasks.common.files import Occupied
 from tasks.common.settings import set_threads
 
 from . import data, expressions, parsing, tables, train, trees
@@ -143,11 +144,17 @@ class TableOf(Run):
 
     def run(self, console: Console) -> None:
         out = self.out or Path("runs/listops") / f"{self.name}-{self.preset}"
+        occupied = []
         if self.train:
             splits = self.splits()
             for estimator, tau, directory in tables.cells(self.name, out):
-                self.fit(self.config(estimator, tau=tau), splits, directory, console)
+                try:
+                    self.fit(self.config(estimator, tau=tau), splits, directory, console)
+                except Occupied as error:
+                    occupied.append(str(error))
         tables.show(self.name, out, console)
+        if occupied:
+            raise Occupied("; ".join(occupied))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tasks.common.errors import RunError
-from tasks.common.files import write_atomically
+from tasks.common.files import locked, write_atomically
 
 from . import expressions
 
@@ -192,10 +192,11 @@ def load(directory: Path, test_file: Path | None = None) -> Splits:
         RunError: a file is missing or damaged, or shares a line with another; it is named.
     """
     paths = [directory / f"{name}.tsv" for name in SIZES]
-    missing = [path for path in paths if not path.exists()]
-    if len(missing) == len(paths):
-        write(directory, 0)
-    elif missing:
+    with locked(directory):  # two first commands generate one set
+        missing = [path for path in paths if not path.exists()]
+        if len(missing) == len(paths):
+            write(directory, 0)
+    if 0 < len(missing) < len(paths):
         raise RunError(f"{missing[0]}: does not exist; python -m tasks.listops data --out {directory} writes all three")
     paths[-1] = test_file or paths[-1]
     splits = Splits(*map(read, paths))

@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from discrete_ops import build_info
 from tasks.common import checkpoint, events
 from tasks.common.errors import RunError
-from tasks.common.files import write_json, write_text
+from tasks.common.files import locked, write_json, write_text
 
 from . import treelstm, trees
 from .data import Batch, Lines, Splits, digest_of
@@ -202,37 +202,37 @@ def fit(
         on_step, on_epoch: called after each optimiser step (and before an epoch's first) and each epoch.
 
     Raises:
+        Occupied: another process trains in ``out``.
         RunError: the checkpoint is damaged, of another config or of other lines; no line is short enough; a figure is
             not finite.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, splits)
-    path = out / "checkpoint.pt"
-    if resume and path.exists():
-        _resume(trainer, path)
-    else:
-        path.unlink(missing_ok=True)
-    environment = {**build_info(), "threads": torch.get_num_threads(), "data": splits.digest()}
-    write_json(out / "config.json", {**asdict(config), "environment": environment})
-    # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
-    lines = "".join(json.dumps(record) + "\n" for record in trainer.history)
-    write_text(out / "metrics.jsonl", lines)
-    writer = events.writer(out, trainer.epoch) if tensorboard else None
-    if not trainer.finished:
-        (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
-    while not trainer.finished:
-        record = trainer.run_epoch(on_step)
-        with open(out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
-        checkpoint.save(path, [config], trainer.state_dict())
+    with locked(out, wait=False):
+        trainer = Trainer(config, splits)
+        path = out / "checkpoint.pt"
+        if resume and path.exists():
+            _resume(trainer, path)
+        else:
+            path.unlink(missing_ok=True)
+        environment = {**build_info(), "threads": torch.get_num_threads(), "data": splits.digest()}
+        write_json(out / "config.json", {**asdict(config), "environment": environment})
+        # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
+        write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in trainer.history))
+        writer = events.writer(out, trainer.epoch) if tensorboard else None
+        if not trainer.finished:
+            (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
+        while not trainer.finished:
+            record = trainer.run_epoch(on_step)
+            with open(out / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(record) + "\n")
+            checkpoint.save(path, [config], trainer.state_dict())
+            if writer:
+                for name, value in record.items():
+                    writer.add_scalar(name, value, trainer.epoch)
+                writer.flush()
+            on_epoch(record)
         if writer:
-            for name, value in record.items():
-                writer.add_scalar(name, value, trainer.epoch)
-            writer.flush()
-        on_epoch(record)
-    if writer:
-        writer.close()
-    write_json(out / "result.json", result(trainer, splits.test))
+            writer.close()
+        write_json(out / "result.json", result(trainer, splits.test))
     return trainer
 
 

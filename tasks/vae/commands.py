@@ -58,8 +58,8 @@ class Common:
     out: Path = Path("runs/tables")
     """Directory of the runs, from whose checkpoints an interrupted command goes on."""
     results: Path | None = None
-    """Directory of the results' JSON lines, Markdown and plots; default tasks/results, or for digits and for
-    --shared-order OUT/results, since neither is the papers' experiment."""
+    """Directory of the results' JSON lines, Markdown and plots; default tasks/results; for digits OUT/results, with
+    --shared-order OUT/shared-order/results, since neither is the papers' experiment."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
@@ -72,6 +72,16 @@ class Common:
     def where(self) -> Path:
         """The directory of these runs: runs with and without --shared-order are other runs."""
         return self.out / "shared-order" if self.shared_order else self.out
+
+    def named(self, name: str, usual: int | None) -> str:
+        """What a report's files are called: a shorter run, to try it out, does not take the place of the paper's."""
+        return name if usual is None or self.epochs in (None, usual) else f"{name}-{self.epochs}-epochs"
+
+    @staticmethod
+    def usual(table: Table) -> int:
+        """The epochs of a table's runs in the paper."""
+        shown = STUDIES[table.study]
+        return shown.config(next(iter(shown.columns)), next(iter(shown.methods))).epochs
 
     def overrides(self) -> dict[str, Any]:
         return {"data": self.data, "device": self.device, "epochs": self.epochs, "shared_order": self.shared_order}
@@ -118,10 +128,9 @@ class TableCommand(Common):
             return self._table_1(console)
         table = TABLES[self.name]
         found = self.train(self.name, table, self.columns, self.methods, console)
-        paper = found[0].epochs == RECIPES[STUDIES[table.study].recipe].epochs
-        # A shorter run, to try it out, does not take the place of the paper's.
-        name = self.name if paper else f"{self.name}-{found[0].epochs}-epochs"
-        report.write(name, table.title, found, self.folder, console, compare=paper and self.data == "mnist")
+        usual = self.usual(table)
+        compare = self.data == "mnist" and self.epochs in (None, usual)
+        report.write(self.named(self.name, usual), table.title, found, self.folder, console, compare)
         return 0
 
     def _table_1(self, console: Console) -> int:
@@ -148,7 +157,8 @@ class TableCommand(Common):
             device=self.device,
             shared_order=self.shared_order,
         )
-        rows = report.write(BR_1, "BR Table 1: standard deviation of the gradient", shown, self.folder, console)
+        name = self.named(BR_1, RECIPES["br"].epochs)
+        rows = report.write(name, "BR Table 1: standard deviation of the gradient", shown, self.folder, console)
         for split in ("relative_std", "std"):
             ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
             if len(ours) == len(figures.TABLE_1):
@@ -175,7 +185,9 @@ class FigureCommand(Common):
             raise RunError(f"methods: got {self.methods}, allowed with: br-2, gst-3")
         if self.epochs is not None:
             _count("epochs", self.epochs)
-        path = self.folder / f"{name}.png"
+        usual = figures.EPOCHS[-1] if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
+        stem = self.named(name, usual)
+        path = self.folder / f"{stem}.png"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.name == "br-1":
             self._figure_1(name, path, console)
@@ -187,11 +199,11 @@ class FigureCommand(Common):
             table = FIGURES[name]
             found = self.train(name, table, None, self.methods, console)
             if self.name == "br-2":
-                report.write(name, table.title, found, self.folder, console)
+                report.write(stem, table.title, found, self.folder, console)
                 figures.plot_betas(found, path)
             else:
                 last = [r for r in found if r.epochs == max(r.epochs for r in found)]
-                report.write(name, table.title, last, self.folder, console)
+                report.write(stem, table.title, last, self.folder, console)
                 figures.plot_by_epoch(found, {"variance": "variance of the gradient"}, path, log=("variance",))
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
         return 0
@@ -218,7 +230,7 @@ class FigureCommand(Common):
             shared_order=self.shared_order,
         )
         title = f"BR Figure 1: bias and spread after epoch {last}"
-        report.write(name, title, [r for r in found if r.epochs == last], self.folder, console)
+        report.write(path.stem, title, [r for r in found if r.epochs == last], self.folder, console)
         titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
         titles["relative_std"] = "standard deviation over the mean's norm"
         figures.plot_by_epoch(found, titles, path, log=("relative_std",))

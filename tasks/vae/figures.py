@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from discrete_ops import estimators
-from tasks.common import checkpoint
+from tasks.common import checkpoint, files
 from tasks.common.pictures import new_figure
 from tasks.common.progress import bar
 
@@ -68,14 +68,22 @@ def measured(
 
     Returns:
         All results of the table on this data set after these epochs.
+
+    Raises:
+        Occupied: at the end, if another process trains for some seed; the others are done.
     """
     done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == overrides["data"]}
     commit = results.commit()
+    occupied = []
     for seed in seeds:
         pending = [epoch for epoch in epochs if (seed, epoch) not in done]
         if pending:
             config = configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides)
-            paths = _train(config, epochs, images, out, console)
+            try:
+                paths = _train(config, epochs, pending, images, out, console)
+            except files.Occupied as error:
+                occupied.append(str(error))
+                continue
             for epoch in pending:
                 model, batch = _at(config, images, paths[epoch])
                 with bar(console) as progress:
@@ -85,18 +93,22 @@ def measured(
                 results.add(folder, _results(table, config, epoch, found, splits, commit))
                 if not console.is_terminal:
                     console.print(f"seed {seed}, epoch {epoch}: measured", highlight=False)
+    if occupied:
+        raise files.Occupied("; ".join(occupied))
     data_set = overrides["data"]
     return [r for r in results.read(folder, table) if r.data == data_set and r.epochs in epochs]
 
 
-def _train(config: Config, epochs: Sequence[int], images: data.Images, out: Path, console: Console) -> dict[int, Path]:
-    """Train the VAE that is measured; returns the checkpoint of each epoch."""
+def _train(
+    config: Config, epochs: Sequence[int], wanted: Sequence[int], images: data.Images, out: Path, console: Console
+) -> dict[int, Path]:
+    """Train the VAE that is measured; returns the checkpoint of each epoch, of those wanted for sure."""
     folder = out / f"{config.data}-{config.latent}-reinmax-tau={config.tau}-{config.epochs}-{config.seed}"
     folder = folder if config.device == "cpu" else folder.with_name(f"{folder.name}-{config.device.replace(':', '')}")
     paths = {epoch: folder / f"epoch-{epoch}.pt" for epoch in epochs}
     state = folder / "checkpoint.pt"
     reached = checkpoint.load(state, [config])["epoch"] if state.exists() else 0
-    whole = all(path.exists() for epoch, path in paths.items() if epoch <= reached)
+    whole = all(paths[epoch].exists() for epoch in wanted if epoch <= reached)
     with RunProgress(console, config.epochs) as progress:
         train.fit(
             [config],

@@ -1,5 +1,6 @@
 """Running a study: each column of a table as one ensemble, from its checkpoint on, to its lines in the results."""
 
+import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,16 +122,17 @@ def run(plan: Plan, images: data.Images, console: Console) -> None:
                 _train(plan, members, images, commit, console)
             except files.Occupied as error:
                 occupied.append(str(error))
+            gc.collect()  # an ensemble and its captured step refer to each other: the next one needs the GPU's memory
     if occupied:
         raise files.Occupied("; ".join(occupied))
 
 
 def _train(plan: Plan, members: list[Member], images: data.Images, commit: str, console: Console) -> None:
-    """Train one ensemble and add its results. A function of its own, so that nothing of it stays on the GPU."""
+    """Train one ensemble and add its results."""
     configs, out = [plan.config(member) for member in members], plan.directory(members)
     console.print(f"{plan.study} {members[0].column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_json(out / MEMBERS, members)
+    with files.locked(out, wait=False):
+        files.write_json(out / MEMBERS, members)
     with RunProgress(console, configs[0].epochs) as progress:
         ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
     results.add(plan.folder, _results(plan, members, ensemble, commit))

@@ -85,9 +85,10 @@ def run(
         failures = []
         for job, failure in _finished(jobs, engine, processes):
             progress.advance(task, len(job.configs))
-            label = ", ".join(_column(config) for config in job.configs)
+            label = ", ".join(f"{_column(config)} seed={config.seed}" for config in job.configs)
             if failure:
-                failures.append(f"{label}: {failure}")
+                kind = "" if isinstance(failure, RunError) else f"{type(failure).__name__}: "
+                failures.append(f"{label}: {kind}{failure}")
             if not console.is_terminal:
                 console.print(f"{'failed' if failure else 'done'}: {label}", highlight=False)
     _report(configs, out, name, console)
