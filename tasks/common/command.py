@@ -1,9 +1,19 @@
-"""How a command line ends."""
+"""Where a command line prints, and how it ends."""
 
 import sys
 from collections.abc import Callable
 
+from rich.console import Console
+
 from .errors import RunError
+
+WIDTH = 120  #: columns of a table that goes to a file or a pipe
+
+
+def console() -> Console:
+    """The terminal, or standard output as wide as a table needs."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH)
 
 
 def exit_status(command: Callable[[], int | None]) -> int:

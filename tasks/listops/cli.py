@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from tasks.common.command import exit_status
+from tasks.common.command import console, exit_status
 from tasks.common.errors import RunError
 from tasks.common.files import Occupied
 from tasks.common.settings import set_threads
@@ -200,4 +200,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="ListOps: unsupervised parsing with a straight-through Tree-LSTM (Table 6 of the GST paper).",
         args=arguments,
     )
-    return exit_status(lambda: command.run(Console()))
+    return exit_status(lambda: command.run(console()))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from tasks.common.command import exit_status
+from tasks.common.command import console, exit_status
 from tasks.common.settings import set_threads
 
 from . import data, demo, train
@@ -162,4 +162,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Discrete VAEs: the experiments of the GST and Beyond ReinMax papers.",
         args=arguments,
     )
-    return exit_status(lambda: command.run(Console()))
+    return exit_status(lambda: command.run(console()))
