@@ -206,7 +206,7 @@ def test_seed_decides(drawn: list[bytes]) -> None:
 def test_files_are_whole_and_read_back(small: dict[str, int], tmp_path: Path) -> None:
     splits = data.load(tmp_path / "made")
     assert [len(lines) for lines in splits] == list(small.values())
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["test.tsv", "train.tsv", "valid.tsv"]
+    assert sorted(path.name for path in (tmp_path / "made").glob("[!.]*")) == ["test.tsv", "train.tsv", "valid.tsv"]
     again = data.load(tmp_path / "made")
     assert again.digest() == splits.digest()
     texts = [text for lines in splits for text in lines.texts]

@@ -192,11 +192,12 @@ def load(directory: Path, test_file: Path | None = None) -> Splits:
         RunError: a file is missing or damaged, or shares a line with another; it is named.
     """
     paths = [directory / f"{name}.tsv" for name in SIZES]
-    with locked(directory):  # two first commands generate one set
-        missing = [path for path in paths if not path.exists()]
-        if len(missing) == len(paths):
-            write(directory, 0)
-    if 0 < len(missing) < len(paths):
+    if not any(path.exists() for path in paths):
+        with locked(directory):  # two first commands generate one set
+            if not any(path.exists() for path in paths):
+                write(directory, 0)
+    missing = [path for path in paths if not path.exists()]
+    if missing:
         raise RunError(f"{missing[0]}: does not exist; python -m tasks.listops data --out {directory} writes all three")
     paths[-1] = test_file or paths[-1]
     splits = Splits(*map(read, paths))
