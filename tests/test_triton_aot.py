@@ -310,6 +310,8 @@ def test_short_rows_stay_in_registers(binaries: list[Binary]) -> None:
 def keys(rows: int, columns: int, architecture: int = 90, **call: Any) -> dict[str, list[str]]:
     """Cache keys of the launches of one call."""
     logits = torch.empty(rows, columns)
+    if isinstance(tau := call.get("tau"), torch.Tensor) and rows % tau.numel():
+        call["tau"] = tau[:1]
     recorded = [
         *launches("sample", "", logits),
         *itertools.chain.from_iterable(launches("vjp", e, logits, **call) for e in reference.TERMS),
