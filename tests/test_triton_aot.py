@@ -2,8 +2,8 @@
 registers it takes, and that nothing but a bucket of sizes, an estimator, a dtype or an alignment makes another one.
 
 The default suite compiles every kernel and estimator, in every other bucket, for sm_90 in float32, and a spread over
-the other dtypes and architectures. ``DISCRETE_OPS_AOT=full`` (``make aot``) compiles all of them, keeps the binaries in
-``build/aot``, from which an interrupted run goes on, and writes the table of registers there.
+the other dtypes and architectures. ``make aot`` compiles all of them, keeps the binaries in ``build/aot``, from which
+an interrupted run goes on, and writes tables of registers there; ``DISCRETE_OPS_AOT=80,90`` names the architectures.
 """
 
 import concurrent.futures
@@ -29,8 +29,8 @@ from discrete_ops import reference
 
 pytest.importorskip("triton", reason="NOT COVERED: triton is not installed, its kernels are not compiled")
 
-FULL = os.environ.get("DISCRETE_OPS_AOT") == "full"
-ARCHITECTURES = (80, 90, 100)
+FULL = tuple(int(name) for name in os.environ.get("DISCRETE_OPS_AOT", "").split(",") if name)
+ARCHITECTURES = FULL or (80, 90, 100)
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BUCKETS = tuple(2**i for i in range(2, 15))  # in registers
 LONG = 65536
@@ -264,13 +264,15 @@ def table(binaries: list[Binary]) -> str:
     return "\n".join([header, *rows])
 
 
-def summary(binaries: list[Binary]) -> str:
+def summary(binaries: list[Binary], architecture: int) -> str:
     """Markdown: registers a thread of every specialisation, a row a kernel, a column a bucket of columns; the larger
     of the two where rows may be aligned or not, and the bytes spilled where there are any."""
     import triton
 
-    lines = ["# Registers of the Triton kernels", "", f"Triton {triton.__version__}, {len(binaries)} binaries. " + CELL]
-    for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
+    count = sum(b.architecture == architecture for b in binaries)
+    lines = [f"# Registers of the Triton kernels on sm_{architecture}", ""]
+    lines.append(f"Triton {triton.__version__}, {count} binaries. {CELL}")
+    for dtype in DTYPES:
         cells: dict[str, dict[int, tuple[int, int]]] = {}
         for b in binaries:
             if (b.architecture, b.dtype) == (architecture, dtype):
@@ -279,7 +281,7 @@ def summary(binaries: list[Binary]) -> str:
                 row = cells.setdefault(f"{b.kernel.removesuffix('_kernel')} {chosen}".strip(), {})
                 row[b.columns] = max(row.get(b.columns, (0, 0)), (b.registers, b.spills))
         columns = sorted({c for row in cells.values() for c in row})
-        lines += ["", f"## sm_{architecture}, {dtype}", "", "| kernel | " + " | ".join(map(str, columns)) + " |"]
+        lines += ["", f"## {dtype}", "", "| kernel | " + " | ".join(map(str, columns)) + " |"]
         lines.append("| --- |" + " ---: |" * len(columns))
         for name, row in cells.items():
             texts = (f"{row[c][0]}" + (f" ({row[c][1]})" if row[c][1] else "") if c in row else "" for c in columns)
@@ -291,7 +293,8 @@ def test_every_specialisation_compiles(binaries: list[Binary], capsys: pytest.Ca
     with capsys.disabled():
         print(f"\n{table(binaries)}")
     if FULL:
-        (KEPT / "registers.md").write_text(summary(binaries))
+        for architecture in FULL:
+            (KEPT / f"triton_registers_sm{architecture}.md").write_text(summary(binaries, architecture))
     assert {b.kernel for b in binaries} == KERNELS
     assert {(b.dtype, b.architecture) for b in binaries} == set(itertools.product(DTYPES, ARCHITECTURES))
     assert all(b.registers > 0 for b in binaries)
