@@ -20,7 +20,7 @@ LEAST_COLUMNS = 4  #: One block of noise.
 ELEMENTS = 512  #: Elements of a program with short rows; with more, the assembler spills draws to fit more programs.
 PER_THREAD = 4  #: Elements a thread, as many as fit: one block of noise, one 16-byte load of float32.
 MOST_WARPS = 32
-TIGHT = 1024  #: Columns at which four elements a thread make the assembler spill draws; two do not.
+TIGHT = 1024  #: Columns at which four elements a thread make the assembler spill draws; two do not (but samples).
 
 TILE = 4096  #: Columns of a long row that a program takes at once.
 TILE_WARPS = 16
@@ -36,14 +36,14 @@ class Block(NamedTuple):
     warps: int
 
 
-def block(columns: int) -> Block:
+def block(columns: int, has_draws: bool) -> Block:
     """The tile for rows of so many columns, at most ``MOST_COLUMNS``: whole rows, several of them where they are
-    short."""
+    short. ``has_draws``: of a pull-back, not of the forward pass."""
     padded = LEAST_COLUMNS
     while padded < columns:
         padded *= 2
     rows = max(1, ELEMENTS // padded)
-    per_thread = PER_THREAD // 2 if padded == TIGHT else PER_THREAD
+    per_thread = PER_THREAD // 2 if has_draws and padded == TIGHT else PER_THREAD
     return Block(rows, padded, min(MOST_WARPS, rows * padded // (32 * per_thread)))
 
 

@@ -32,7 +32,7 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
     x, seed = strided(logits), seed.contiguous()
     rows_per_seed, vector = rows // seed.numel(), is_vector(x)
     if columns <= MOST_COLUMNS:
-        tile = block(columns)
+        tile = block(columns, has_draws=False)
         launch(
             sample_kernel,
             (-(-rows // tile.rows),),
@@ -102,7 +102,7 @@ def surrogate_vjp(
         call = (launch, v, x, index, seed, taus, tau, rows_per_tau, coefficient, num_samples)
         return pull_back(LongRows(*call), estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    tile, v = block(columns), v or x
+    tile, v = block(columns, has_draws=True), v or x
     launch(
         surrogate_vjp_kernel,
         (-(-rows // tile.rows),),
