@@ -16,6 +16,34 @@ class Occupied(RunError):
     """Another process works in a folder."""
 
 
+@contextlib.contextmanager
+def leaving_occupied() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """Do all of several pieces of work but those that another process is at, and tell at the end.
+
+    Gives a context manager for each piece of work.
+
+    Raises:
+        Occupied: at the end, naming every folder that was.
+    """
+    found: list[str] = []
+
+    @contextlib.contextmanager
+    def piece() -> Iterator[None]:
+        try:
+            yield
+        except Occupied as error:
+            found.append(str(error))
+
+    yield piece
+    if found:
+        raise Occupied("; ".join(found))
+
+
+def for_device(folder: Path, device: str) -> Path:
+    """``folder`` for runs on a CPU, its neighbour for those on another device: they are other runs."""
+    return folder if device == "cpu" else folder.with_name(f"{folder.name}-{device.replace(':', '')}")
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Call ``write`` on a temporary file beside ``path``, then rename it: ``path`` is the old or the new, whole."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from tasks.common import files
 from tasks.common.command import console, exit_status
 from tasks.common.errors import RunError
-from tasks.common.files import Occupied
 from tasks.common.settings import set_threads
 
 from . import data, expressions, parsing, tables, train, trees
@@ -144,17 +144,13 @@ class TableOf(Run):
 
     def run(self, console: Console) -> None:
         out = self.out or Path("runs/listops") / f"{self.name}-{self.preset}"
-        occupied = []
-        if self.train:
-            splits = self.splits()
-            for estimator, tau, directory in tables.cells(self.name, out):
-                try:
-                    self.fit(self.config(estimator, tau=tau), splits, directory, console)
-                except Occupied as error:
-                    occupied.append(str(error))
-        tables.show(self.name, out, console)
-        if occupied:
-            raise Occupied("; ".join(occupied))
+        with files.leaving_occupied() as piece:
+            if self.train:
+                splits = self.splits()
+                for estimator, tau, directory in tables.cells(self.name, out):
+                    with piece():
+                        self.fit(self.config(estimator, tau=tau), splits, directory, console)
+            tables.show(self.name, out, console)
 
 
 @dataclass(frozen=True)

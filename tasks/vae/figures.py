@@ -74,27 +74,23 @@ def measured(
     """
     done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == overrides["data"]}
     commit = results.commit()
-    occupied = []
-    for seed in seeds:
-        pending = [epoch for epoch in epochs if (seed, epoch) not in done]
-        if pending:
-            config = configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides)
-            try:
-                paths = _train(config, epochs, pending, images, out, console)
-            except files.Occupied as error:
-                occupied.append(str(error))
+    with files.leaving_occupied() as piece:
+        for seed in seeds:
+            pending = [epoch for epoch in epochs if (seed, epoch) not in done]
+            if not pending:
                 continue
-            for epoch in pending:
-                model, batch = _at(config, images, paths[epoch])
-                with bar(console) as progress:
-                    task = progress.add_task(f"measuring epoch {epoch}", total=len(batch))
-                    on_image = partial(progress.advance, task)
-                    found = measure(model, batch, estimators, DRAWS, 1000 * epoch, on_image)
-                results.add(folder, _results(table, config, epoch, found, splits, commit))
-                if not console.is_terminal:
-                    console.print(f"seed {seed}, epoch {epoch}: measured", highlight=False)
-    if occupied:
-        raise files.Occupied("; ".join(occupied))
+            config = configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides)
+            with piece():
+                paths = _train(config, epochs, pending, images, out, console)
+                for epoch in pending:
+                    model, batch = _at(config, images, paths[epoch])
+                    with bar(console) as progress:
+                        task = progress.add_task(f"measuring epoch {epoch}", total=len(batch))
+                        on_image = partial(progress.advance, task)
+                        found = measure(model, batch, estimators, DRAWS, 1000 * epoch, on_image)
+                    results.add(folder, _results(table, config, epoch, found, splits, commit))
+                    if not console.is_terminal:
+                        console.print(f"seed {seed}, epoch {epoch}: measured", highlight=False)
     data_set = overrides["data"]
     return [r for r in results.read(folder, table) if r.data == data_set and r.epochs in epochs]
 
@@ -103,8 +99,8 @@ def _train(
     config: Config, epochs: Sequence[int], wanted: Sequence[int], images: data.Images, out: Path, console: Console
 ) -> dict[int, Path]:
     """Train the VAE that is measured; returns the checkpoint of each epoch, of those wanted for sure."""
-    folder = out / f"{config.data}-{config.latent}-reinmax-tau={config.tau}-{config.epochs}-{config.seed}"
-    folder = folder if config.device == "cpu" else folder.with_name(f"{folder.name}-{config.device.replace(':', '')}")
+    name = f"{config.data}-{config.latent}-reinmax-tau={config.tau}-{config.epochs}-{config.seed}"
+    folder = files.for_device(out / name, config.device)
     paths = {epoch: folder / f"epoch-{epoch}.pt" for epoch in epochs}
     state = folder / "checkpoint.pt"
     reached = checkpoint.load(state, [config])["epoch"] if state.exists() else 0

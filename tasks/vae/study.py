@@ -81,7 +81,7 @@ class Plan:
         first = self.config(members[0])
         names = hashlib.sha256(repr([tuple(member) for member in members]).encode()).hexdigest()[:8]
         name = f"{first.data}-{members[0].column}-{len(members)}x{first.epochs}-{names}"
-        return self.out / self.study / (name if first.device == "cpu" else f"{name}-{first.device.replace(':', '')}")
+        return files.for_device(self.out / self.study / name, first.device)
 
     def ensembles(self, column: str) -> Iterator[list[Member]]:
         """The column's pending runs: those that interrupted commands began, as they were begun, then all others.
@@ -115,16 +115,12 @@ def run(plan: Plan, images: data.Images, console: Console) -> None:
         Occupied: at the end, if another process was at work on some of it; all else is done.
     """
     commit = results.commit()  # of the code that runs, which may change on disk before the end
-    occupied = []
-    for column in plan.columns:
-        for members in plan.ensembles(column):
-            try:
-                _train(plan, members, images, commit, console)
-            except files.Occupied as error:
-                occupied.append(str(error))
-            gc.collect()  # an ensemble and its captured step refer to each other: the next one needs the GPU's memory
-    if occupied:
-        raise files.Occupied("; ".join(occupied))
+    with files.leaving_occupied() as piece:
+        for column in plan.columns:
+            for members in plan.ensembles(column):
+                with piece():
+                    _train(plan, members, images, commit, console)
+                gc.collect()  # an ensemble and its captured step refer to each other: the next needs the GPU's memory
 
 
 def _train(plan: Plan, members: list[Member], images: data.Images, commit: str, console: Console) -> None:
