@@ -159,6 +159,7 @@ def test_figure_1_and_table_1_measure_a_trained_model(
     with monkeypatch.context() as patch:  # nothing is trained or measured again, not even without its directory
         patch.setattr(train, "fit", None)
         patch.setattr(figures, "measure", None)
+        patch.setattr(data, "load", None)
         shutil.rmtree(tmp_path / "digits-8x4-reinmax-tau=1.3-2-0")
         assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
     # One epoch's checkpoint and its results are lost: they come back as they were.
@@ -214,8 +215,13 @@ def test_perturbed_logits_are_algorithm_1() -> None:
     ],
 )
 def test_bad_argument_is_named(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(data, "load", None)  # it is told before a data set is read, or downloaded
     assert run(tmp_path, *arguments) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())

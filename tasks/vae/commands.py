@@ -1,5 +1,6 @@
 """The commands of the study: ``table``, ``figure`` and ``sweep``."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
 from . import data, report, study, sweep
+from .data import Source
 from .recipes import RECIPES
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
@@ -73,6 +75,11 @@ class Common:
         """The directory of these runs: runs with and without --shared-order are other runs."""
         return self.out / "shared-order" if self.shared_order else self.out
 
+    @property
+    def images(self) -> Source:
+        """Read when a run needs it: wrong flags are told first, and a report of known results needs no data."""
+        return functools.cache(lambda: data.load(self.data, self.data_dir))
+
     def named(self, name: str, usual: int | None) -> str:
         """What a report's files are called: a shorter run, to try it out, does not take the place of the paper's."""
         return name if usual is None or self.epochs in (None, usual) else f"{name}-{self.epochs}-epochs"
@@ -98,7 +105,7 @@ class Common:
             out=self.where,
             folder=self.folder,
         )
-        study.run(plan, data.load(self.data, self.data_dir), console)
+        study.run(plan, self.images, console)
         epochs = plan.config(study.Member(plan.columns[0], plan.methods[0], 0)).epochs
         return [
             r
@@ -141,7 +148,6 @@ class TableCommand(Common):
                 raise RunError(
                     f"{name}: got {getattr(self, name)}, allowed with any table but br-1, which has one column"
                 )
-        images = data.load(self.data, self.data_dir)
         shown = figures.measured(
             BR_1,
             figures.at_tau_1(figures.TABLE_1),
@@ -149,7 +155,7 @@ class TableCommand(Common):
             splits=("relative_std", "std"),
             epochs=(RECIPES["br"].epochs if self.epochs is None else _count("epochs", self.epochs),),
             seeds=range(_count("seeds", self.seeds)),
-            images=images,
+            images=self.images,
             out=self.where,
             folder=self.folder,
             console=console,
@@ -213,7 +219,6 @@ class FigureCommand(Common):
 
         last = figures.EPOCHS[-1] if self.epochs is None else self.epochs
         epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
-        images = data.load(self.data, self.data_dir)
         found = figures.measured(
             name,
             figures.at_tau_1(figures.FIGURE_1),
@@ -221,7 +226,7 @@ class FigureCommand(Common):
             splits=("cosine", "relative_std", "std"),
             epochs=epochs,
             seeds=range(_count("seeds", self.seeds)),
-            images=images,
+            images=self.images,
             out=self.where,
             folder=self.folder,
             console=console,

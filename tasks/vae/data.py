@@ -5,6 +5,7 @@ import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ class Images(NamedTuple):
     @property
     def pixels(self) -> int:
         return self.train.shape[1]
+
+
+Source = Callable[[], Images]  #: of a data set that is read when it is needed
 
 
 def load(name: str, data_dir: Path | None = None) -> Images:

@@ -47,7 +47,7 @@ def measured(
     splits: Sequence[str],
     epochs: Sequence[int],
     seeds: Sequence[int],
-    images: data.Images,
+    images: data.Source,
     out: Path,
     folder: Path,
     console: Console,
@@ -81,9 +81,9 @@ def measured(
                 continue
             config = configure(estimator="reinmax", tau=tau, seed=seed, epochs=epochs[-1], **overrides)
             with piece():
-                paths = _train(config, epochs, pending, images, out, console)
+                paths = _train(config, epochs, pending, images(), out, console)
                 for epoch in pending:
-                    model, batch = _at(config, images, paths[epoch])
+                    model, batch = _at(config, images(), paths[epoch])
                     with bar(console) as progress:
                         task = progress.add_task(f"measuring epoch {epoch}", total=len(batch))
                         on_image = partial(progress.advance, task)

@@ -108,7 +108,7 @@ class Plan:
                 yield members
 
 
-def run(plan: Plan, images: data.Images, console: Console) -> None:
+def run(plan: Plan, images: data.Source, console: Console) -> None:
     """Train what is pending, column by column, and add its results.
 
     Raises:
@@ -123,14 +123,14 @@ def run(plan: Plan, images: data.Images, console: Console) -> None:
                 gc.collect()  # an ensemble and its captured step refer to each other: the next needs the GPU's memory
 
 
-def _train(plan: Plan, members: list[Member], images: data.Images, commit: str, console: Console) -> None:
+def _train(plan: Plan, members: list[Member], images: data.Source, commit: str, console: Console) -> None:
     """Train one ensemble and add its results."""
     configs, out = [plan.config(member) for member in members], plan.directory(members)
     console.print(f"{plan.study} {members[0].column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
     with files.locked(out, wait=False):
         files.write_json(out / MEMBERS, members)
     with RunProgress(console, configs[0].epochs) as progress:
-        ensemble = train.fit(configs, images, out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+        ensemble = train.fit(configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch)
     results.add(plan.folder, _results(plan, members, ensemble, commit))
 
 
