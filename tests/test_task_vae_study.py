@@ -270,6 +270,11 @@ def test_missing_accelerate_is_named(
     assert "accelerate is not installed" in capsys.readouterr().err
 
 
+def test_processes_take_no_numbered_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--distributed", "--device", "cuda:1", "--out", str(tmp_path / "run")]) == 1
+    assert "device: got 'cuda:1', allowed with --distributed: a kind of device" in capsys.readouterr().err
+
+
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """Under torchrun, gloo: both processes end with one set of figures, near those of one process."""
     pytest.importorskip("accelerate", reason="NOT COVERED: training over processes, which needs accelerate")

@@ -13,7 +13,7 @@ from tasks.common.settings import set_threads
 
 from . import data, demo, train
 from .commands import FigureCommand, SweepCommand, TableCommand
-from .parallel import Accelerated
+from .parallel import Accelerated, Alone
 from .progress import RunProgress
 from .recipes import Config, configure
 
@@ -102,13 +102,14 @@ class Train:
         )
 
     def run(self, console: Console) -> int:
-        config = self.config()
         set_threads(self.threads)
+        processes = Accelerated(self.device) if self.distributed else Alone()
+        config = self.config()
+        processes.check(config.batch_size)
         name = "-".join((config.data, config.recipe, config.latent, config.estimator, str(config.seed)))
         out = self.out or Path("runs/vae") / name
-        processes = Accelerated(config.device, config.batch_size) if self.distributed else None
         images = data.load(config.data, self.data_dir)
-        console = console if processes is None or processes.rank == 0 else Console(quiet=True)
+        console = console if processes.rank == 0 else Console(quiet=True)
         with RunProgress(console, config.epochs) as progress:
             run = train.fit(
                 config,
@@ -120,7 +121,7 @@ class Train:
                 on_step=progress.on_step,
                 on_epoch=progress.on_epoch,
             )
-        if processes is not None and processes.rank:
+        if processes.rank:
             return 0
         from . import plots  # matplotlib is slow to import
 

@@ -18,6 +18,9 @@ class Processes:
     rank = 0
     count = 1
 
+    def check(self, batch_size: int) -> None:
+        """Raises RunError on a batch that cannot be shared equally."""
+
     def wrap(self, model: Any) -> torch.nn.Module:
         """The model to call: its backward pass averages the gradients over the processes."""
         return model
@@ -42,15 +45,22 @@ Alone = Processes
 
 
 class Accelerated(Processes):
-    """The processes that ``torchrun`` started, or one if it did not."""
+    """The processes that ``torchrun`` started, or one if it did not.
 
-    def __init__(self, device: str, batch_size: int) -> None:
+    Joined before anything is put on ``device``: each process gets a GPU of its own.
+    """
+
+    def __init__(self, device: str) -> None:
+        if ":" in device:
+            raise RunError(f"device: got {device!r}, allowed with --distributed: a kind of device, without a number")
         try:
             from accelerate import Accelerator
         except ImportError as error:
             raise RunError("distributed: accelerate is not installed; pip install accelerate") from error
-        self.accelerator = Accelerator(cpu=torch.device(device).type == "cpu")
+        self.accelerator = Accelerator(cpu=device == "cpu")
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+
+    def check(self, batch_size: int) -> None:
         if batch_size % self.count:
             raise RunError(f"batch_size: got {batch_size}, allowed with {self.count} processes: a multiple of that")
 
