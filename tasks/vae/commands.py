@@ -45,6 +45,10 @@ def _count(name: str, value: int) -> int:
 class Common:
     """What every command of the study takes."""
 
+    columns: tuple[str, ...] | None = None
+    """Which columns; all if not given. Not for table br-1 and figures br-1, gst-1, gst-2, which have none."""
+    methods: tuple[str, ...] | None = None
+    """Which rows, say GST-1.0, or beta=0.5 of figure br-2; all if not given. Likewise."""
     seeds: int = 1
     """How many seeds, from 0."""
     epochs: int | None = None
@@ -93,13 +97,19 @@ class Common:
     def overrides(self) -> dict[str, Any]:
         return {"data": self.data, "device": self.device, "epochs": self.epochs, "shared_order": self.shared_order}
 
-    def train(self, name: str, table: Table, columns: Any, methods: Any, console: Console) -> list[Result]:
+    def refuse_cells(self, allowed: str) -> None:
+        """Raises RunError if a column or a row was chosen."""
+        for name in ("columns", "methods"):
+            if chosen := getattr(self, name):
+                raise RunError(f"{name}: got {', '.join(chosen)}, allowed with: {allowed}")
+
+    def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
         shown = STUDIES[table.study]
         plan = study.Plan(
             study=table.study,
-            columns=_some("columns", columns, list(shown.columns)),
-            methods=_some("methods", methods, table.rows()),
+            columns=_some("columns", self.columns, list(shown.columns)),
+            methods=_some("methods", self.methods, table.rows()),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
             out=self.where,
@@ -123,10 +133,6 @@ class TableCommand(Common):
 
     name: tyro.conf.Positional[str]
     """Which table."""
-    columns: tuple[str, ...] | None = None
-    """Which columns; all if not given."""
-    methods: tuple[str, ...] | None = None
-    """Which rows; all if not given."""
 
     def run(self, console: Console) -> int:
         set_threads(self.threads)
@@ -134,7 +140,7 @@ class TableCommand(Common):
         if self.name == BR_1:
             return self._table_1(console)
         table = TABLES[self.name]
-        found = self.train(self.name, table, self.columns, self.methods, console)
+        found = self.train(self.name, table, console)
         usual = self.usual(table)
         compare = self.data == "mnist" and self.epochs in (None, usual)
         report.write(self.named(self.name, usual), table.title, found, self.folder, console, compare)
@@ -143,11 +149,7 @@ class TableCommand(Common):
     def _table_1(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
-        for name in ("columns", "methods"):
-            if getattr(self, name):
-                raise RunError(
-                    f"{name}: got {getattr(self, name)}, allowed with any table but br-1, which has one column"
-                )
+        self.refuse_cells("any table but br-1, which has one column")
         shown = figures.measured(
             BR_1,
             figures.at_tau_1(figures.TABLE_1),
@@ -179,31 +181,27 @@ class FigureCommand(Common):
 
     name: tyro.conf.Positional[str]
     """Which figure."""
-    methods: tuple[str, ...] | None = None
-    """Of br-2 and gst-3: which runs, say beta=0.5; all if not given."""
 
     def run(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
         set_threads(self.threads)
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
-        if self.methods and name not in FIGURES:
-            raise RunError(f"methods: got {self.methods}, allowed with: br-2, gst-3")
+        if name not in FIGURES:
+            self.refuse_cells("br-2, gst-3")
         if self.epochs is not None:
             _count("epochs", self.epochs)
         usual = figures.EPOCHS[-1] if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
         stem = self.named(name, usual)
         path = self.folder / f"{stem}.png"
-        self.folder.mkdir(parents=True, exist_ok=True)
         if self.name == "br-1":
             self._figure_1(name, path, console)
-        elif self.name == "gst-1":
-            figures.plot_simplex_samples(path)
-        elif self.name == "gst-2":
-            figures.plot_simplex_moves(path)
+        elif self.name in ("gst-1", "gst-2"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (figures.plot_simplex_samples if self.name == "gst-1" else figures.plot_simplex_moves)(path)
         else:
             table = FIGURES[name]
-            found = self.train(name, table, None, self.methods, console)
+            found = self.train(name, table, console)
             if self.name == "br-2":
                 report.write(stem, table.title, found, self.folder, console)
                 figures.plot_betas(found, path)
