@@ -109,13 +109,14 @@ def test_agrees_with_the_reference(target: Target, estimator: str, shape: tuple[
 @pytest.mark.parametrize("columns", [10, 300])
 @pytest.mark.parametrize("estimator", reference.TERMS)
 def test_layouts_masks_and_bad_rows(target: Target, estimator: str, columns: int) -> None:
-    wide, v_wide, seed = inputs((6, 5, 2 * columns), torch.float32)
+    rows = (4, 2) if target == ("triton", "cpu") else (6, 5)
+    wide, v_wide, seed = inputs((*rows, 2 * columns), torch.float32)
     layouts = {
         "every second column": wide[..., ::2],
         "part of a row": wide[..., 3 : 3 + columns],
         "rows swapped": wide[..., :columns].transpose(0, 1),
         "categories first": wide[..., :columns].permute(2, 0, 1).contiguous().permute(1, 2, 0),
-        "expanded": wide[:1, :, :columns].expand(6, 5, columns),
+        "expanded": wide[:1, :, :columns].expand(*rows, columns),
         "offset": wide.flatten()[7 : 7 + 4 * columns].view(2, 2, columns),
     }
     for layout, logits in layouts.items():
