@@ -1,6 +1,7 @@
 """Tables that are interrupted, at whatever moment and by whatever else runs: they end with the figures of one that was
 not."""
 
+import json
 import math
 import os
 import random
@@ -14,7 +15,10 @@ import pytest
 from task_helpers import lines, run
 
 from tasks.common import checkpoint, files
-from tasks.vae import data
+from tasks.common.errors import RunError
+from tasks.vae import data, ensemble, results, train
+from tasks.vae.progress import RunProgress
+from tasks.vae.recipes import configure
 from tasks.vae.tables import STUDIES, Method
 
 pytestmark = pytest.mark.usefixtures("one_thread", "saved_each_epoch")
@@ -125,9 +129,88 @@ def test_what_was_begun_goes_on_whatever_was_finished_since(
     assert lines(tmp_path, "br-2")[:1] == alone
     assert {line["method"] for line in lines(tmp_path, "br-2")} == {"ReinMax", "ST"}
     (path,) = (tmp_path / "br").glob("*-2x3-*/members.json")
-    path.write_text("[[")
-    assert run(tmp_path, *both, "--seeds", "2") == 1
-    assert f"{path}: not JSON" in capsys.readouterr().err
+    for text, message in (
+        ("[[", "not JSON"),
+        ('[["8x4", ["ST"], 0]]', "not a list of runs"),
+        ("[3]", "not a list of runs"),
+    ):
+        path.write_text(text)
+        assert run(tmp_path, *both, "--seeds", "2") == 1
+        assert f"{path}: {message}" in capsys.readouterr().err
+
+
+def test_interrupted_between_two_checkpoints(
+    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the shipped interval: epochs that are written to metrics.jsonl but in no checkpoint are done again."""
+    arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "5")
+    assert run(tmp_path / "whole", *arguments) == 0
+    add = train._Files.add
+    for last, seconds in ((2, 0.0), (4, 1e9)):  # a checkpoint of the second epoch, none of the fourth
+
+        def interrupted(self: Any, records: Any, ensemble: Any, last: int = last, **flags: bool) -> None:
+            add(self, records, ensemble, **flags)
+            if ensemble.epoch == last:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train._Files, "add", interrupted)
+            patch.setattr(train, "SECONDS", seconds)
+            assert run(tmp_path / "parts", *arguments) == 130
+        assert epochs_written(tmp_path / "parts") == last
+    assert run(tmp_path / "parts", *arguments) == 0
+    assert lines(tmp_path / "parts", "br-2") == lines(tmp_path / "whole", "br-2")
+    assert epochs_written(tmp_path / "parts") == epochs_written(tmp_path / "whole") == 5
+
+
+def epochs_written(out: Path) -> int:
+    (metrics,) = out.glob("br/*/metrics.jsonl")
+    return [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()][-1]
+
+
+def test_every_commit_that_trained_is_named(
+    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "2")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for commit, status in (("one", 130), ("two", 0), ("three", 0)):  # nothing is left to train for the third
+        monkeypatch.setattr(results, "commit", lambda commit=commit: commit)
+        with monkeypatch.context() as patch:
+            if status:
+                patch.setattr(RunProgress, "on_epoch", stop)
+            assert run(tmp_path, *arguments) == status
+    (line,) = (tmp_path / "results" / "br-2.jsonl").read_text().splitlines()
+    assert json.loads(line)["commit"] == "one+two"
+    (path,) = tmp_path.glob("br/*/config.json")
+    assert [entry["commit"] for entry in json.loads(path.read_text())["environments"]] == ["one", "two"]
+
+
+def test_results_of_another_device_are_told(
+    small: data.Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "1")
+    assert run(tmp_path, *arguments) == 0
+    assert "known already" not in capsys.readouterr().out
+    for name in ("br-2", "br-3"):
+        path = tmp_path / "results" / f"{name}.jsonl"
+        path.write_text(path.read_text().replace('"cpu"', '"cuda:1"'))
+    assert run(tmp_path, *arguments, "--seeds", "2") == 0
+    assert "br 8x4: 1 runs are known already, from cuda:1" in capsys.readouterr().out
+
+
+def test_checkpoint_of_another_grouping_is_named(
+    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines differ in which members they compute together, and with that in a checkpoint's layout."""
+    configs = [configure(estimator="straight_through", epochs=1, seed=seed, data="digits") for seed in (0, 1)]
+    monkeypatch.setattr(ensemble, "by_member", lambda device, dtype: True)
+    train.fit(configs, small, tmp_path)
+    monkeypatch.setattr(ensemble, "by_member", lambda device, dtype: False)
+    with pytest.raises(RunError, match=f"{tmp_path / 'checkpoint.pt'}: does not fit these runs on this machine"):
+        train.fit(configs, small, tmp_path)
 
 
 def test_two_processes_do_not_share_a_run(

@@ -101,7 +101,8 @@ def test_studies_are_the_papers_settings() -> None:
     assert STUDIES["beta"].config("8x4", "beta=0.5").beta == 0.5
     assert set(STUDIES["mixed"].config("mixed", "GST-1.0").taus) == {1.0, 0.5, 0.1, 0.01}
     for name, table in TABLES.items():
-        assert set(table.rows()) <= set(STUDIES[table.study].methods), name
+        assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
+    assert len(TABLES["br-2"].rows()) * len(STUDIES["br"].columns) * 10 == 420  # the seven methods that the paper has
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -153,7 +154,8 @@ def test_figure_1_and_table_1_measure_a_trained_model(
     capsys.readouterr()
     assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
     output = capsys.readouterr().out
-    assert "ReinMax/ST" in output
+    assert re.search(r"relative_std, ReinMax/ST: \d+\.\d\d\n", output)
+    assert "- relative_std, ReinMax-Argmax/ST: " in (tmp_path / "results" / "br-1-2-epochs.md").read_text()
     assert {line["method"] for line in lines(tmp_path, "br-1")} == {"ST", "ReinMax", "ReinMax-Argmax"}
     assert len(lines(tmp_path, "br-1")) == 6
     with monkeypatch.context() as patch:  # nothing is trained or measured again, not even without its directory
@@ -254,6 +256,8 @@ def test_grid_is_the_authors() -> None:
     configs = sweep.grid("reinmax", (0, 1), data="digits")
     assert len(configs) == 2 * 2 * 3 * 10
     assert len({(c.optimizer, c.lr, c.tau, c.seed) for c in configs}) == len(configs)
+    assert {c.lr for c in configs} == {7e-4, 5e-4, 3e-4}
+    assert {c.tau for c in configs} == {0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
 
 
 def test_missing_engine_is_named(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from tasks.common.pictures import new_figure
+from tasks.common.pictures import new_figure, save
 
 from .train import Record
 from .trees import Span
@@ -22,7 +22,7 @@ def curves(history: Sequence[Record], path: Path) -> None:
         axis.set(xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def trees(words: Sequence[str], shapes: Mapping[str, Sequence[Span]], path: Path) -> None:
@@ -32,7 +32,7 @@ def trees(words: Sequence[str], shapes: Mapping[str, Sequence[Span]], path: Path
     for axis, (title, spans) in zip(figure.subplots(len(shapes), squeeze=False)[:, 0], shapes.items(), strict=True):
         _tree(axis, words, spans)
         axis.set_title(title, fontsize="small", loc="left")
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def _tree(axis: Axes, words: Sequence[str], spans: Sequence[Span]) -> None:

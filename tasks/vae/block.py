@@ -160,7 +160,8 @@ def binarize(images: Tensor, seed: Tensor) -> Tensor:
     members, batch, pixels = images.shape
     draw = torch.full((1,), PIXEL_DRAW, device=seed.device)
     words = philox.words(seed, draw, members * batch, pixels).view(members, batch, pixels)
-    return ((words + 0.5) * 2.0**-32 < images).to(images.dtype)
+    # In float64: a float32 cannot hold 32 bits and a half, and a draw of 1 would make a white pixel black.
+    return ((words.double() + 0.5) * 2.0**-32 < images).to(images.dtype)
 
 
 def _optimizer(config: Config, model: VAE) -> torch.optim.Optimizer:

@@ -30,8 +30,8 @@ def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
         raise RunError(str(error)) from error
 
 
-def _some(name: str, chosen: tuple[str, ...] | None, allowed: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_choice(name, value, allowed) for value in chosen) if chosen else tuple(allowed)
+def _some(name: str, chosen: tuple[str, ...] | None, usual: Sequence[str], more: Sequence[str] = ()) -> tuple[str, ...]:
+    return tuple(_choice(name, value, (*usual, *more)) for value in chosen) if chosen else tuple(usual)
 
 
 def _count(name: str, value: int) -> int:
@@ -64,15 +64,18 @@ class Common:
     out: Path = Path("runs/tables")
     """Directory of the runs, from whose checkpoints an interrupted command goes on."""
     results: Path | None = None
-    """Directory of the results' JSON lines, Markdown and plots; default tasks/results; for digits OUT/results, with
-    --shared-order OUT/shared-order/results, since neither is the papers' experiment."""
+    """Directory of the results' JSON lines, Markdown and plots, with --shared-order RESULTS/shared-order; default
+    tasks/results; for digits OUT/results, with --shared-order OUT/shared-order/results, since neither is the papers'
+    experiment."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
     @property
     def folder(self) -> Path:
+        if self.results is not None:
+            return self.results / "shared-order" if self.shared_order else self.results
         paper = self.data == "mnist" and not self.shared_order
-        return self.results or (Path("tasks/results") if paper else self.where / "results")
+        return Path("tasks/results") if paper else self.where / "results"
 
     @property
     def where(self) -> Path:
@@ -109,7 +112,7 @@ class Common:
         plan = study.Plan(
             study=table.study,
             columns=_some("columns", self.columns, list(shown.columns)),
-            methods=_some("methods", self.methods, table.rows()),
+            methods=_some("methods", self.methods, table.rows(), table.more),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
             out=self.where,
@@ -120,7 +123,9 @@ class Common:
         return [
             r
             for r in plan.read(name)
-            if r.data == self.data and (r.epochs <= epochs if table.by_epoch else r.epochs == epochs)
+            if r.data == self.data
+            and (r.epochs <= epochs if table.by_epoch else r.epochs == epochs)
+            and r.method in (*table.rows(), *plan.methods)
         ]
 
 
@@ -165,13 +170,11 @@ class TableCommand(Common):
             device=self.device,
             shared_order=self.shared_order,
         )
-        name = self.named(BR_1, RECIPES["br"].epochs)
-        rows = report.write(name, "BR Table 1: standard deviation of the gradient", shown, self.folder, console)
-        for split in ("relative_std", "std"):
-            ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
-            if len(ours) == len(figures.TABLE_1):
-                ratios = (f"{name}/ST {ours[name] / ours['ST']:.3f}" for name in ("ReinMax", "ReinMax-Argmax"))
-                console.print(f"ratios of {split}: {', '.join(ratios)}", highlight=False)
+        epochs = RECIPES["br"].epochs
+        compare = self.data == "mnist" and self.epochs in (None, epochs)
+        title = "BR Table 1: standard deviation of the gradient"
+        below = functools.partial(report.ratios, compare=compare)
+        report.write(self.named(BR_1, epochs), title, shown, self.folder, console, compare, below)
         return 0
 
 

@@ -178,7 +178,8 @@ def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
     files.write_atomically(out / "summary.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
     images = data.load(first.data)
-    runs = {config.estimator: train.load(config, images, out / config.estimator) for config in finished}
+    checkpoints = {config: out / config.estimator / "checkpoint.pt" for config in finished}
+    runs = {config.estimator: train.load(config, images, path) for config, path in checkpoints.items()}
     plots.curves({name: run.history_of(0) for name, run in runs.items()}, out / "curves.png")
     outputs = {name: plots.reconstructions(run) for name, run in runs.items()}
     plots.tiles({"input": images.test[: plots.COLUMNS], **outputs}, out / "reconstructions.png")

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from discrete_ops import estimators
 from tasks.common import checkpoint, files
-from tasks.common.pictures import new_figure
+from tasks.common.pictures import new_figure, save
 from tasks.common.progress import bar
 
 from . import data, results, train
 from .ensemble import Ensemble
 from .gradients import Spread, measure
-from .model import VAE
 from .progress import RunProgress
 from .recipes import Config, configure
 from .results import Result
@@ -73,7 +72,7 @@ def measured(
         Occupied: at the end, if another process trains for some seed; the others are done.
     """
     done = {(r.seed, r.epochs) for r in results.read(folder, table) if r.data == overrides["data"]}
-    commit = results.commit()
+    results.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
         for seed in seeds:
             pending = [epoch for epoch in epochs if (seed, epoch) not in done]
@@ -83,12 +82,14 @@ def measured(
             with piece():
                 paths = _train(config, epochs, pending, images(), out, console)
                 for epoch in pending:
-                    model, batch = _at(config, images(), paths[epoch])
+                    run = train.load(config, images(), paths[epoch])
+                    batch = _measured_images(run)
                     with bar(console) as progress:
                         task = progress.add_task(f"measuring epoch {epoch}", total=len(batch))
                         on_image = partial(progress.advance, task)
-                        found = measure(model, batch, estimators, DRAWS, 1000 * epoch, on_image)
-                    results.add(folder, _results(table, config, epoch, found, splits, commit))
+                        found = measure(run.member(0), batch, estimators, DRAWS, 1000 * epoch, on_image)
+                    commit = train.commits(paths[epoch].parent)
+                    results.add(folder, _results(table, config, epoch, found, splits, commit, run.failed(0)))
                     if not console.is_terminal:
                         console.print(f"seed {seed}, epoch {epoch}: measured", highlight=False)
     data_set = overrides["data"]
@@ -118,30 +119,33 @@ def _train(
     return paths
 
 
-def _at(config: Config, images: data.Images, path: Path) -> tuple[VAE, Tensor]:
-    """The VAE of a checkpoint, and the training images to measure it on: the first of an order drawn from the seed."""
-    ensemble = Ensemble([config], images)
-    ensemble.load_state_dict(checkpoint.load(path, [config]))
-    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(config.seed))
-    return ensemble.member(0), ensemble.images.train[order[:IMAGES].to(config.device)]
+def _measured_images(run: Ensemble) -> Tensor:
+    """The training images to measure a VAE on: the first of an order drawn from its seed."""
+    images = run.images.train
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.config.seed))
+    return images[order[:IMAGES].to(images.device)]
 
 
 def _results(
-    table: str, config: Config, epoch: int, found: Mapping[str, Spread], splits: Sequence[str], commit: str
+    table: str,
+    config: Config,
+    epoch: int,
+    found: Mapping[str, Spread],
+    splits: Sequence[str],
+    commit: str,
+    failed: int | None,
 ) -> list[Result]:
     return [
-        Result(
+        Result.of(
+            config,
             table=table,
             column=config.latent,
             method=method,
-            seed=config.seed,
             split=split,
-            value=value if math.isfinite(value := getattr(spread, split)) else None,
-            failed=None if math.isfinite(value) else epoch,
+            value=getattr(spread, split),
             epochs=epoch,
-            data=config.data,
-            device=config.device,
             commit=commit,
+            failed=failed,
         )
         for split in splits
         for method, spread in found.items()
@@ -168,7 +172,7 @@ def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, l
         axis.set(title=title, xlabel="epoch", yscale="log" if split in log else "linear")
         axis.grid(alpha=0.3)
     figure.axes[-1].legend(fontsize="x-small")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def plot_betas(found: Sequence[Result], path: Path) -> None:
@@ -189,7 +193,7 @@ def plot_betas(found: Sequence[Result], path: Path) -> None:
     axis.plot(sorted(failed), [1.0] * len(failed), "rx", transform=axis.get_xaxis_transform(), clip_on=False)
     axis.set(xlabel="beta", ylabel="train -ELBO (nats an image)")
     axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ def plot_simplex_samples(path: Path, tau: float = 0.5, count: int = 400) -> None
         for category in range(3):
             points = _flat(soft[index == category])
             axis.plot(*points.T, f"C{category}.", markersize=7 if name == "GST-1.0" else 3, alpha=0.6)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def plot_simplex_moves(path: Path, tau: float = 1.0, gap: float = 1.0) -> None:
@@ -232,7 +236,7 @@ def plot_simplex_moves(path: Path, tau: float = 1.0, gap: float = 1.0) -> None:
                 axis.annotate(label, (start + end) / 2, fontsize="small")
         for point, style in zip(points, ("ko", "C1s", "C0*"), strict=True):
             axis.plot(*point, style, markersize=8)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def perturbed(logits: Tensor, index: Tensor, gap: float) -> Tensor:

@@ -48,6 +48,9 @@ _BR: dict[str, dict[str, _Row]] = {
     },
 }
 
+#: BR Table 1: relative standard deviations over ST's, all of that table that is known.
+RATIOS = {"ReinMax": 2.7, "ReinMax-Argmax": 1.05}
+
 #: (table, column, method, split) -> the paper's figure.
 PUBLISHED: dict[tuple[str, str, str, str], Published] = {
     (table, column, method, split): Published(*value)

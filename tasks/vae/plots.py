@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.common.pictures import new_figure
+from tasks.common.pictures import new_figure, save
 
 from .ensemble import Ensemble, Record
 
@@ -55,7 +55,7 @@ def curves(histories: Mapping[str, Sequence[Record]], path: Path) -> None:
         axis.label_outer()
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def tiles(rows: Mapping[str, Tensor], path: Path) -> None:
@@ -77,7 +77,7 @@ def tiles(rows: Mapping[str, Tensor], path: Path) -> None:
     axis.set_yticks(ticks, list(rows))
     axis.tick_params(length=0)
     axis.set_frame_on(False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def _styles() -> list[str]:

@@ -1,7 +1,7 @@
 """A table's results beside the paper's: on the console, as Markdown, as a plot."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from tasks.common import files
 
-from .papers import PUBLISHED, Published
+from .papers import PUBLISHED, RATIOS, Published
 from .results import Result
 
 HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's std")
@@ -82,7 +82,13 @@ def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell
 
 
 def write(
-    name: str, title: str, found: Sequence[Result], folder: Path, console: Console, compare: bool = True
+    name: str,
+    title: str,
+    found: Sequence[Result],
+    folder: Path,
+    console: Console,
+    compare: bool = True,
+    below: Callable[[Sequence[Cell]], list[str]] = lambda rows: [],
 ) -> list[Cell]:
     """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
 
@@ -93,6 +99,7 @@ def write(
         folder: for the files.
         console: to print on.
         compare: whether the paper's figures are of the same data and epochs.
+        below: lines that follow from the cells, to stand below the table.
     """
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
@@ -104,20 +111,35 @@ def write(
     for row in rows:
         table.add_row(*row.text())
     console.print(table)
+    for line in (more := below(rows)):
+        console.print(line, highlight=False)
     commits = ", ".join(sorted({r.commit for r in found}))
     align = ["---" if column in HEADER[:3] else "---:" for column in HEADER]
     lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
-    lines += ["", f"![{name}]({name}.png)"]
+    lines += ["", *(f"- {line}" for line in more), *([""] if more else []), f"![{name}]({name}.png)"]
     with files.locked(folder):
         files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
         plot(rows, title, folder / f"{name}.png")
     return rows
 
 
+def ratios(rows: Sequence[Cell], compare: bool) -> list[str]:
+    """BR Table 1 as multiples of ST's figures, beside the paper's where they are of the same data and epochs."""
+    lines = []
+    for split in dict.fromkeys(row.split for row in rows):
+        ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
+        for method, paper in RATIOS.items() if "ST" in ours else ():
+            if method in ours:
+                ratio = ours[method] / ours["ST"]
+                known = f" (paper {paper}, {ratio - paper:+.2f})" if compare and split == "relative_std" else ""
+                lines.append(f"{split}, {method}/ST: {ratio:.2f}{known}")
+    return lines
+
+
 def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
     """A panel for each split and column: the paper's mean and error as a bar, each of our seeds as a dot."""
-    from tasks.common.pictures import new_figure  # matplotlib is slow to import
+    from tasks.common.pictures import new_figure, save  # matplotlib is slow to import
 
     panels = list(dict.fromkeys((row.split, row.column) for row in rows))
     across = min(len(panels), 3)
@@ -135,4 +157,4 @@ def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
         axis.set_title(f"{column}, {split}", fontsize="medium")
         axis.grid(alpha=0.3)
     figure.suptitle(f"{title} (bars: paper, dots: ours)", fontsize="medium")
-    figure.savefig(path, dpi=120)
+    save(figure, path)

@@ -1,6 +1,8 @@
-"""``<table>.jsonl``: one JSON line for each run that a table has seen, in the order they finished."""
+"""``<table>.jsonl``: one JSON line for each figure of a run that a table has seen, in the order they finished."""
 
+import functools
 import json
+import math
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -8,6 +10,8 @@ from pathlib import Path
 
 from tasks.common import files
 from tasks.common.errors import RunError
+
+from .recipes import Config
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,38 @@ class Result:
     device: str
     commit: str
     failed: int | None = None  # the first epoch with a figure that was not finite
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        *,
+        table: str,
+        column: str,
+        method: str,
+        split: str,
+        value: float,
+        epochs: int,
+        commit: str,
+        failed: int | None,
+    ) -> "Result":
+        """What a run shows after so many epochs; ``failed``: its first epoch with a figure that was not finite."""
+        if failed is None and not math.isfinite(value):
+            failed = epochs
+        is_failed = failed is not None and failed <= epochs
+        return cls(
+            table=table,
+            column=column,
+            method=method,
+            seed=config.seed,
+            split=split,
+            value=None if is_failed else value,
+            epochs=epochs,
+            data=config.data,
+            device=config.device,
+            commit=commit,
+            failed=failed if is_failed else None,
+        )
 
     @property
     def key(self) -> tuple[str, str, str, int, str, int, str]:
@@ -61,8 +97,9 @@ def add(folder: Path, results: Iterable[Result]) -> None:
             files.write_text(folder / f"{table}.jsonl", text)
 
 
+@functools.cache
 def commit() -> str:
-    """The commit of this checkout, with "-dirty" if tracked files differ; "unknown" outside of one.
+    """The commit of this checkout when first asked, with "-dirty" if tracked files differ; "unknown" outside of one.
 
     The results themselves do not count: the first command that adds a line would make all that follow it dirty.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 
 from tasks.common import files
@@ -58,20 +59,23 @@ class Plan:
 
     def tables(self, method: str) -> Iterator[tuple[str, Table]]:
         """The tables that show a method of the study."""
-        return ((name, table) for name, table in FED.items() if table.study == self.study and method in table.rows())
+        return ((name, table) for name, table in FED.items() if table.study == self.study and table.has(method))
 
     def pending(self, column: str) -> list[Member]:
         """The column's runs that a results' file lacks."""
         known = {r.key for name, table in FED.items() if table.study == self.study for r in self.read(name)}
-        members = [Member(column, method, seed) for seed in self.seeds for method in self.methods]
-        return [member for member in members if not {*self.keys(member)} <= known]
+        return [member for member in self.members(column) if not {key for _, key in self.keys(member)} <= known]
 
-    def keys(self, member: Member) -> Iterator[tuple[Any, ...]]:
-        """Of the results that a finished run has."""
+    def members(self, column: str) -> list[Member]:
+        """All runs of a column."""
+        return [Member(column, method, seed) for seed in self.seeds for method in self.methods]
+
+    def keys(self, member: Member) -> Iterator[tuple[Config, tuple[Any, ...]]]:
+        """Of the results that a finished run has, with its config."""
         config = self.config(member)
         for name, table in self.tables(member.method):
             for split in table.splits:
-                yield name, *member, split, config.epochs, config.data
+                yield config, (name, *member, split, config.epochs, config.data)
 
     def read(self, table: str) -> list[Result]:
         return results.read(self.folder, table)
@@ -98,13 +102,14 @@ class Plan:
 
     def _begun(self, column: str) -> Iterator[list[Member]]:
         """Ensembles of runs of this plan that have a directory."""
-        wanted = {Member(column, method, seed) for seed in self.seeds for method in self.methods}
+        wanted = set(self.members(column))
         for path in sorted((self.out / self.study).glob(f"*/{MEMBERS}")):
             try:
                 members = [Member(*member) for member in files.read_json(path)]
+                is_of_plan = bool(members) and wanted.issuperset(members)
             except TypeError as error:
                 raise RunError(f"{path}: not a list of runs ({error}); delete it") from error
-            if members and wanted.issuperset(members) and self.directory(members) == path.parent:
+            if is_of_plan and self.directory(members) == path.parent:
                 yield members
 
 
@@ -114,24 +119,41 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
     Raises:
         Occupied: at the end, if another process was at work on some of it; all else is done.
     """
-    commit = results.commit()  # of the code that runs, which may change on disk before the end
+    results.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
-        for column in plan.columns:
+        for place, column in enumerate(plan.columns, 1):
+            _tell_known(plan, column, console)
             for members in plan.ensembles(column):
                 with piece():
-                    _train(plan, members, images, commit, console)
+                    _train(plan, members, images, f"{column} ({place} of {len(plan.columns)} columns)", console)
                 gc.collect()  # an ensemble and its captured step refer to each other: the next needs the GPU's memory
 
 
-def _train(plan: Plan, members: list[Member], images: data.Source, commit: str, console: Console) -> None:
+def _tell_known(plan: Plan, column: str, console: Console) -> None:
+    """Say so where results that are there already are of another device than the one that was asked for."""
+    wanted = {key: config.device for member in plan.members(column) for config, key in plan.keys(member)}
+    elsewhere = [
+        r
+        for name, table in FED.items()
+        if table.study == plan.study
+        for r in plan.read(name)
+        if r.key in wanted and torch.device(r.device).type != torch.device(wanted[r.key]).type
+    ]
+    runs = {(r.method, r.seed) for r in elsewhere}
+    if runs:
+        devices = ", ".join(sorted({r.device for r in elsewhere}))
+        console.print(f"{plan.study} {column}: {len(runs)} runs are known already, from {devices}", highlight=False)
+
+
+def _train(plan: Plan, members: list[Member], images: data.Source, label: str, console: Console) -> None:
     """Train one ensemble and add its results."""
     configs, out = [plan.config(member) for member in members], plan.directory(members)
-    console.print(f"{plan.study} {members[0].column}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
+    console.print(f"{plan.study} {label}: {len(members)} runs in {out}", highlight=False, soft_wrap=True)
     with files.locked(out, wait=False):
         files.write_json(out / MEMBERS, members)
     with RunProgress(console, configs[0].epochs) as progress:
         ensemble = train.fit(configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch)
-    results.add(plan.folder, _results(plan, members, ensemble, commit))
+    results.add(plan.folder, _results(plan, members, ensemble, train.commits(out)))
 
 
 def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:
@@ -141,15 +163,14 @@ def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: 
             for record in history if table.by_epoch else history[-1:]:
                 epochs = int(record["epoch"])
                 for split in table.splits:
-                    value = record[split if split == "variance" else f"{split}_loss"]
-                    yield Result(
+                    yield Result.of(
+                        config,
                         table=name,
-                        **member._asdict(),
+                        column=member.column,
+                        method=member.method,
                         split=split,
-                        value=value if failed is None or epochs < failed else None,
+                        value=record[split if split == "variance" else f"{split}_loss"],
                         epochs=epochs,
-                        data=config.data,
-                        device=config.device,
                         commit=commit,
-                        failed=failed if failed is not None and failed <= epochs else None,
+                        failed=failed,
                     )

@@ -27,7 +27,7 @@ from .recipes import Config, configure
 
 OPTIMIZERS = ("adam", "radam")
 LEARNING_RATES = (7e-4, 5e-4, 3e-4)
-TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
+TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 ENGINES = ("local", "ray")
 HEADER = ("optimizer", "lr", "tau", "seeds", "train", "test")
 
@@ -100,7 +100,6 @@ def work(job: Job) -> Job:
     """Train a job's trials and add their results. Runs in a process or on a worker."""
     torch.set_num_threads(1)
     images = data.load(job.configs[0].data, job.data_dir)
-    commit = results.commit()
     label = "+".join(f"{_column(config)}-{config.seed}" for config in job.configs)
     name = hashlib.sha256(label.encode()).hexdigest()[:12]
     folder = job.out / "runs" / f"{job.configs[0].data}-{job.configs[0].epochs}-{name}"
@@ -108,23 +107,20 @@ def work(job: Job) -> Job:
     found = []
     for place, config in enumerate(job.configs):
         failed, record = ensemble.failed(place), ensemble.history_of(place)[-1]
-        for split in ("train", "test"):
-            value = record[f"{split}_loss"] if failed is None else None
-            found.append(
-                results.Result(
-                    table="trials",
-                    column=_column(config),
-                    method=config.estimator,
-                    seed=config.seed,
-                    split=split,
-                    value=value,
-                    epochs=config.epochs,
-                    data=config.data,
-                    device=config.device,
-                    commit=commit,
-                    failed=failed,
-                )
+        found += [
+            results.Result.of(
+                config,
+                table="trials",
+                column=_column(config),
+                method=config.estimator,
+                split=split,
+                value=record[f"{split}_loss"],
+                epochs=config.epochs,
+                commit=train.commits(folder),
+                failed=failed,
             )
+            for split in ("train", "test")
+        ]
     results.add(job.out, found)
     return job
 

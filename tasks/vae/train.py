@@ -1,7 +1,7 @@
 """Training in a directory: one run, or an ensemble of runs, from its configs to its files.
 
-``config.json`` (the config and what it ran on), ``metrics.jsonl`` (one ``Record`` a line) and ``checkpoint.pt``. Every
-random number comes from a generator whose state is in the checkpoint, so a run that was interrupted at any moment
+``config.json`` (the config and all that it ran on), ``metrics.jsonl`` (one ``Record`` a line) and ``checkpoint.pt``.
+Every random number comes from a generator whose state is in the checkpoint, so a run that was interrupted at any moment
 and resumed ends with the figures of one that was not (bit for bit on a CPU with one thread).
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +20,7 @@ from discrete_ops import build_info
 from tasks.common import checkpoint, events, files
 from tasks.common.errors import RunError
 
-from . import data
+from . import data, results
 from .ensemble import Ensemble, Record
 from .parallel import Processes
 from .recipes import Config
@@ -74,7 +74,7 @@ def fit(
     with files.locked(out, wait=False) if is_first else contextlib.nullcontext():
         path = out / "checkpoint.pt"
         if resume and path.exists():
-            ensemble.load_state_dict(checkpoint.load(path, members))
+            restore(ensemble, path)
         ensemble.processes.wait()  # for the others to have read what the first may write anew
         written = _Files(out, ensemble, alone, tensorboard) if is_first else None
         try:
@@ -123,12 +123,19 @@ class _Files:
         if ensemble.epoch == 0:  # a run that starts anew must not be taken for the one that lay here
             (out / "checkpoint.pt").unlink(missing_ok=True)
         configs = [asdict(config) for config in ensemble.configs]
-        environment = {**build_info(), "threads": torch.get_num_threads()}
         what = configs[0] if alone else {"members": configs}
-        files.write_json(out / "config.json", {**what, "environment": environment})
+        files.write_json(out / "config.json", {**what, "environments": self._environments(ensemble)})
         # The checkpoint is behind metrics.jsonl if the run was killed between two checkpoints.
         files.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
         self.writer = events.writer(out, ensemble.epoch) if tensorboard else None
+
+    def _environments(self, ensemble: Ensemble) -> list[dict[str, Any]]:
+        """What has trained the run, each once, in the order in which they came."""
+        known = environments(self.out) if ensemble.epoch else []
+        if ensemble.epoch < ensemble.config.epochs:
+            this = {"commit": results.commit(), **build_info(), "threads": torch.get_num_threads()}
+            known += [this] if json.loads(json.dumps(this)) not in known else []
+        return known
 
     def add(self, records: list[Record], ensemble: Ensemble, is_kept: bool, is_last: bool) -> None:
         with open(self.path, "a") as file:
@@ -149,11 +156,36 @@ class _Files:
             self.writer.close()
 
 
-def load(config: Config, images: data.Images, out: Path) -> Ensemble:
-    """The run in ``out`` as its checkpoint has it."""
+def load(config: Config, images: data.Images, path: Path) -> Ensemble:
+    """The run of the checkpoint at ``path``."""
     ensemble = Ensemble([config], images)
-    ensemble.load_state_dict(checkpoint.load(out / "checkpoint.pt", [config]))
+    restore(ensemble, path)
     return ensemble
+
+
+def restore(ensemble: Ensemble, path: Path) -> None:
+    """Put an ensemble into the state of the checkpoint at ``path``.
+
+    Raises:
+        RunError: the file is damaged, of another config, or of a machine that groups the members differently.
+    """
+    state = checkpoint.load(path, ensemble.configs)
+    try:
+        ensemble.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:  # torch raises the first two on weights of other shapes
+        raise RunError(f"{path}: does not fit these runs on this machine ({error}); {checkpoint.ANEW}") from error
+
+
+def environments(out: Path) -> list[dict[str, Any]]:
+    """What has trained the run in ``out``: commit, build, torch, machine, threads."""
+    path = out / "config.json"
+    found = files.read_json(path).get("environments", []) if path.exists() else []
+    return list(found)
+
+
+def commits(out: Path) -> str:
+    """The commits that have trained the run in ``out``, in their order."""
+    return "+".join(dict.fromkeys(environment["commit"] for environment in environments(out)))
 
 
 def _expect_finite(config: Config, record: Record) -> None:
