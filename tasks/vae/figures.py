@@ -158,14 +158,16 @@ def at_tau_1(methods: Mapping[str, Method]) -> dict[str, Any]:
 
 
 def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, log: Sequence[str] = ()) -> None:
-    """A panel for each split, a line for each method over epochs, means over seeds."""
+    """A panel for each split, a line for each method over epochs: means over the seeds that reached the last one."""
+    last = max(r.epochs for r in found)
+    whole = {(r.method, r.seed) for r in found if r.epochs == last}
     figure = new_figure((5.2 * len(titles), 4.2))
     for place, (split, title) in enumerate(titles.items()):
         axis = figure.add_subplot(1, len(titles), place + 1)
         for method in dict.fromkeys(r.method for r in found):
             by_epoch: dict[int, list[float]] = {}
             for r in found:
-                if r.split == split and r.method == method and r.value is not None:
+                if r.split == split and r.method == method and r.value is not None and (method, r.seed) in whole:
                     by_epoch.setdefault(r.epochs, []).append(r.value)
             epochs = sorted(by_epoch)
             axis.plot(epochs, [statistics.fmean(by_epoch[e]) for e in epochs], "o-", label=method, markersize=3)
