@@ -138,8 +138,8 @@ def ratios(rows: Sequence[Cell], compare: bool) -> list[str]:
 
 
 def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
-    """A panel for each split and column: the paper's mean and error as a bar, each of our seeds as a dot, or if it failed
-    as a cross on the right edge."""
+    """A panel for each split and column: a bar for the paper's mean and error, a dot for each of our seeds, a cross on
+    the right edge if it failed."""
     from tasks.common.pictures import new_figure, save  # matplotlib is slow to import
 
     panels = list(dict.fromkeys((row.split, row.column) for row in rows))
@@ -154,7 +154,9 @@ def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
                 axis.errorbar(row.paper.mean, y, xerr=row.paper.error, fmt="k|", capsize=3, markersize=10)
             axis.plot(row.values, [y] * len(row.values), f"C{y % 10}o", alpha=0.7)
             edge = axis.get_yaxis_transform()
-            axis.plot([1.0] * len(row.failed), [y] * len(row.failed), "rx", transform=edge, clip_on=False)
+            axis.plot(
+                [1.0] * len(row.failed), [y] * len(row.failed), "rx", transform=edge, clip_on=False, in_layout=False
+            )
         axis.set_yticks(range(len(inside)), [row.method for row in inside])
         axis.set_ylim(len(inside) - 0.5, -0.5)
         axis.set_title(f"{column}, {split}", fontsize="medium")
