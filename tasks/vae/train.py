@@ -184,8 +184,8 @@ def environments(out: Path) -> list[dict[str, Any]]:
 
 
 def commits(out: Path) -> str:
-    """The commits that have trained the run in ``out``, in their order."""
-    return "+".join(dict.fromkeys(environment["commit"] for environment in environments(out)))
+    """The commits that have trained the run in ``out``, in their order; "unknown" of one that did not note them."""
+    return "+".join(dict.fromkeys(environment["commit"] for environment in environments(out))) or "unknown"
 
 
 def _expect_finite(config: Config, record: Record) -> None:
