@@ -142,6 +142,7 @@ def test_figure_1_and_table_1_measure_a_trained_model(
     small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(figures, "IMAGES", 2)
+    monkeypatch.setattr(figures, "TABLE_IMAGES", 3)
     monkeypatch.setattr(figures, "DRAWS", 50)
     assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
     found = lines(tmp_path, "figure-br-1")
