@@ -1,7 +1,7 @@
 """The commands of the study: ``table``, ``figure`` and ``sweep``."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from . import data, report, study, sweep
 from .data import Source
 from .recipes import RECIPES
 from .results import Result
-from .tables import FIGURES, STUDIES, TABLES, Table
+from .tables import FIGURES, STUDIES, TABLES, Method, Table
 
 BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
 FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
@@ -91,6 +91,10 @@ class Common:
         """What a report's files are called: a shorter run, to try it out, does not take the place of the paper's."""
         return name if usual is None or self.epochs in (None, usual) else f"{name}-{self.epochs}-epochs"
 
+    def is_papers(self, usual: int) -> bool:
+        """Whether the paper's figures are of the same data and epochs."""
+        return self.data == "mnist" and self.epochs in (None, usual)
+
     @staticmethod
     def usual(table: Table) -> int:
         """The epochs of a table's runs in the paper."""
@@ -128,6 +132,24 @@ class Common:
             and r.method in (*table.rows(), *plan.methods)
         ]
 
+    def measured(self, name: str, rows: Mapping[str, Method], console: Console, **what: Any) -> list[Result]:
+        """Measure the estimators of some rows on trained VAEs; ``what`` as :func:`figures.measured` has it."""
+        from . import figures  # matplotlib is slow to import
+
+        return figures.measured(
+            name,
+            figures.at_tau_1(rows),
+            seeds=range(_count("seeds", self.seeds)),
+            images=self.images,
+            out=self.where,
+            folder=self.folder,
+            console=console,
+            data=self.data,
+            device=self.device,
+            shared_order=self.shared_order,
+            **what,
+        )
+
 
 @dataclass(frozen=True)
 class TableCommand(Common):
@@ -147,35 +169,27 @@ class TableCommand(Common):
         table = TABLES[self.name]
         found = self.train(self.name, table, console)
         usual = self.usual(table)
-        compare = self.data == "mnist" and self.epochs in (None, usual)
-        report.write(self.named(self.name, usual), table.title, found, self.folder, console, compare)
+        report.write(self.named(self.name, usual), table.title, found, self.folder, console, self.is_papers(usual))
         return 0
 
     def _table_1(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
         self.refuse_cells("any table but br-1, which has one column")
-        shown = figures.measured(
+        usual = RECIPES["br"].epochs
+        shown = self.measured(
             BR_1,
-            figures.at_tau_1(figures.TABLE_1),
+            figures.TABLE_1,
+            console,
             tau=None,
             splits=("relative_std", "std"),
-            epochs=(RECIPES["br"].epochs if self.epochs is None else _count("epochs", self.epochs),),
-            seeds=range(_count("seeds", self.seeds)),
+            epochs=(usual if self.epochs is None else _count("epochs", self.epochs),),
             count=figures.TABLE_IMAGES,
-            images=self.images,
-            out=self.where,
-            folder=self.folder,
-            console=console,
-            data=self.data,
-            device=self.device,
-            shared_order=self.shared_order,
         )
-        epochs = RECIPES["br"].epochs
-        compare = self.data == "mnist" and self.epochs in (None, epochs)
         title = "BR Table 1: standard deviation of the gradient"
+        compare = self.is_papers(usual)
         below = functools.partial(report.ratios, compare=compare)
-        report.write(self.named(BR_1, epochs), title, shown, self.folder, console, compare, below)
+        report.write(self.named(BR_1, usual), title, shown, self.folder, console, compare, below)
         return 0
 
 
@@ -221,21 +235,14 @@ class FigureCommand(Common):
 
         last = figures.EPOCHS[-1] if self.epochs is None else self.epochs
         epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
-        found = figures.measured(
+        found = self.measured(
             name,
-            figures.at_tau_1(figures.FIGURE_1),
+            figures.FIGURE_1,
+            console,
             tau=1.0,
             splits=("cosine", "relative_std", "std"),
             epochs=epochs,
-            seeds=range(_count("seeds", self.seeds)),
             count=figures.IMAGES,
-            images=self.images,
-            out=self.where,
-            folder=self.folder,
-            console=console,
-            data=self.data,
-            device=self.device,
-            shared_order=self.shared_order,
         )
         title = f"BR Figure 1: bias and spread after epoch {last}"
         report.write(path.stem, title, [r for r in found if r.epochs == last], self.folder, console)

@@ -63,19 +63,23 @@ class Plan:
 
     def pending(self, column: str) -> list[Member]:
         """The column's runs that a results' file lacks."""
-        known = {r.key for name, table in FED.items() if table.study == self.study for r in self.read(name)}
-        return [member for member in self.members(column) if not {key for _, key in self.keys(member)} <= known]
+        known = {result.key for result in self.known()}
+        return [member for member in self.members(column) if not {*self.keys(member)} <= known]
+
+    def known(self) -> list[Result]:
+        """What the results' files hold of the study."""
+        return [result for name, table in FED.items() if table.study == self.study for result in self.read(name)]
 
     def members(self, column: str) -> list[Member]:
         """All runs of a column."""
         return [Member(column, method, seed) for seed in self.seeds for method in self.methods]
 
-    def keys(self, member: Member) -> Iterator[tuple[Config, tuple[Any, ...]]]:
-        """Of the results that a finished run has, with its config."""
+    def keys(self, member: Member) -> Iterator[tuple[Any, ...]]:
+        """Of the results that a finished run has."""
         config = self.config(member)
         for name, table in self.tables(member.method):
             for split in table.splits:
-                yield config, (name, *member, split, config.epochs, config.data)
+                yield name, *member, split, config.epochs, config.data
 
     def read(self, table: str) -> list[Result]:
         return results.read(self.folder, table)
@@ -131,14 +135,10 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
 
 def _tell_known(plan: Plan, column: str, console: Console) -> None:
     """Say so where results that are there already are of another device than the one that was asked for."""
-    wanted = {key: config.device for member in plan.members(column) for config, key in plan.keys(member)}
-    elsewhere = [
-        r
-        for name, table in FED.items()
-        if table.study == plan.study
-        for r in plan.read(name)
-        if r.key in wanted and torch.device(r.device).type != torch.device(wanted[r.key]).type
-    ]
+    members = plan.members(column)
+    wanted = {key for member in members for key in plan.keys(member)}
+    device = torch.device(plan.config(members[0]).device).type
+    elsewhere = [r for r in plan.known() if r.key in wanted and torch.device(r.device).type != device]
     runs = {(r.method, r.seed) for r in elsewhere}
     if runs:
         devices = ", ".join(sorted({r.device for r in elsewhere}))
