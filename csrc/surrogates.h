@@ -11,8 +11,8 @@
 //   z(s), v(s)          logits minus their maximum (-inf where masked), incoming gradient (0 where masked)
 //   winner(s)           whether this is the sampled category
 //   set_winner_argmax() from now on it is the first argmax of the logits
-//   exponentials(k)     e(s) becomes draw k of the row's exponential noise; returns the winner's
-//   a(s) .. d(s), e(s)  scratch: a holds a term's weights, b and c what outlives it, d and e the conditional Gumbels
+//   exponentials(k)     a(s) becomes draw k of the row's exponential noise; returns the winner's
+//   a(s), b(s)          scratch: a holds a term's weights and what they are made of, b the conditional Gumbels' odds
 //   out(s)              the result
 //   kSoft               accumulate tau * weight * p (the soft sample) instead of weight * J(p, q; v)
 //   kServes             which estimators it is compiled for
@@ -31,8 +31,8 @@ enum class Serves { kAll, kWithoutDraws, kWithDraws };
 // What a Row that takes all draws itself inherits.
 struct TakesAllDraws {
   static constexpr Serves kServes = Serves::kAll;
-  static DISCRETE_OPS_HD constexpr int64_t draw_begin() { return 0; }
-  static DISCRETE_OPS_HD constexpr int64_t draw_step() { return 1; }
+  static DISCRETE_OPS_HD constexpr uint32_t draw_begin() { return 0; }
+  static DISCRETE_OPS_HD constexpr uint32_t draw_step() { return 1; }
   static DISCRETE_OPS_HD constexpr bool leads() { return true; }
 };
 
@@ -106,14 +106,18 @@ struct Surrogate {
 
   // --- conditional Gumbels ----------------------------------------------------------------------------------------
 
-  // Prepare draws of softmax(Y(l, D) / tau) for probabilities proportional to exp(y_j) off the winner. Keeps exp(-y_j)
-  // as d = exp(-max(y, -limit)), with the rest of the exponent in b, so that nothing overflows. Returns sum exp(y).
-  template <class F>
-  DISCRETE_OPS_HD V prepare(const F& log_weight) {
+  DISCRETE_OPS_HD bool at_unit_temperature() const { return M::all(tau == M::set(1)); }
+
+  // Prepare draws of softmax(Y(l, D) / tau) for probabilities proportional to exp(y_j) off the winner, y = scale z;
+  // returns the sum of exp(y). Keeps the odds exp(-y_j) as b, or, where they would overflow, y_j itself, which is
+  // negative; 0 at the winner, which makes its weight 1. At temperature 1 such odds make a weight too small to count.
+  DISCRETE_OPS_HD V prepare(V scale) {
+    const V limit = M::set(-M::kConditionalLimit);
+    const bool unit = at_unit_temperature();
     return r.sum([&](auto s) {
-      const V y = log_weight(s), bounded = M::max(y, M::set(-M::kConditionalLimit)), weight = M::exp(bounded);
-      r.d(s) = M::divide(M::set(1), weight);
-      r.b(s) = bounded - y;
+      const V y = r.z(s) * scale, weight = M::exp(M::max(y, limit));
+      const V odds = M::select(y < limit, unit ? M::set(M::kInf) : y, M::divide(M::set(1), weight));
+      r.b(s) = M::select(r.winner(s), M::set(0), odds);
       return weight;
     });
   }
@@ -121,18 +125,19 @@ struct Surrogate {
   // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step;
   // exp(lp_j) = exp(y_j) / partition.
   template <class Use>
-  DISCRETE_OPS_HD void draw(int64_t k, V partition, const Use& use) {
-    const V inverse = M::divide(partition, r.exponentials(static_cast<uint32_t>(k)));
-    const V rate = inv_tau * T(-1.44269504088896340736);
-    if (M::all(tau == M::set(1))) {  // half the work at the commonest temperature
-      use([&](auto s) {
-        const V weight = M::divide(M::set(1), T(1) + r.e(s) * inverse * r.d(s));
-        return M::select(r.winner(s), M::set(1), M::select(r.b(s) > M::set(0), M::set(0), weight));
-      });
+  DISCRETE_OPS_HD void draw(uint32_t k, V partition, const Use& use) {
+    const V inverse = M::divide(partition, r.exponentials(k));
+    if (at_unit_temperature()) {  // half the work at the commonest temperature
+      use([&](auto s) { return M::divide(M::set(1), T(1) + r.a(s) * inverse * r.b(s)); });
     } else {
+      const V rate = inv_tau * T(-1.44269504088896340736);
+      const V limit = M::set(-M::kConditionalLimit), most_odds = M::exp(-limit);
       use([&](auto s) {
-        const V lag = M::log1p(r.e(s) * inverse * r.d(s)) + r.b(s);  // Y_i - Y_j
-        return M::select(r.winner(s), M::set(1), M::exp2(lag * rate));
+        const V odds = r.b(s);
+        const auto is_log = odds < M::set(0);
+        const V bounded = M::select(is_log, most_odds, odds), beyond = M::select(is_log, limit - odds, M::set(0));
+        const V lag = M::log1p(r.a(s) * inverse * bounded) + beyond;  // Y_i - Y_j
+        return M::exp2(lag * rate);
       });
     }
   }
@@ -140,12 +145,13 @@ struct Surrogate {
   // What distinguishes the estimators that draw: out += weight / (K tau) * sum over the K draws from `first` on of J.
   struct Draws {
     T weight;
-    int64_t first;
+    uint32_t first;
     V partition;
   };
   DISCRETE_OPS_HD void add_draws(const Draws& draws) {
     const V each = inv_tau * T(draws.weight / static_cast<double>(spec.num_samples));
-    for (int64_t k = draws.first + r.draw_begin(); k < draws.first + spec.num_samples; k += r.draw_step()) {
+    const uint32_t end = draws.first + static_cast<uint32_t>(spec.num_samples);  // at most 2^31
+    for (uint32_t k = draws.first + r.draw_begin(); k < end; k += r.draw_step()) {
       draw(k, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }
@@ -157,9 +163,7 @@ struct Surrogate {
     add(rate * weight, [&, rate](auto s) { return M::exp(r.z(s) * rate); });
   }
 
-  DISCRETE_OPS_HD Draws gumbel_rao() {
-    return {T(1), 0, prepare([&](auto s) { return r.z(s); })};
-  }
+  DISCRETE_OPS_HD Draws gumbel_rao() { return {T(1), 0, prepare(M::set(1))}; }
 
   DISCRETE_OPS_HD void gst(V gap) {
     add(inv_tau, [&](auto s) {
@@ -191,13 +195,14 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD Draws reinmax_rao() {
-    const V partition = prepare([&](auto s) { return r.z(s) * inv_tau; });
-    return {T(2), 0, partition * T(2)};  // off the winner p_D is pi_t / 2
+    if (r.leads()) straight_through(T(-0.5), M::set(1));
+    return {T(2), 0, prepare(inv_tau) * T(2)};  // off the winner p_D is pi_t / 2
   }
 
   DISCRETE_OPS_HD Draws reinmax_cv(bool soft) {
-    const V pi_total = prepare([&](auto s) { return r.z(s); });
+    const V pi_total = prepare(M::set(1));
     if (r.leads()) {
+      straight_through(T(-0.5), M::set(1));
       add_half_way(M::set(1));
       add_control(soft, pi_total);
     }
@@ -212,10 +217,10 @@ struct Surrogate {
     V inverse;
     draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
     const V inverse_pi = M::divide(one, pi_total);
-    r.each([&](auto s) { r.c(s) = r.a(s) * inverse; });  // the soft sample that chose D
+    r.each([&](auto s) { r.a(s) *= inverse; });  // the soft sample that chose D
     add(-eta, [&](auto s) {
       const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
-      return p * M::exp(r.c(s));
+      return p * M::exp(r.a(s));
     });
   }
 
@@ -261,7 +266,6 @@ struct Surrogate {
                         : estimator == kReinMaxRao ? reinmax_rao()
                                                    : reinmax_cv(estimator == kReinMaxCV);
     add_draws(draws);
-    if (estimator != kGumbelRao && r.leads()) straight_through(T(-0.5), M::set(1));
   }
 };
 

@@ -18,7 +18,7 @@
 #include <vector>
 
 #define DISCRETE_OPS_DEVICE inline
-#define DISCRETE_OPS_KERNEL(threads) void
+#define DISCRETE_OPS_KERNEL(threads, blocks) void
 #define DISCRETE_OPS_PARAMETER const
 #define DISCRETE_OPS_UNROLL
 #define DISCRETE_OPS_ROLLED
@@ -189,6 +189,9 @@ inline void barrier(int number, int count) {
 inline void block_barrier() {
   barrier(0, Emulator::get().threads);
 }
+inline uint64_t unknown(uint64_t x) {
+  return x;
+}
 inline char* shared_memory() {
   return reinterpret_cast<char*>(Emulator::get().current->block->shared.get());
 }
@@ -216,6 +219,15 @@ inline uint16_t float_to_half(float x) {
   uint16_t bits;
   std::memcpy(&bits, &half, 2);
   return bits;
+}
+inline float greater_or_nan(float x, float y) {
+  return x > y || x != x ? x : y;
+}
+inline double greater_or_nan(double x, double y) {
+  return x > y || x != x ? x : y;
+}
+inline float approximate_exp2(float x) {
+  return std::exp2(x);
 }
 inline float approximate_inverse(float x) {
   return 1 / x;

@@ -21,7 +21,7 @@ struct LaneColumns : TakesAllDraws {
   PhiloxVector philox_;
   I iota;
   char* const memory;
-  V *const z_, *const v_, *const out_, *const a_, *const b_, *const c_, *const d_, *const e_;
+  V *const z_, *const v_, *const out_, *const a_, *const b_;
   double* const partial;  // two a chunk
 
   explicit LaneColumns(const Call& call)
@@ -30,16 +30,13 @@ struct LaneColumns : TakesAllDraws {
         steps((call.columns + 4 * kLanes - 1) / (4 * kLanes) * 4),  // whole blocks of noise
         chunks((steps + kChunk - 1) / kChunk),
         memory(static_cast<char*>(
-            __builtin_malloc(static_cast<size_t>(8 * steps * DISCRETE_OPS_BYTES + 16 * chunks) + 64))),
+            __builtin_malloc(static_cast<size_t>(5 * steps * DISCRETE_OPS_BYTES + 16 * chunks) + 64))),
         z_(reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63})),
         v_(z_ + steps),
         out_(v_ + steps),
         a_(out_ + steps),
         b_(a_ + steps),
-        c_(b_ + steps),
-        d_(c_ + steps),
-        e_(d_ + steps),
-        partial(reinterpret_cast<double*>(e_ + steps)) {
+        partial(reinterpret_cast<double*>(b_ + steps)) {
     if (!memory) __builtin_trap();
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
   }
@@ -54,9 +51,6 @@ struct LaneColumns : TakesAllDraws {
   DISCRETE_OPS_HD V& out(int64_t s) { return out_[s]; }
   DISCRETE_OPS_HD V& a(int64_t s) { return a_[s]; }
   DISCRETE_OPS_HD V& b(int64_t s) { return b_[s]; }
-  DISCRETE_OPS_HD V& c(int64_t s) { return c_[s]; }
-  DISCRETE_OPS_HD V& d(int64_t s) { return d_[s]; }
-  DISCRETE_OPS_HD V& e(int64_t s) { return e_[s]; }
   DISCRETE_OPS_HD Mask winner(int64_t s) const {
     return iota == static_cast<typename Math::Index>(winner_ - s * kLanes);
   }
@@ -142,9 +136,9 @@ struct LaneColumns : TakesAllDraws {
 
   DISCRETE_OPS_HD V exponentials(uint32_t k) {
     each_chunk([&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, e_ + s);
+      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, a_ + s);
     });
-    return Math::set(reinterpret_cast<const T*>(e_)[winner_]);
+    return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
   }
 
   // --- loading and storing ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ struct LaneRows : TakesAllDraws {
   int64_t first = 0;  // row of lane 0
   int lanes = 0;      // rows in this bundle
   V z_[kShortRow], v_[kShortRow], out_[kShortRow];
-  V a_[kShortRow], b_[kShortRow], c_[kShortRow], d_[kShortRow], e_[kShortRow];
+  V a_[kShortRow], b_[kShortRow];
   I winner_;
   Mask invalid, empty;                       // NaN or +inf in the row; masked whole
   uint64_t seed[kLanes], local_row[kLanes];  // where the lanes' seeds differ, or in double
@@ -33,9 +33,6 @@ struct LaneRows : TakesAllDraws {
   DISCRETE_OPS_HD V& out(int s) { return out_[s]; }
   DISCRETE_OPS_HD V& a(int s) { return a_[s]; }
   DISCRETE_OPS_HD V& b(int s) { return b_[s]; }
-  DISCRETE_OPS_HD V& c(int s) { return c_[s]; }
-  DISCRETE_OPS_HD V& d(int s) { return d_[s]; }
-  DISCRETE_OPS_HD V& e(int s) { return e_[s]; }
   DISCRETE_OPS_HD Mask winner(int s) const { return winner_ == static_cast<typename Math::Index>(s); }
 
   template <class F>
@@ -86,7 +83,7 @@ struct LaneRows : TakesAllDraws {
       exponentials(block, k, e);
       for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
         const int s = 4 * block + lane;
-        e_[s] = e[lane];
+        a_[s] = e[lane];
         of_winner = Math::select(winner(s), e[lane], of_winner);
       }
     }

@@ -7,7 +7,7 @@
 #ifdef __CUDACC__
 
 #define DISCRETE_OPS_DEVICE __device__ __forceinline__
-#define DISCRETE_OPS_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+#define DISCRETE_OPS_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)  // on a multiprocessor
 #define DISCRETE_OPS_PARAMETER const __grid_constant__  // read where it lies, not copied to the stack
 #define DISCRETE_OPS_UNROLL _Pragma("unroll")
 #define DISCRETE_OPS_ROLLED _Pragma("unroll 1")  // loops that few long rows take: code size is compile time
@@ -48,6 +48,12 @@ DISCRETE_OPS_DEVICE void block_barrier() {
   __syncthreads();
 }
 
+// x, of which the compiler knows nothing: what depends on it is computed anew, not kept in registers.
+DISCRETE_OPS_DEVICE uint64_t unknown(uint64_t x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
+
 // Scratch of a block. Every call in a kernel names the same bytes.
 DISCRETE_OPS_DEVICE char* shared_memory() {
   extern __shared__ __align__(16) char bytes[];
@@ -82,6 +88,22 @@ DISCRETE_OPS_DEVICE uint16_t float_to_half(float x) {
   return y;
 }
 
+// The greater of two; NaN where either is.
+DISCRETE_OPS_DEVICE float greater_or_nan(float x, float y) {
+  float z;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+DISCRETE_OPS_DEVICE double greater_or_nan(double x, double y) {
+  return x > y || x != x ? x : y;
+}
+
+// 2^x to 2^-22, relative; 0 below 2^-126.
+DISCRETE_OPS_DEVICE float approximate_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // 1 / x to 1 ulp, and 0 above 2^126.
 DISCRETE_OPS_DEVICE float approximate_inverse(float x) {
   float y;

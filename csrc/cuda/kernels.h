@@ -8,16 +8,15 @@ namespace discrete_ops {
 namespace cuda {
 
 template <class T, int kQuads>
-DISCRETE_OPS_KERNEL(kRegisterThreads)
+DISCRETE_OPS_KERNEL(kRegisterThreads, 1)
 sample_registers(DISCRETE_OPS_PARAMETER Call call) {
   RegisterRow<T, kQuads, true, Serves::kWithoutDraws> row(call);
-  row.template load<false>();
   row.prepare_noise();
   sample_register_row(row);
 }
 
 template <class T, int kQuads, bool kSoft, Serves kServes>
-DISCRETE_OPS_KERNEL(kRegisterThreads)
+DISCRETE_OPS_KERNEL(kRegisterThreads, kServes == Serves::kWithDraws ? 2 : 1)
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   using Row = RegisterRow<T, kQuads, kSoft, kServes>;
   Row row(call);
@@ -36,7 +35,7 @@ surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 template <class T>
-DISCRETE_OPS_KERNEL(kLongThreads)
+DISCRETE_OPS_KERNEL(kLongThreads, 1)
 sample_long(DISCRETE_OPS_PARAMETER Call call) {
   LongRow<T, true, Serves::kWithoutDraws> row(call);
   const int64_t crews = device::blocks() / call.split;
@@ -48,7 +47,7 @@ sample_long(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 template <class T, bool kSoft, Serves kServes>
-DISCRETE_OPS_KERNEL(kLongThreads)
+DISCRETE_OPS_KERNEL(kLongThreads, 1)
 surrogate_long(DISCRETE_OPS_PARAMETER Call call) {
   using Row = LongRow<T, kSoft, kServes>;
   Row row(call);

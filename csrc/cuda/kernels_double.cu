@@ -5,9 +5,9 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel double_kernel(bool soft, bool is_long) {
+Kernel double_kernel(bool soft, int quads) {
   constexpr Serves kServes = Serves::kAll;
-  if (is_long) return soft ? surrogate_long<double, true, kServes> : surrogate_long<double, false, kServes>;
+  if (!quads) return soft ? surrogate_long<double, true, kServes> : surrogate_long<double, false, kServes>;
   return soft ? surrogate_registers<double, kDoubleQuads, true, kServes>
               : surrogate_registers<double, kDoubleQuads, false, kServes>;
 }

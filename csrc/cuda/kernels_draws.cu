@@ -5,9 +5,11 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel register_kernel_with_draws(bool soft) {
-  return soft ? surrogate_registers<float, kFloatQuads, true, Serves::kWithDraws>
-              : surrogate_registers<float, kFloatQuads, false, Serves::kWithDraws>;
+Kernel register_kernel_with_draws(bool soft, int quads) {
+  return with_quads(quads, [&](auto q) {
+    return soft ? Kernel(surrogate_registers<float, decltype(q)::value, true, Serves::kWithDraws>)
+                : Kernel(surrogate_registers<float, decltype(q)::value, false, Serves::kWithDraws>);
+  });
 }
 
 }  // namespace cuda

@@ -5,9 +5,10 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel sample_kernel(bool is_double, bool is_long) {
-  if (is_double) return is_long ? sample_long<double> : sample_registers<double, kDoubleQuads>;
-  return is_long ? sample_long<float> : sample_registers<float, kFloatQuads>;
+Kernel sample_kernel(bool is_double, int quads) {
+  if (is_double) return quads ? sample_registers<double, kDoubleQuads> : sample_long<double>;
+  if (!quads) return sample_long<float>;
+  return with_quads(quads, [](auto q) { return Kernel(sample_registers<float, decltype(q)::value>); });
 }
 
 }  // namespace cuda

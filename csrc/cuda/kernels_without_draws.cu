@@ -5,11 +5,13 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel kernel_without_draws(bool soft, bool is_long) {
+Kernel kernel_without_draws(bool soft, int quads) {
   constexpr Serves kServes = Serves::kWithoutDraws;
-  if (is_long) return soft ? surrogate_long<float, true, kServes> : surrogate_long<float, false, kServes>;
-  return soft ? surrogate_registers<float, kFloatQuads, true, kServes>
-              : surrogate_registers<float, kFloatQuads, false, kServes>;
+  if (!quads) return soft ? surrogate_long<float, true, kServes> : surrogate_long<float, false, kServes>;
+  return with_quads(quads, [&](auto q) {
+    return soft ? Kernel(surrogate_registers<float, decltype(q)::value, true, kServes>)
+                : Kernel(surrogate_registers<float, decltype(q)::value, false, kServes>);
+  });
 }
 
 }  // namespace cuda

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "call.h"
 
@@ -14,13 +15,29 @@ namespace cuda {
 using Kernel = void (*)(Call);
 
 // One translation unit each (kernels_*.cu), so that they compile side by side.
-Kernel sample_kernel(bool is_double, bool is_long);
-Kernel kernel_without_draws(bool soft, bool is_long);  // float32 inside, as the next
-Kernel register_kernel_with_draws(bool soft);
+// `quads` of columns are what a thread holds in registers; 0 where the row is too long for that.
+Kernel sample_kernel(bool is_double, int quads);
+Kernel kernel_without_draws(bool soft, int quads);  // float32 inside, as the next
+Kernel register_kernel_with_draws(bool soft, int quads);
 Kernel long_kernel_with_draws(bool soft);
-Kernel double_kernel(bool soft, bool is_long);
+Kernel double_kernel(bool soft, int quads);
 
-constexpr int kFloatQuads = 4, kDoubleQuads = 1;  // quads of columns that a thread holds in registers
+constexpr int kFloatQuads = 4, kDoubleQuads = 1;  // most quads a thread
+
+// instance(quads) with the quads as a constant, for those from 1 on that float32 rows take.
+template <class F>
+Kernel with_quads(int quads, const F& instance) {
+  switch (quads) {
+    case 1:
+      return instance(std::integral_constant<int, 1>());
+    case 2:
+      return instance(std::integral_constant<int, 2>());
+    case 3:
+      return instance(std::integral_constant<int, 3>());
+    default:
+      return instance(std::integral_constant<int, kFloatQuads>());
+  }
+}
 
 struct Device {
   int multiprocessors;
@@ -58,9 +75,9 @@ inline int access_width(const Operand& x, int64_t columns) {
   return 1;
 }
 
-// Threads a row and teams that share its draws. A launch that fills the device takes few threads a row, which saves
-// shuffles; a small one takes more draw groups, then more threads a row.
-inline void plan_registers(Call& call, Launch& launch, int held_quads, bool draws, const Device& device) {
+// Threads a row and teams that share its draws; returns the quads a thread. A launch that fills the device takes few
+// threads a row, which saves shuffles; a small one takes more draw groups, then more threads a row.
+inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws, const Device& device) {
   constexpr int kBlockThreads = 128;
   const int64_t wanted = int64_t{device.multiprocessors} * (draws ? 640 : 1024);
   const int64_t quads = ceiling(call.columns, 4);
@@ -74,6 +91,7 @@ inline void plan_registers(Call& call, Launch& launch, int held_quads, bool draw
   call.block_rows = std::max(1, kBlockThreads / threads());
   launch.threads = threads() * call.block_rows;
   launch.blocks = ceiling(call.rows, call.block_rows);
+  return static_cast<int>(ceiling(quads, call.team));
 }
 
 // Crews of blocks, no more of them than rows whose scratch stays in the L2 cache.
@@ -104,16 +122,15 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   const int held_quads = is_double ? kDoubleQuads : kFloatQuads;
   const bool is_long = call.columns > int64_t{4} * held_quads * kRegisterThreads;
   Launch launch{};
-  launch.kernel = sampling    ? sample_kernel(is_double, is_long)
-                  : is_double ? double_kernel(call.soft, is_long)
-                  : !draws    ? kernel_without_draws(call.soft, is_long)
+  const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);
+  launch.kernel = sampling    ? sample_kernel(is_double, quads)
+                  : is_double ? double_kernel(call.soft, quads)
+                  : !draws    ? kernel_without_draws(call.soft, quads)
                   : is_long   ? long_kernel_with_draws(call.soft)
-                              : register_kernel_with_draws(call.soft);
+                              : register_kernel_with_draws(call.soft, quads);
   if (is_long) {
     const int arrays = is_double || draws ? kLongRowArraysWithDraws : kLongRowArrays;
     plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
-  } else {
-    plan_registers(call, launch, held_quads, draws, device);
   }
   return launch;
 }

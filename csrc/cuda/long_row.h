@@ -54,9 +54,6 @@ struct LongRow : TakesAllDraws {
   DISCRETE_OPS_DEVICE V& out(Step s) { return at(2, s); }
   DISCRETE_OPS_DEVICE V& a(Step s) { return at(3, s); }
   DISCRETE_OPS_DEVICE V& b(Step s) { return at(4, s); }
-  DISCRETE_OPS_DEVICE V& c(Step s) { return at(5, s); }
-  DISCRETE_OPS_DEVICE V& d(Step s) { return at(6, s); }
-  DISCRETE_OPS_DEVICE V& e(Step s) { return at(7, s); }
   DISCRETE_OPS_DEVICE int quad(int round) const { return first_quad + round * kLongThreads + crew.block.rank; }
   DISCRETE_OPS_DEVICE int64_t column(Step s) const { return 4 * int64_t{quad(s.round)} + s.place; }
   DISCRETE_OPS_DEVICE bool winner(Step s) const { return column(s) == winner_; }
@@ -119,7 +116,7 @@ struct LongRow : TakesAllDraws {
       for (int i = 0; i < 4; ++i) {
         V noise;
         exponential(w[i], noise);
-        e(Step{round, i}) = noise;
+        a(Step{round, i}) = noise;
         if (winner(Step{round, i})) of_winner = noise;
       }
     });
@@ -194,10 +191,11 @@ DISCRETE_OPS_DEVICE void sample_long_row(Row& r) {
   double first = none;
   const bool here = below <= target;  // else an earlier block has it; every thread of the block agrees
   for (int round = 0; here && round < r.call.rounds && first >= n && !(r.invalid || r.empty); ++round) {
-    double weight[4] = {}, of_round;
+    double weight[4] = {};
     for (int i = 0; i < 4 && r.quad(round) < r.end_quad; ++i) weight[i] = Row::Math::exp(r.z(Step{round, i}));
-    double cdf = below + r.crew.block.sum_before((weight[0] + weight[1]) + (weight[2] + weight[3]), of_round);
-    below += of_round;
+    const Team::Sums of_round = r.crew.block.sums((weight[0] + weight[1]) + (weight[2] + weight[3]));
+    double cdf = below + of_round.before;
+    below += of_round.total;
     for (int i = 0; i < 4; ++i) {
       cdf += weight[i];
       const double column = static_cast<double>(r.column(Step{round, i}));

@@ -28,6 +28,8 @@ struct Math<float> {
   static DISCRETE_OPS_DEVICE V exp(V x) { return expf(x); }
   static DISCRETE_OPS_DEVICE V exp2(V x) { return exp2f(x); }
   static DISCRETE_OPS_DEVICE V log1p(V x) { return log1pf(x); }
+  // exp(x) for x <= 0, to 2^-22 of 1, which is what a cumulative sum needs.
+  static DISCRETE_OPS_DEVICE V share(V x) { return device::approximate_exp2(x * 1.44269504088896340736f); }
   // Its callers divide by sums of weights and by noise, all far from the ends of float's range.
   static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a * device::approximate_inverse(b); }
 };
@@ -48,6 +50,7 @@ struct Math<double> {
   static DISCRETE_OPS_DEVICE V exp(V x) { return ::exp(x); }
   static DISCRETE_OPS_DEVICE V exp2(V x) { return ::exp2(x); }
   static DISCRETE_OPS_DEVICE V log1p(V x) { return ::log1p(x); }
+  static DISCRETE_OPS_DEVICE V share(V x) { return ::exp(x); }
   static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a / b; }
 };
 

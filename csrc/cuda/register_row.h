@@ -1,5 +1,5 @@
 // The Row of surrogates.h whose elements live in the registers of a team: each thread holds kQuads quads of columns,
-// quad q of a thread at place q * team.size + team.rank in the row.
+// quad q of a thread at place q * team.size + team.rank in the row. Where columns end, masked ones follow.
 #pragma once
 
 #include "../surrogates.h"
@@ -18,28 +18,28 @@ struct RegisterRow {
   static constexpr bool kSoft = kSoftSample;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kSteps = 4 * kQuads;
+  static constexpr V kLarge = sizeof(T) == 4 ? V(0x1p100) : V(0x1p960);  // less than this from any number is finite
 
   const Call& call;
   Team team;
-  const int n, quads;     // columns; quads a thread, at most kQuads
-  const int group;        // of draws
-  const int64_t own_row;  // may lie behind the last row,
-  const int64_t row;      // then it does what the last row's team does, and stores nothing
-  int winner_step;        // the winner's step in this thread, or none
-  int winner_rank;        // the thread that has it
-  bool invalid, empty;    // NaN or +inf in the row; masked whole
+  const int n;  // columns
+  int64_t row;
+  bool is_behind;       // the last row; such a team does what the last row's does, and stores nothing
+  int winner_step;      // the winner's step in this thread, or none
+  int winner_rank;      // the thread that has it
+  bool invalid, empty;  // NaN or +inf in the row; masked whole
   uint64_t seed, local_row;
   V z_[kSteps], v_[kSteps], out_[kSteps];
-  V a_[kSteps], b_[kSteps], c_[kSteps], d_[kSteps], e_[kSteps];
+  V a_[kSteps], b_[kSteps];
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
         team(call.team),
         n(static_cast<int>(call.columns)),
-        quads((n + 4 * team.size - 1) >> (team.bits + 2)),
-        group(team.number >> device::log2_of_power(call.block_rows)),
-        own_row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
-        row(own_row < call.rows ? own_row : call.rows - 1) {}
+        row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
+        is_behind(row >= call.rows) {
+    if (is_behind) row = call.rows - 1;
+  }
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -48,23 +48,19 @@ struct RegisterRow {
   DISCRETE_OPS_DEVICE V& out(int s) { return out_[s]; }
   DISCRETE_OPS_DEVICE V& a(int s) { return a_[s]; }
   DISCRETE_OPS_DEVICE V& b(int s) { return b_[s]; }
-  DISCRETE_OPS_DEVICE V& c(int s) { return c_[s]; }
-  DISCRETE_OPS_DEVICE V& d(int s) { return d_[s]; }
-  DISCRETE_OPS_DEVICE V& e(int s) { return e_[s]; }
   DISCRETE_OPS_DEVICE bool winner(int s) const { return s == winner_step; }
   DISCRETE_OPS_DEVICE int column(int s) const { return 4 * (s / 4 * team.size + team.rank) + s % 4; }
 
-  DISCRETE_OPS_DEVICE int64_t draw_begin() const { return group; }
-  DISCRETE_OPS_DEVICE int64_t draw_step() const { return call.draw_groups; }
-  DISCRETE_OPS_DEVICE bool leads() const { return group == 0; }
+  DISCRETE_OPS_DEVICE uint32_t draw_begin() const {  // the team's draw group
+    return static_cast<uint32_t>(team.number >> device::log2_of_power(call.block_rows));
+  }
+  DISCRETE_OPS_DEVICE uint32_t draw_step() const { return static_cast<uint32_t>(call.draw_groups); }
+  DISCRETE_OPS_DEVICE bool leads() const { return device::thread() < call.block_rows * call.team; }
 
-  // f(quad) for the quads that hold columns; the branch is the same for every thread of the launch.
   template <class F>
   DISCRETE_OPS_DEVICE void each_quad(const F& f) {
     DISCRETE_OPS_UNROLL
-    for (int q = 0; q < kQuads; ++q) {
-      if (q < quads) f(q);
-    }
+    for (int q = 0; q < kQuads; ++q) f(q);
   }
 
   template <class F>
@@ -117,14 +113,15 @@ struct RegisterRow {
 
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
     V of_winner = 1;
+    const uint64_t key = device::unknown(seed);  // Philox's ten keys of every draw would take twenty registers
     each_quad([&](int q) {
       uint32_t w[4];
-      philox::words(seed, static_cast<uint32_t>(q * team.size + team.rank), k, local_row, w);
+      philox::words(key, static_cast<uint32_t>(q * team.size + team.rank), k, local_row, w);
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; ++i) {
         V noise;
         exponential(w[i], noise);
-        e_[4 * q + i] = noise;
+        a_[4 * q + i] = noise;
         of_winner = winner(4 * q + i) ? noise : of_winner;
       }
     });
@@ -139,14 +136,25 @@ struct RegisterRow {
     if constexpr (kWithGrad) {
       load_quads<T, kQuads>(call.grad, call.grad_width, row, team.rank, team.size, n, T(0), v_);
     }
-    const V top = max([&](int s) { return z_[s] < Math::kInf ? z_[s] : Math::kInf; });
-    invalid = top == Math::kInf;  // +inf, or a NaN that was taken for it
+    const V top = highest();
+    if (top > kLarge) {  // a difference beyond the finite range is no mask
+      each([&](int s) { z_[s] = z_[s] == -Math::kInf ? -Math::kInf : Math::max(z_[s] - top, Math::kLowest); });
+    } else {
+      each([&](int s) { z_[s] -= top; });
+    }
+    if constexpr (kWithGrad) {
+      each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
+    }
+  }
+
+  // The row's maximum, while z holds the logits. A row without a sample computes on NaN; store() overwrites it.
+  DISCRETE_OPS_DEVICE V highest() {
+    V top = -Math::kInf;
+    each([&](int s) { top = device::greater_or_nan(top, z_[s]); });
+    top = team.reduce(top, GreaterOrNaN{});
+    invalid = !(top < Math::kInf);
     empty = top == -Math::kInf;
-    each([&](int s) {
-      const V z = z_[s] == -Math::kInf ? -Math::kInf : Math::max(z_[s] - top, Math::kLowest);
-      z_[s] = invalid || empty ? T(0) : z;  // such a row computes on zeros; store() overwrites it
-      if constexpr (kWithGrad) v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s];
-    });
+    return top;
   }
 
   DISCRETE_OPS_DEVICE void set_winner(int64_t index) {
@@ -171,47 +179,62 @@ struct RegisterRow {
   }
 
   DISCRETE_OPS_DEVICE void store() {
-    if (own_row >= call.rows || !leads()) return;
-    each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : empty ? T(0) : out_[s]; });
+    if (is_behind || !leads()) return;
+    if (invalid || empty) {
+      each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : T(0); });
+    }
     store_quads<T, kQuads>(call.out, call.out_width, row, team.rank, team.size, n, out_);
   }
 };
 
-// Draw the winner of a row: inverse CDF, accumulated in double.
+// Draw the winner of a row: inverse CDF, accumulated in double. Here a thread holds adjacent quads, so that one scan
+// over the team finds the thread that has the target, and that one alone looks for the column.
 template <class Row>
 DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   using T = typename Row::T;
+  using M = typename Row::Math;
   constexpr int kQuads = Row::kSteps / 4;
-  double below[kQuads], total = 0;  // the CDF before each quad
-  r.each([&](int s) { r.a(s) = Row::Math::exp(r.z(s)); });
+  const int first_column = r.team.rank * Row::kSteps;
+  load_quads<T, kQuads>(r.call.logits, r.call.logits_width, r.row, r.team.rank * kQuads, 1, r.n, -M::kInf, r.z_);
+  const T top = r.highest();
+  r.each([&](int s) { r.a(s) = M::share(r.z(s) - top); });
+  double of_quad[kQuads], of_thread = 0;
   r.each_quad([&](int q) {
-    const double sum =
-        (static_cast<double>(r.a(4 * q)) + r.a(4 * q + 1)) + (static_cast<double>(r.a(4 * q + 2)) + r.a(4 * q + 3));
-    double of_quads;
-    below[q] = total + r.team.sum_before(sum, of_quads);
-    total += of_quads;
+    of_quad[q] = (double{r.a(4 * q)} + r.a(4 * q + 1)) + (double{r.a(4 * q + 2)} + r.a(4 * q + 3));
+    of_thread += of_quad[q];
   });
-  const double target = philox::uniform(r.seed, r.local_row) * total;
-  // The first column whose CDF lies above the target; where rounding leaves none, the last of positive weight. As one
-  // minimum: the columns, then from behind those that were not hit.
-  uint32_t first = ~0u;
-  r.each_quad([&](int q) {
-    double cdf = below[q];
+  const Team::Sums sums = r.team.sums(of_thread);
+  const double target = philox::uniform(r.seed, r.local_row) * sums.total;
+  constexpr uint32_t kNone = ~0u;
+  uint32_t index = kNone;
+  if (sums.before <= target && target < sums.through) {
+    double cdf = sums.before;
+    int passed = 0;
+    T weight[4] = {r.a(0), r.a(1), r.a(2), r.a(3)};
     DISCRETE_OPS_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const T weight = r.a(4 * q + i);
-      cdf += weight;
-      const uint32_t column = static_cast<uint32_t>(r.column(4 * q + i));
-      const uint32_t key = cdf > target ? column : 2u * static_cast<uint32_t>(r.n) - 1 - column;
-      if (weight > 0 && key < first) first = key;
+    for (int q = 1; q < kQuads; ++q) {
+      const double next = cdf + of_quad[q - 1];
+      if (next > target) break;
+      cdf = next, passed += 4;
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) weight[i] = r.a(4 * q + i);
     }
-  });
-  first = r.team.reduce(first, Min{});
-  const uint32_t n = static_cast<uint32_t>(r.n);
-  const int64_t index = first < n ? first : 2 * n - 1 - first;
-  r.each([&](int s) { r.out(s) = r.column(s) == index ? T(1) : T(0); });
+    int beyond = 0;
+    DISCRETE_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) cdf += weight[i], beyond += cdf <= target;
+    if (beyond < 4) index = static_cast<uint32_t>(first_column + passed + beyond);
+  }
+  index = r.team.reduce(index, Min{});
+  if (index == kNone) {  // rounding left the target beyond the end: the last column of positive weight
+    int last = 0;
+    r.each([&](int s) { last = r.a(s) > 0 ? first_column + s : last; });
+    index = static_cast<uint32_t>(r.team.reduce(last, Max{}));
+  }
+  r.each([&](int s) { r.out(s) = r.column(s) == static_cast<int>(index) ? T(1) : T(0); });
   r.store();
-  if (r.team.rank == 0 && r.own_row < r.call.rows) r.call.index[r.row] = r.invalid || r.empty ? -1 : index;
+  if (r.team.rank == 0 && !r.is_behind) {
+    r.call.index[r.row] = r.invalid || r.empty ? -1 : static_cast<int64_t>(index);
+  }
 }
 
 }  // namespace cuda

@@ -19,6 +19,12 @@ struct Max {
     return a > b ? a : b;
   }
 };
+struct GreaterOrNaN {
+  template <class X>
+  DISCRETE_OPS_DEVICE X operator()(X a, X b) const {
+    return device::greater_or_nan(a, b);
+  }
+};
 struct Min {
   template <class X>
   DISCRETE_OPS_DEVICE X operator()(X a, X b) const {
@@ -95,8 +101,12 @@ struct Team {
     return xs[first_warp()];
   }
 
-  // The sum of x over the threads of lesser rank; `total` becomes that over all.
-  DISCRETE_OPS_DEVICE double sum_before(double x, double& total) {
+  // The sum of x over the threads of lesser rank, that with this thread's own, and over all. A thread's `through` is
+  // the next one's `before`, to the bit.
+  struct Sums {
+    double before, through, total;
+  };
+  DISCRETE_OPS_DEVICE Sums sums(double x) {
     const int place = lane & (lanes - 1), first = lane - place;
     double inclusive = x;
     for (int step = 1; step < lanes; step *= 2) {
@@ -105,8 +115,8 @@ struct Team {
     }
     double before = device::shuffle(mask, inclusive, place ? lane - 1 : lane);
     if (place == 0) before = 0;
-    total = device::shuffle(mask, inclusive, first + lanes - 1);
-    if (size <= 32) return before;
+    const double total = device::shuffle(mask, inclusive, first + lanes - 1);
+    if (size <= 32) return {before, inclusive, total};
     const Slots<double> totals = slots<double>(0);
     if (lane == 0) totals[device::thread() / 32] = total;
     meet();
@@ -115,8 +125,7 @@ struct Team {
       if (warp == device::thread() / 32) before_warp = all;
       all += totals[warp];
     }
-    total = all;
-    return before_warp + before;
+    return {before_warp + before, before_warp + inclusive, all};
   }
 
  private:
