@@ -10,6 +10,10 @@ namespace discrete_ops {
 
 enum class Dtype { kDouble, kFloat, kHalf, kBFloat16 };
 
+DISCRETE_OPS_HD constexpr int bytes_of(Dtype dtype) {
+  return dtype == Dtype::kDouble ? 8 : dtype == Dtype::kFloat ? 4 : 2;
+}
+
 // A tensor as rows of `columns` elements, without a copy: any strides, in elements.
 struct Operand {
   static constexpr int kMaxDims = 8;

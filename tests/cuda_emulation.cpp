@@ -35,8 +35,8 @@ struct Emulated {
     std::vector<double> workspace(static_cast<size_t>(last.workspace_bytes / 8 + 1), NAN);
     cuda::place(call, last, workspace.data());
     std::fill_n(reinterpret_cast<char*>(call.arrived), last.arrived_bytes, 0);
-    cuda::device::Emulator::get().launch([&] { last.kernel(call); }, last.blocks, last.threads, cuda::kSharedBytes,
-                                         last.cooperative);
+    cuda::device::Emulator::get().launch([&] { last.kernel(call); }, last.blocks, last.threads,
+                                         static_cast<size_t>(last.shared_bytes), last.cooperative);
   }
 
   static void sample(Call& call, const Tensor&) { run(call, true); }

@@ -12,7 +12,7 @@ constexpr int kLongThreads = 512;      // threads of a block of the kernels for 
 // Arrays of a long row's workspace: z, v, out and a; draws need b too.
 constexpr int kLongRowArrays = 4, kLongRowArraysWithDraws = 5;
 
-// Shared memory of a block: the team's slots (team.h), then one value a thread (register_row.h).
+// Shared memory of a block: the team's slots (team.h), one value a thread (register_row.h), two tiles (tile.h).
 constexpr int kMaxWarps = 16;
 constexpr int kSlotBytes = 2 * 2 * kMaxWarps * 8;
 constexpr int kSharedBytes = kSlotBytes + kRegisterThreads * 8;
@@ -22,6 +22,7 @@ struct Call : Problem {
   int logits_width, grad_width, out_width;  // elements of adjacent columns that one access may take: 1, 2 or 4
   int team;                                 // threads a row, a power of 2
   int block_rows, draw_groups;              // rows of a block; teams that share the draws of a row: powers of 2 too
+  int tile_bytes;                           // of shared memory that hold the block's rows of a tensor; 0: not staged
   // Long rows:
   int split;          // blocks a row
   int rounds;         // quads of columns a thread, the last one perhaps behind the row

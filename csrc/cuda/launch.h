@@ -50,6 +50,7 @@ struct Launch {
   int64_t blocks;
   int threads;
   bool cooperative;
+  int shared_bytes;  // a block
   // Bytes of the workspace, and where in it lie the crews' partial sums and their counters, which start at 0.
   int64_t workspace_bytes, partials_at, arrived_at, arrived_bytes;
 };
@@ -65,7 +66,7 @@ inline int power_of_2_from(int64_t x) {
 
 // How many adjacent elements one access may take: up to 16 bytes, where every row begins at a multiple of them.
 inline int access_width(const Operand& x, int64_t columns) {
-  const int64_t element = x.dtype == Dtype::kDouble ? 8 : x.dtype == Dtype::kFloat ? 4 : 2;
+  const int64_t element = bytes_of(x.dtype);
   for (int width = element == 8 ? 2 : 4; width > 1; width /= 2) {
     bool aligned = x.column_stride == 1 && columns % width == 0 &&
                    reinterpret_cast<uintptr_t>(x.data) % static_cast<uintptr_t>(element * width) == 0;
@@ -73,6 +74,21 @@ inline int access_width(const Operand& x, int64_t columns) {
     if (aligned) return width;
   }
   return 1;
+}
+
+inline bool is_contiguous(const Operand& x, int64_t columns) {
+  return x.column_stride == 1 && (x.dims == 0 || (x.dims == 1 && x.strides[0] == columns));
+}
+
+// Whether a block's rows are staged through shared memory: where its own accesses would be less than 16 bytes, or would
+// lie so far apart that each takes half a sector of 32.
+inline void plan_tiles(Call& call, Launch& launch, bool with_grad) {
+  const bool adjacent = call.columns % 4 == 0 && (call.team > 1 || call.columns <= 4);
+  if (adjacent || !is_contiguous(call.logits, call.columns)) return;
+  if (with_grad && !is_contiguous(call.grad, call.columns)) return;
+  const int element = std::max(bytes_of(call.logits.dtype), with_grad ? bytes_of(call.grad.dtype) : 0);
+  call.tile_bytes = static_cast<int>(ceiling(call.block_rows * call.columns * element, 16) + 1) * 16;
+  launch.shared_bytes += (with_grad ? 2 : 1) * call.tile_bytes;
 }
 
 // Threads a row and teams that share its draws; returns the quads a thread. A launch that fills the device takes few
@@ -117,11 +133,13 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.grad_width = sampling || call.soft ? 1 : access_width(call.grad, call.columns);
   call.out_width = access_width(call.out, call.columns);
   call.split = 1;
+  call.tile_bytes = 0;
   const bool is_double = call.logits.dtype == Dtype::kDouble;
   const bool draws = !sampling && takes_draws(call.spec.estimator);
   const int held_quads = is_double ? kDoubleQuads : kFloatQuads;
   const bool is_long = call.columns > int64_t{4} * held_quads * kRegisterThreads;
   Launch launch{};
+  launch.shared_bytes = kSharedBytes;
   const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);
   launch.kernel = sampling    ? sample_kernel(is_double, quads)
                   : is_double ? double_kernel(call.soft, quads)
@@ -131,6 +149,8 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   if (is_long) {
     const int arrays = is_double || draws ? kLongRowArraysWithDraws : kLongRowArrays;
     plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
+  } else {
+    plan_tiles(call, launch, !sampling && !call.soft);
   }
   return launch;
 }

@@ -56,14 +56,15 @@ DISCRETE_OPS_DEVICE void with_width(int width, const F& f) {
   f(std::integral_constant<int, 1>());
 }
 
-// A thread's quads, `stride` apart from `first` on. Padding becomes `fill`.
+// A thread's quads of a row of x, `stride` apart from `first` on; `origin` is x.data, or where x is staged. Padding
+// becomes `fill`.
 template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void load_quads(const Operand& x, int width, int64_t row, int64_t first, int64_t stride,
-                                    int64_t columns, T fill, T to[4 * kQuads]) {
+DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* origin, int width, int64_t row, int64_t first,
+                                    int64_t stride, int64_t columns, T fill, T to[4 * kQuads]) {
   const int64_t offset = x.offset(row);
   if constexpr (sizeof(T) == 8) {
     with_width<2>(width, [&](auto w) {
-      const double* const from = static_cast<const double*>(x.data) + offset;
+      const double* const from = static_cast<const double*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
@@ -71,7 +72,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, int width, int64_t row, in
     });
   } else if (x.dtype == Dtype::kFloat) {
     with_width<4>(width, [&](auto w) {
-      const float* const from = static_cast<const float*>(x.data) + offset;
+      const float* const from = static_cast<const float*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
@@ -82,7 +83,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, int width, int64_t row, in
     const uint16_t raw_fill = half ? device::float_to_half(fill) : to_bfloat16(fill);
     uint16_t raw[4 * kQuads];
     with_width<4>(width, [&](auto w) {
-      const uint16_t* const from = static_cast<const uint16_t*>(x.data) + offset;
+      const uint16_t* const from = static_cast<const uint16_t*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, raw_fill, raw + 4 * q);
@@ -95,18 +96,18 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, int width, int64_t row, in
 
 // The same back, into a contiguous tensor.
 template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void store_quads(const Operand& x, int width, int64_t row, int64_t first, int64_t stride,
-                                     int64_t columns, const T from[4 * kQuads]) {
+DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* origin, int width, int64_t row, int64_t first,
+                                     int64_t stride, int64_t columns, const T from[4 * kQuads]) {
   const int64_t offset = row * columns;
   if constexpr (sizeof(T) == 8) {
     with_width<2>(width, [&](auto w) {
-      double* const to = static_cast<double*>(x.data) + offset;
+      double* const to = static_cast<double*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
     });
   } else if (x.dtype == Dtype::kFloat) {
     with_width<4>(width, [&](auto w) {
-      float* const to = static_cast<float*>(x.data) + offset;
+      float* const to = static_cast<float*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
     });
@@ -116,7 +117,7 @@ DISCRETE_OPS_DEVICE void store_quads(const Operand& x, int width, int64_t row, i
     DISCRETE_OPS_UNROLL
     for (int i = 0; i < 4 * kQuads; ++i) raw[i] = half ? device::float_to_half(from[i]) : to_bfloat16(from[i]);
     with_width<4>(width, [&](auto w) {
-      uint16_t* const to = static_cast<uint16_t*>(x.data) + offset;
+      uint16_t* const to = static_cast<uint16_t*>(origin) + offset;
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, raw + 4 * q);
     });

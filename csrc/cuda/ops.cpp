@@ -65,7 +65,7 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
   config.blockDim = dim3(static_cast<unsigned>(plan.threads));
-  config.dynamicSmemBytes = cuda::kSharedBytes;
+  config.dynamicSmemBytes = static_cast<size_t>(plan.shared_bytes);
   config.stream = stream;
   config.attrs = &cooperative;
   config.numAttrs = plan.cooperative ? 1 : 0;

@@ -6,6 +6,7 @@
 #include "math.h"
 #include "memory.h"
 #include "team.h"
+#include "tile.h"
 
 namespace discrete_ops {
 namespace cuda {
@@ -130,12 +131,26 @@ struct RegisterRow {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
+  // z and, where the estimator takes it, v, as they are; from quad `first` on, `stride` apart.
+  template <bool kWithGrad>
+  DISCRETE_OPS_DEVICE void read(int first, int stride) {
+    const void *logits = call.logits.data, *grad = call.grad.data;
+    if (call.tile_bytes) {
+      const Tile of_logits(call.logits, call, 0);
+      of_logits.read(), logits = of_logits.origin(call.logits);
+      if constexpr (kWithGrad) {
+        const Tile of_grad(call.grad, call, 1);
+        of_grad.read(), grad = of_grad.origin(call.grad);
+      }
+      device::block_barrier();
+    }
+    load_quads<T, kQuads>(call.logits, logits, call.logits_width, row, first, stride, n, -Math::kInf, z_);
+    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, row, first, stride, n, T(0), v_);
+  }
+
   template <bool kWithGrad>
   DISCRETE_OPS_DEVICE void load() {
-    load_quads<T, kQuads>(call.logits, call.logits_width, row, team.rank, team.size, n, -Math::kInf, z_);
-    if constexpr (kWithGrad) {
-      load_quads<T, kQuads>(call.grad, call.grad_width, row, team.rank, team.size, n, T(0), v_);
-    }
+    read<kWithGrad>(team.rank, team.size);
     const V top = highest();
     if (top > kLarge) {  // a difference beyond the finite range is no mask
       each([&](int s) { z_[s] = z_[s] == -Math::kInf ? -Math::kInf : Math::max(z_[s] - top, Math::kLowest); });
@@ -179,11 +194,20 @@ struct RegisterRow {
   }
 
   DISCRETE_OPS_DEVICE void store() {
-    if (is_behind || !leads()) return;
     if (invalid || empty) {
       each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : T(0); });
     }
-    store_quads<T, kQuads>(call.out, call.out_width, row, team.rank, team.size, n, out_);
+    if (!call.tile_bytes) return store_at(call.out.data);
+    const Tile tile(call.out, call, 0);
+    device::block_barrier();  // every thread has read the logits, which lay there
+    store_at(tile.origin(call.out));
+    device::block_barrier();
+    tile.write();
+  }
+
+  DISCRETE_OPS_DEVICE void store_at(void* origin) {
+    if (is_behind || !leads()) return;
+    store_quads<T, kQuads>(call.out, origin, call.out_width, row, team.rank, team.size, n, out_);
   }
 };
 
@@ -195,7 +219,7 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   using M = typename Row::Math;
   constexpr int kQuads = Row::kSteps / 4;
   const int first_column = r.team.rank * Row::kSteps;
-  load_quads<T, kQuads>(r.call.logits, r.call.logits_width, r.row, r.team.rank * kQuads, 1, r.n, -M::kInf, r.z_);
+  r.template read<false>(r.team.rank * kQuads, 1);
   const T top = r.highest();
   r.each([&](int s) { r.a(s) = M::share(r.z(s) - top); });
   double of_quad[kQuads], of_thread = 0;

@@ -1,0 +1,64 @@
+// A block's rows of a contiguous tensor, staged through shared memory: device memory sees adjacent accesses of 16
+// bytes, whatever the length of a row and wherever it begins.
+#pragma once
+
+#include "call.h"
+#include "device.h"
+
+namespace discrete_ops {
+namespace cuda {
+
+struct Tile {
+  char *global, *shared;  // a byte is at the same place modulo 16 in both
+  int64_t bytes;
+  int element, rank, threads;
+
+  DISCRETE_OPS_DEVICE Tile(const Operand& x, const Call& call, int number)
+      : element(bytes_of(x.dtype)), rank(device::thread()), threads(call.team * call.draw_groups * call.block_rows) {
+    const int64_t row_bytes = call.columns * element, first_row = device::block() * call.block_rows;
+    const int64_t left = call.rows - first_row;
+    global = static_cast<char*>(x.data) + first_row * row_bytes;
+    shared = device::shared_memory() + kSharedBytes + number * call.tile_bytes + phase(global);
+    bytes = (left < call.block_rows ? left : call.block_rows) * row_bytes;
+  }
+
+  DISCRETE_OPS_DEVICE void read() const { copy(global, shared); }
+  DISCRETE_OPS_DEVICE void write() const { copy(shared, global); }
+
+  // The tensor's first row, as if all of it were staged: offsets into the tensor reach the block's rows.
+  DISCRETE_OPS_DEVICE char* origin(const Operand& x) const { return static_cast<char*>(x.data) + (shared - global); }
+
+ private:
+  static DISCRETE_OPS_DEVICE int phase(const char* at) {
+    return static_cast<int>(reinterpret_cast<uintptr_t>(at) & 15);
+  }
+
+  // The threads of the block together.
+  DISCRETE_OPS_DEVICE void copy(const char* from, char* to) const {
+    const int64_t ahead = (16 - phase(global)) & 15, head = ahead < bytes ? ahead : bytes;
+    const int64_t chunks = (bytes - head) / 16, tail = head + 16 * chunks;
+    for (int64_t i = rank; i < chunks; i += threads) move<Chunk>(from + head + 16 * i, to + head + 16 * i);
+    const int64_t apart = head / element + (bytes - tail) / element;  // elements before and behind the chunks
+    for (int64_t i = rank; i < apart; i += threads) {
+      const int64_t at = i * element < head ? i * element : i * element - head + tail;
+      if (element == 8) {
+        move<uint64_t>(from + at, to + at);
+      } else if (element == 4) {
+        move<uint32_t>(from + at, to + at);
+      } else {
+        move<uint16_t>(from + at, to + at);
+      }
+    }
+  }
+
+  struct alignas(16) Chunk {
+    uint32_t words[4];
+  };
+  template <class X>
+  static DISCRETE_OPS_DEVICE void move(const char* from, char* to) {
+    *reinterpret_cast<X*>(to) = *reinterpret_cast<const X*>(from);
+  }
+};
+
+}  // namespace cuda
+}  // namespace discrete_ops
