@@ -189,7 +189,8 @@ inline void barrier(int number, int count) {
 inline void block_barrier() {
   barrier(0, Emulator::get().threads);
 }
-inline uint64_t unknown(uint64_t x) {
+template <class X>
+X unknown(X x) {
   return x;
 }
 inline char* shared_memory() {
@@ -209,6 +210,16 @@ inline double read_shared(const double* x) {
   return *x;
 }
 
+inline int bits_of(float x) {
+  int bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+inline float float_of(int bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
 inline float half_to_float(uint16_t bits) {
   _Float16 x;
   std::memcpy(&x, &bits, 2);

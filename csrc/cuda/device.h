@@ -53,6 +53,14 @@ DISCRETE_OPS_DEVICE uint64_t unknown(uint64_t x) {
   asm volatile("" : "+l"(x));
   return x;
 }
+DISCRETE_OPS_DEVICE float unknown(float x) {
+  asm volatile("" : "+f"(x));
+  return x;
+}
+DISCRETE_OPS_DEVICE double unknown(double x) {
+  asm volatile("" : "+d"(x));
+  return x;
+}
 
 // Scratch of a block. Every call in a kernel names the same bytes.
 DISCRETE_OPS_DEVICE char* shared_memory() {
@@ -77,6 +85,12 @@ DISCRETE_OPS_DEVICE double read_shared(const double* x) {
   return __ldcg(x);  // from L2: another block wrote it
 }
 
+DISCRETE_OPS_DEVICE int bits_of(float x) {
+  return __float_as_int(x);
+}
+DISCRETE_OPS_DEVICE float float_of(int bits) {
+  return __int_as_float(bits);
+}
 DISCRETE_OPS_DEVICE float half_to_float(uint16_t x) {
   float y;
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));

@@ -16,7 +16,7 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 template <class T, int kQuads, bool kSoft, Serves kServes>
-DISCRETE_OPS_KERNEL(kRegisterThreads, kServes == Serves::kWithDraws ? 2 : 1)
+DISCRETE_OPS_KERNEL(kRegisterThreads, kServes != Serves::kWithDraws ? 1 : kQuads > 2 ? 2 : 3)
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   using Row = RegisterRow<T, kQuads, kSoft, kServes>;
   Row row(call);

@@ -114,7 +114,9 @@ struct RegisterRow {
 
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
     V of_winner = 1;
-    const uint64_t key = device::unknown(seed);  // Philox's ten keys of every draw would take twenty registers
+    // Nothing of one draw is kept for the next: Philox's ten keys alone would take twenty registers.
+    const uint64_t key = device::unknown(seed);
+    each([&](int s) { b_[s] = device::unknown(b_[s]); });
     each_quad([&](int q) {
       uint32_t w[4];
       philox::words(key, static_cast<uint32_t>(q * team.size + team.rank), k, local_row, w);
