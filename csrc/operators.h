@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "call.h"
+#include "torch_check.h"
 
 namespace discrete_ops {
 
