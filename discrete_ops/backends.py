@@ -32,7 +32,9 @@ _PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpp",), "cuda": ("cuda", "tr
 _DEVICES: dict[str, tuple[str, ...]] = {"cpp": ("cpu",), "cuda": ("cuda",), "triton": ("cuda",)}
 
 _chosen: str | None = None
-_warned: set[str] = set()
+_warned: set[tuple[str, int | None]] = set()
+#: Why the cuda backend cannot run on a device, or on any (None); asked once.
+_OBSTACLES: dict[int | None, str | None] = {}
 
 
 def _load(name: str, module: str) -> None:
@@ -53,6 +55,8 @@ def _announce_triton() -> None:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if importlib.util.find_spec("triton") is None:
         _MISSING["triton"] = "triton is not installed"
+    elif importlib.util.find_spec(".triton_kernels", __package__) is None:
+        _MISSING["triton"] = "discrete_ops.triton_kernels is not part of this installation"
     elif torch.version.cuda is None and not interpreted:
         _MISSING["triton"] = "torch here is built without CUDA; TRITON_INTERPRET=1 runs the kernels on a CPU, slowly"
     else:
@@ -66,19 +70,45 @@ _announce_triton()
 
 
 def available_backends() -> tuple[str, ...]:
-    """Names that ``backend=``, :func:`set_backend` and :func:`use_backend` accept here."""
-    return tuple(_BACKENDS)
+    """Names that ``backend=``, :func:`set_backend` and :func:`use_backend` accept here.
+
+    ``cuda`` is one of them where torch sees a GPU that its library has code for; this asks the driver.
+    """
+    return tuple(name for name in _BACKENDS if name != "cuda" or _obstacle("cuda", None) is None)
 
 
 def check(name: str, argument: str = "backend") -> str:
-    """``name`` if such a backend is loaded. Raises ValueError naming ``argument`` otherwise."""
+    """``name`` if such a backend is loaded. Raises ValueError naming ``argument`` otherwise, and why it is not."""
     if name not in _BACKENDS:
-        raise ValueError(f"{argument}: got {name!r}, available here: {', '.join(map(repr, _BACKENDS))}")
+        reason = f" ({_MISSING[name]})" if name in _MISSING else ""
+        raise ValueError(f"{argument}: got {name!r}, available here: {', '.join(map(repr, _BACKENDS))}{reason}")
     return name
 
 
-def resolve(name: str | None, device_type: str) -> str:
-    """The backend a call uses: its own choice, else the process's choice, else the device's default."""
+def _obstacle(name: str, device: int | None) -> str | None:
+    """Why a loaded backend cannot run on a CUDA device, by default on any of this machine's; None: it can.
+
+    The first call for a device asks the driver; importing does not.
+    """
+    if name != "cuda":
+        return None
+    if device not in _OBSTACLES:
+        if not torch.cuda.is_available():
+            _OBSTACLES[device] = "torch sees no GPU"
+        elif device is None:
+            every = [_obstacle(name, number) for number in range(torch.cuda.device_count())]
+            _OBSTACLES[device] = None if None in every else every[0]
+        else:
+            _OBSTACLES[device] = get(name).obstacle(device)
+    return _OBSTACLES[device]
+
+
+# As _load: what it asks is the same on every call.
+_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def resolve(name: str | None, device_type: str, device: int | None = None) -> str:
+    """The backend a call uses: its own choice, else the process's choice, else the default of ``device``."""
     name = _chosen if name is None else name
     if name is not None:
         allowed = _DEVICES.get(check(name), (device_type,))
@@ -86,17 +116,25 @@ def resolve(name: str | None, device_type: str) -> str:
             raise ValueError(
                 f"backend: got {name!r} for a tensor on {device_type}, allowed: one on {' or '.join(allowed)}"
             )
+        obstacle = _obstacle(name, device) if device_type == "cuda" else None
+        if obstacle:
+            raise ValueError(f"backend: got {name!r}, which cannot run on this GPU: {obstacle}")
         return name
-    preference = _PREFERENCE.get(device_type, ())
+    preference, missing = _PREFERENCE.get(device_type, ()), []
+    chosen = "reference"
     for preferred in preference:
-        if _is_loaded(preferred):
-            return preferred
-    if preference and device_type not in _warned:
-        _warned.add(device_type)
-        missing = "; ".join(f"{name}: {_MISSING[name]}" for name in preference)
-        message = f"discrete_ops: no fast backend for {device_type}, using 'reference' ({missing})"
+        loaded = _is_loaded(preferred)
+        obstacle = _obstacle(preferred, device) if loaded and device_type == "cuda" else _MISSING.get(preferred)
+        if loaded and obstacle is None:
+            chosen = preferred
+            break
+        missing.append(f"{preferred}: {obstacle}")
+    if missing and (device_type, device) not in _warned:
+        _warned.add((device_type, device))
+        what = "no fast backend" if chosen == "reference" else "not the fastest backend"
+        message = f"discrete_ops: {what} for {device_type}, using {chosen!r} ({'; '.join(missing)})"
         warnings.warn(message, stacklevel=_caller())
-    return "reference"
+    return chosen
 
 
 def _is_loaded(name: str) -> bool:
@@ -158,6 +196,8 @@ def build_info() -> dict[str, object]:
         "backends": available_backends(),
         "missing": dict(_MISSING),
     }
+    if "cuda" in _BACKENDS and (obstacle := _obstacle("cuda", None)):
+        info["missing"] = {**_MISSING, "cuda": obstacle}
     if "cpp" in _BACKENDS:
         info["instruction_set"] = get("cpp").instruction_set()
     with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries

@@ -20,7 +20,7 @@ def load(name: str) -> Path:
     """Load one of the package's libraries.
 
     Raises:
-        ImportError: saying what the library was built for and what was found.
+        ImportError: saying what the library was built for, what was found, and what the loader said.
     """
     path = _HERE / name
     if not path.exists():
@@ -34,7 +34,8 @@ def load(name: str) -> Path:
         except (OSError, ValueError, KeyError):
             built_for = "an unknown target (build.json is missing)"
         found = f"torch {torch.__version__} on {platform.system()} {platform.machine()}"
-        raise ImportError(f"{path.name} was built for {built_for}, found {found}: {error}") from error
+        words = error.__cause__ or error  # torch names the file alone; the loader, the missing symbol
+        raise ImportError(f"{path.name} was built for {built_for}, found {found}: {words}") from error
     return path
 
 

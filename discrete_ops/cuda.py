@@ -1,11 +1,21 @@
 """The ``cuda`` backend: the compiled operators on an NVIDIA GPU. Loaded only where torch has CUDA."""
 
+import ctypes
+
 import torch
 
 from .compiled import load, sample, surrogate, surrogate_vjp
 
-__all__ = ["sample", "surrogate", "surrogate_vjp"]
+__all__ = ["obstacle", "sample", "surrogate", "surrogate_vjp"]
 
 if torch.version.cuda is None:
     raise ImportError("torch here is built without CUDA")
-load("libdiscrete_ops_cuda.so")
+_LIBRARY = load("libdiscrete_ops_cuda.so")
+
+
+def obstacle(device: int) -> str | None:
+    """Why the library cannot run on this GPU: it has no code for it, or its driver is too old. None: it can."""
+    query = ctypes.CDLL(str(_LIBRARY)).discrete_ops_cuda_obstacle
+    query.argtypes, query.restype = (ctypes.c_int,), ctypes.c_char_p
+    said = query(device)
+    return said.decode() if said else None

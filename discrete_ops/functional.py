@@ -61,7 +61,7 @@ def _draw(
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
     seed = checks.draw_seed(generator, seed, logits.numel() // logits.shape[dim], logits.device)
-    backend = backends.resolve(backend, logits.device.type)
+    backend = backends.resolve(backend, logits.device.type, logits.device.index)
     sample, index = ops.draw(rows, seed, tau, estimator, coefficient, num_samples, hard, backend)
     sample = sample if last else sample.movedim(-1, dim)
     return (sample, index) if return_index else sample

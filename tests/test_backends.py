@@ -1,6 +1,9 @@
 """Which kernels run: choosing a backend, what is said when one is missing, and what importing must not touch."""
 
+import ctypes
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -45,6 +48,76 @@ def test_a_backend_that_fails_at_its_first_call_is_named_and_passed_over(monkeyp
     with pytest.warns(UserWarning, match=r"no fast backend for cuda.*no library.*triton_kernels"):
         assert backends.resolve(None, "cuda") == "reference"
     assert do.available_backends() == ("reference",)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine whose first GPU the cuda library has no code for, and whose second it serves."""
+    words = {0: "no kernel image is available for execution on the device", 1: None}
+    cuda = types.SimpleNamespace(obstacle=words.get)
+    loaded = {"reference": reference, "cuda": cuda, "triton": types.ModuleType("triton_kernels")}
+    monkeypatch.setattr(backends, "_BACKENDS", loaded)
+    monkeypatch.setattr(backends, "_MISSING", {})
+    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(backends, "_OBSTACLES", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    return loaded
+
+
+def test_a_device_without_code_falls_to_triton_then_to_the_reference_and_says_why(gpus):
+    with pytest.warns(UserWarning, match="using 'triton' .cuda: no kernel image is available"):
+        assert backends.resolve(None, "cuda", 0) == "triton"
+    assert backends.resolve(None, "cuda", 0) == "triton"  # said once: a warning would be an error here
+    assert backends.resolve(None, "cuda", 1) == "cuda"
+    assert "cuda" in do.available_backends()
+    with pytest.raises(ValueError, match="backend: got 'cuda', which cannot run on this GPU: no kernel image"):
+        backends.resolve("cuda", "cuda", 0)
+    del gpus["triton"]
+    backends._MISSING["triton"] = "triton is not installed"
+    backends._warned.clear()
+    with pytest.warns(UserWarning, match="using 'reference' .cuda: no kernel image.*triton is not installed"):
+        assert backends.resolve(None, "cuda", 0) == "reference"
+
+
+def test_where_no_device_can_run_it_the_cuda_backend_is_not_available(gpus, monkeypatch):
+    gpus["cuda"] = types.SimpleNamespace(obstacle=lambda device: "CUDA driver version is insufficient")
+    assert "cuda" not in do.available_backends()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    backends._OBSTACLES.clear()
+    assert "cuda" not in do.available_backends()
+
+
+def test_triton_is_not_available_without_our_kernels(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(backends, "_BACKENDS", {"reference": reference})
+    monkeypatch.setattr(backends, "_MISSING", {})
+    gone = {".triton_kernels": None, "triton": found("json")}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *package: gone.get(name, found("json")))
+    backends._announce_triton()
+    assert do.available_backends() == ("reference",)
+    with pytest.raises(ValueError, match=r"backend: got 'triton'.*triton_kernels is not part of this installation\)$"):
+        do.reinmax(L, backend="triton")
+
+
+@pytest.mark.parametrize("content", [b"no library", None], ids=["text", "missing symbol"])
+def test_a_library_that_does_not_load_says_why_in_the_loaders_words(content, monkeypatch, tmp_path):
+    compiled = pytest.importorskip("discrete_ops.compiled")
+    broken = tmp_path / "libbroken.so"
+    if content is None:
+        if shutil.which("cc") is None:
+            pytest.skip("NOT COVERED: no C compiler, a library with a missing symbol is not built")
+        source = tmp_path / "broken.c"
+        source.write_text("void gone_with_the_upgrade(void); void f(void) { gone_with_the_upgrade(); }")
+        subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-z,now", str(source), "-o", str(broken)], check=True)
+    else:
+        broken.write_bytes(content)
+    with pytest.raises(OSError) as loader:  # noqa: PT011  (its words are what is compared)
+        ctypes.CDLL(str(broken))
+    monkeypatch.setattr(compiled, "_HERE", tmp_path)
+    with pytest.raises(ImportError) as refused:
+        compiled.load(broken.name)
+    assert str(refused.value).endswith(str(loader.value).strip())
 
 
 def test_choosing_a_backend(spy):
@@ -110,8 +183,9 @@ def test_without_the_library_the_reference_serves_with_one_warning() -> None:
     script = (
         "import sys, warnings\n"
         "sys.modules['discrete_ops.cpp'] = None\n"  # what a failing import looks like
+        "sys.modules['discrete_ops.cuda'] = None\n"
         "import torch, discrete_ops as do\n"
-        "assert do.available_backends() == ('reference',), do.available_backends()\n"
+        "assert 'cpp' not in do.available_backends(), do.available_backends()\n"
         "with warnings.catch_warnings(record=True) as said:\n"
         "    warnings.simplefilter('always')\n"
         "    x = torch.randn(5, 4, requires_grad=True)\n"

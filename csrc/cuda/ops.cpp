@@ -4,6 +4,7 @@
 #define USE_CUDA  // for aoti_torch_get_current_cuda_stream
 #include <torch/csrc/stable/accelerator.h>
 
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -23,11 +24,17 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
+// Asked once a kernel: the devices of a machine are taken to be alike in this.
 int resident_blocks(cuda::Kernel kernel) {
-  int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel),
-                                                      cuda::kLongThreads, cuda::kSharedBytes),
-        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  static std::mutex mutex;
+  static std::map<cuda::Kernel, int> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int& blocks = known[kernel];
+  if (!blocks) {
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel),
+                                                        cuda::kLongThreads, cuda::kSharedBytes),
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  }
   return blocks;
 }
 
@@ -57,7 +64,9 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   if (plan.workspace_bytes) {
     workspace = empty(&plan.workspace_bytes, 1, ScalarType::Byte, aoti_torch_device_type_cuda(), device_number);
     cuda::place(call, plan, workspace->data_ptr());
-    check(cudaMemsetAsync(call.arrived, 0, static_cast<size_t>(plan.arrived_bytes), stream), "cudaMemsetAsync");
+    if (plan.cooperative) {
+      check(cudaMemsetAsync(call.arrived, 0, static_cast<size_t>(plan.arrived_bytes), stream), "cudaMemsetAsync");
+    }
   }
   cudaLaunchAttribute cooperative{};
   cooperative.id = cudaLaunchAttributeCooperative;
@@ -70,6 +79,7 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   config.attrs = &cooperative;
   config.numAttrs = plan.cooperative ? 1 : 0;
   void* arguments[] = {&call};
+  check(cudaPeekAtLastError(), "an earlier call on this device");
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(plan.kernel), arguments), "the launch");
 }
 
@@ -95,6 +105,22 @@ using OnCuda = Operators<Cuda>;
 
 }  // namespace
 }  // namespace discrete_ops
+
+// Why no kernel of this library can run on a device, in the runtime's words: the driver, or no code for it. Null: they
+// can.
+extern "C" __attribute__((visibility("default"))) const char* discrete_ops_cuda_obstacle(int device) {
+  using discrete_ops::cuda::sample_kernel;
+  int current = 0;
+  cudaFuncAttributes attributes;
+  cudaError_t status = cudaGetDevice(&current);
+  if (status == cudaSuccess) status = cudaSetDevice(device);
+  if (status == cudaSuccess) {
+    status = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(sample_kernel(false, 1)));
+    cudaSetDevice(current);
+  }
+  cudaGetLastError();  // told here, not by the next launch
+  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(discrete_ops, CUDA, m) {
   m.impl("sample", TORCH_BOX(&discrete_ops::OnCuda::sample));
