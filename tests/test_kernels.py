@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from helpers import TARGETS
+from helpers import TARGETS, assert_same_draws
 from torch import Tensor
 
-from discrete_ops import backends, reference
+from discrete_ops import backends, philox, reference
 
 every_target = pytest.mark.parametrize("target", TARGETS, ids="-".join)
 on_cpp = pytest.mark.skipif(("cpp", "cpu") not in TARGETS, reason="NOT COVERED: the cpp backend is not installed")
@@ -73,11 +73,12 @@ def compare(
 ) -> None:
     name, device = target
     kernels = backends.get(name)
-    sample, index = reference.sample(logits, seed)
+    got_sample, got_index = kernels.sample(_to(logits, device), _to(seed, device))
+    index = assert_same_draws(got_index, logits, seed)
     there = [_to(x, device) for x in (logits, v, index, seed, tau)]
-    got_sample, got_index = kernels.sample(there[0], there[3])
-    assert torch.equal(got_index.cpu(), index)
-    torch.testing.assert_close(got_sample.cpu(), sample, rtol=0, atol=0, equal_nan=True)
+    same = got_index.cpu() == index
+    sample = reference.sample(logits, seed)[0]
+    torch.testing.assert_close(got_sample.cpu()[same], sample[same], rtol=0, atol=0, equal_nan=True)
     spec = (estimator, COEFFICIENT.get(estimator, 0.0), k)
     want = reference.surrogate_vjp(v, logits, index, seed, tau, *spec)
     close(kernels.surrogate_vjp(there[1], there[0], *there[2:], *spec).cpu(), want, estimator)
@@ -256,3 +257,16 @@ def test_every_instruction_set_of_this_machine() -> None:
     ]
     assert f"agrees: {names[-1]}" in said  # the least one runs everywhere
     assert all(line.startswith(("agrees:", "unsupported here:")) for line in said)
+
+
+def test_a_tie_is_one_only_where_a_boundary_is_near_the_uniform() -> None:
+    seed = torch.tensor([5])
+    logits = torch.zeros(4, 6)
+    index = reference.sample(logits, seed)[1]
+    assert torch.equal(assert_same_draws(index, logits, seed), index)
+    with pytest.raises(AssertionError, match="no tie"):
+        assert_same_draws((index + 1) % 6, logits, seed)
+    uniform = float(philox.uniform(seed, 1)[0])
+    tie = torch.tensor([[uniform / (1 - uniform), 1.0]], dtype=torch.float64).log().float()  # the boundary is there
+    for drawn in (0, 1):
+        assert_same_draws(torch.tensor([drawn]), tie, seed)
