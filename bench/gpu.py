@@ -1,11 +1,13 @@
-"""The GPU side of the project in one command: build, tests, sanitizer, benchmarks, and what they say.
+"""The GPU side of the project in two commands: does it run and is it right, then how fast, and what they say.
 
-python -m bench.gpu [--commit HASH] [--only STAGE ...] [--device cpu]
+python -m bench.gpu {1,2,all} [--commit HASH] [--only STAGE ...] [--device cpu]
 
-Every stage is a process with a time limit of its own, and so have all together; one that fails hides no other. Results
-are written after each stage to ``bench/results/<device>-<date>.json`` (or into the directory $OUT), and as a table to
-the ``.md`` beside it.
-``--device cpu`` tries the driver and the benchmarks' code where there is no GPU; its figures mean nothing.
+1 is the cuda backend: load, every kernel against the reference, figures, tests, sanitizers, profile; 290 seconds at
+most. 2 is what changed since, torch.compile as comparator, triton, CUDA graphs; 390 at most. The library is the one
+that lies in discrete_ops; where it does not load it is built. Results are written after each stage to
+``bench/results/<device>-<date>.json`` (or into the directory $OUT, with every log in ``logs.tar.gz``), and as a table
+to the ``.md`` beside it; 2 adds to what 1 wrote at the same commit.
+``--device cpu`` rehearses both where there is no GPU, with the cpp backend in cuda's place; its figures mean nothing.
 """
 
 import argparse
@@ -19,64 +21,86 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .gpu_report import markdown
+from .stage import ROOT, Stage, last_line, pack, run, verdict
 
-ROOT = Path(__file__).parent.parent
-MEASURED = ("bandwidth", "small", "gumbel_rao")
-LIMIT = 570  #: seconds for all stages
-
-
-class Stage(NamedTuple):
-    command: list[str]
-    limit: int  # seconds
-    environment: dict[str, str] = {}  # noqa: RUF012  (never changed)
+#: Seconds that each command may take in all, with some to spare for its own start.
+LIMITS = {"1": 280, "2": 380, "all": 660}
+SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats")
 
 
-SANITIZED = """
-import torch
-from discrete_ops import reference
-from discrete_ops.backends import get
-
-kernels, seed = get("cuda"), torch.tensor([1], device="cuda")
-for shape in ((5, 10), (3, 300), (2, 5000)):
-    x, v = torch.randn(shape, device="cuda"), torch.randn(shape, device="cuda")
-    index = kernels.sample(x, seed)[1]
-    for estimator in reference.TERMS:
-        kernels.surrogate_vjp(v, x, index, seed, 1.0, estimator, 1.0, 3)
-torch.cuda.synchronize()
-"""
-
-
-def stages(device: str, results: Path) -> dict[str, Stage]:
+def plans(device: str, results: Path) -> dict[str, dict[str, Stage]]:
+    """The stages of each command, what matters most first."""
     python, gpu = sys.executable, device != "cpu"
-    pip = [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--editable", str(ROOT)]
-    environment = {"DISCRETE_OPS_CUDA": "1", **({"TORCH_CUDA_ARCH_LIST": own_architecture()} if gpu else {})}
-    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    workers = ["-n", "8"] if gpu and importlib.util.find_spec("xdist") else []  # Triton compiles on the host
-    # One backend a stage: what Triton takes to compile its kernels does not cost the other one its verdict.
-    chosen = ["-k", "cuda-cuda"] if gpu else ["-k", "groups_of_seeds"]
-    triton_files = ["tests/test_kernels.py", "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
-    of_triton = ["-k", "triton-cuda or test_triton"] if gpu else ["-k", "tiles or parts or strides"]
-    measured = {
-        name: Stage([python, "-m", "bench.gpu_measure", name, str(results / f"{name}.json"), "--device", device], limit)
-        for name, limit in zip(MEASURED, (70, 80, 40), strict=True)
+    backend = "cuda" if gpu else "cpp"
+    of_cuda, one_thread = ["--backend", backend, "--device", device], {"OMP_NUM_THREADS": "1"}
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.limit"]
+    workers = ["-n", "8"] if gpu and importlib.util.find_spec("xdist") else []
+    slow = {"TEST_LIMIT": "90"}  # a first call compiles
+
+    def smoke(what: str, limit: int, *flags: str) -> Stage:
+        return Stage([python, "-m", "bench.gpu_smoke", what, *(flags or of_cuda)], limit)
+
+    def measure(stage: str, limit: int, name: str = "", *flags: str) -> Stage:
+        path = results / f"{name or stage}.json"
+        command = [python, "-m", "bench.gpu_measure", stage, str(path), "--device", device]
+        return Stage([*command, *(flags or ("--backend", backend))], limit)
+
+    def sanitizer(tool: str) -> Stage:
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "7"]
+        checked = smoke("sanitized", 60)
+        return Stage([*command, *checked.command], 60, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+
+    profiled = [
+        "ncu",
+        "--clock-control",
+        "none",
+        "-k",
+        "regex:(sample|surrogate)_",
+        *(f"--section={s}" for s in SECTIONS),
+    ]
+    parity = ["tests/test_kernels.py", "-k", "cuda-cuda" if gpu else "groups_of_seeds and cpp"]
+    first = {
+        "load": smoke("load", 30),
+        "smoke": smoke("check", 75),
+        "bandwidth": measure("bandwidth", 60),
+        "gumbel_rao": measure("gumbel_rao", 30),
+        "small": measure("small", 40),
+        "parity": Stage([*pytest, *workers, *parity], 75, one_thread),
+        "gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "not triton and not compiled"], 60),
+        "memcheck": sanitizer("memcheck"),
+        "racecheck": sanitizer("racecheck"),
+        "ncu": Stage([*profiled, *smoke("profile", 45).command], 45),
     }
-    sanitizers = {
-        tool: Stage(["compute-sanitizer", "--tool", tool, "--error-exitcode", "7", python, "-c", SANITIZED], 60)
-        for tool in ("memcheck", "racecheck")
+    second = {
+        "load": smoke("load", 30),
+        "smoke": smoke("check", 75),
+        "compared": measure("compared", 100, "", "--backend", backend),
+        "graphs": Stage([*pytest, "tests/test_cuda_study.py"], 60),
+        "compiled": Stage([*pytest, "tests/test_cuda.py", "-k", "compiled"], 100, slow),
+        "bandwidth": measure("bandwidth", 60),
+        "gumbel_rao": measure("gumbel_rao", 30),
     }
-    return {
-        "build": Stage(pip, 150, environment),
-        "tests": Stage([*pytest, *workers, "tests/test_kernels.py", *chosen], 100, {"OMP_NUM_THREADS": "1"}),
-        "gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "not compiled"], 80),
-        **measured,
-        **sanitizers,
-        "study": Stage([*pytest, "tests/test_cuda_study.py"], 60),
-        "compiled": Stage([*pytest, "tests/test_cuda.py", "-k", "compiled"], 100),
-        "triton_tests": Stage([*pytest, *workers, *triton_files, *of_triton], 200, {"OMP_NUM_THREADS": "1"}),
-    }
+    if gpu:
+        of_triton = ["--backend", "triton", "--device", device]
+        tests = ["tests/test_kernels.py", "tests/test_triton.py", "-k", "triton-cuda or test_triton"]
+        second |= {
+            "triton_smoke": smoke("load", 40, *of_triton),
+            "triton_bandwidth": measure("bandwidth", 80, "triton_bandwidth", "--backend", "triton"),
+            "triton_tests": Stage([*pytest, *workers, *tests], 150, one_thread | slow),
+            "triton_gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "triton and not compiled"], 60, slow),
+        }
+    return {"1": first, "2": second, "all": {**first, **second}}
+
+
+def building(device: str) -> Stage:
+    """The library from source, for this machine's GPU alone."""
+    environment = {"DISCRETE_OPS_CUDA": "1" if device != "cpu" else "0"}
+    if device != "cpu":
+        environment["TORCH_CUDA_ARCH_LIST"] = own_architecture()
+    return Stage([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], 120, environment)
 
 
 def own_architecture() -> str:
@@ -111,78 +135,88 @@ def about(commit: str | None) -> dict[str, Any]:
     return info
 
 
-def run(name: str, stage: Stage, log: Path) -> dict[str, Any]:
-    """One stage: whether it passed, its time, and where it did not pass, why."""
-    began = time.monotonic()
-    outcome: dict[str, Any] = {"passed": False}
-    try:
-        if stage.limit <= 0:
-            outcome["reason"] = f"NOT COVERED: the {LIMIT} s of all stages are used up"
-        elif shutil.which(stage.command[0]) is None:
-            outcome["reason"] = f"NOT COVERED: {stage.command[0]} is not installed"
+class Results:
+    """What was found so far: on disk after every stage, whole at any moment."""
+
+    def __init__(self, info: dict[str, Any], path: Path, before: Path | None = None) -> None:
+        self.path = path
+        self.all: dict[str, Any] = {"about": info, "stages": {}, "figures": {}}
+        if before and before.exists():
+            known = json.loads(before.read_text())
+            if known["about"].get("commit") == info["commit"] != "unknown":
+                self.all |= {"stages": known["stages"], "figures": known["figures"]}
+
+    def add(self, name: str, outcome: dict[str, Any], figures: Path) -> None:
+        self.all["stages"][name] = outcome
+        if figures.exists():  # what a stage measured before it failed counts too
+            self.all["figures"][name] = json.loads(figures.read_text())
         else:
-            with log.open("w") as file:
-                environment = {**os.environ, **stage.environment}
-                done = subprocess.run(
-                    stage.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=stage.limit
-                )
-            outcome["passed"] = done.returncode == 0
-            outcome["said"] = last_line(log)
-            if done.returncode:
-                outcome["reason"] = f"exit status {done.returncode}: {last_line(log)}"
-    except subprocess.TimeoutExpired:
-        outcome["reason"] = f"took longer than {stage.limit} s; last line: {last_line(log)}"
-    except OSError as error:
-        outcome["reason"] = f"{type(error).__name__}: {error}"
-    outcome["seconds"] = round(time.monotonic() - began, 1)
-    said = outcome.get("reason") or outcome.get("said", "")
-    print(f"{name}: {'passed' if outcome['passed'] else 'FAILED'} in {outcome['seconds']} s  {said}"[:200], flush=True)
-    return outcome
+            self.all["figures"].pop(name, None)
+        for target, text in (
+            (self.path, json.dumps(self.all, indent=1) + "\n"),
+            (self.path.with_suffix(".md"), markdown(self.all)),
+        ):
+            unfinished = target.with_name(f"{target.name}.new")
+            unfinished.write_text(text)
+            os.replace(unfinished, target)
 
 
-def last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def verify(
+    plan: dict[str, Stage], build: Stage, limit: float, results: Results, scratch: Path, logs: Path, strict: bool
+) -> list[str]:
+    """Run a plan's stages; returns the names of those that failed, or with ``strict`` could not be covered either.
 
-
-def write(results: dict[str, Any], path: Path) -> None:
-    for target, text in ((path, json.dumps(results, indent=1) + "\n"), (path.with_suffix(".md"), markdown(results))):
-        unfinished = target.with_name(f"{target.name}.new")
-        unfinished.write_text(text)
-        os.replace(unfinished, target)
+    Without a library that loads, built here if need be, nothing is worth running: every later stage fails with that.
+    """
+    began, failed, stop = time.monotonic(), [], ""
+    queue = list(plan.items())
+    while queue:
+        name, stage = queue.pop(0)
+        figures, log = scratch / f"{name}.json", scratch / f"{name}.log"
+        figures.unlink(missing_ok=True)
+        left = limit - (time.monotonic() - began)
+        if stop:
+            outcome: dict[str, Any] = {"passed": False, "covered": True, "seconds": 0.0, "reason": stop}
+            print(f"{name}: FAILED  {stop}"[:200], flush=True)
+        else:
+            outcome = run(name, stage._replace(limit=min(stage.limit, left)), log)
+        results.add(name, outcome, figures)
+        pack(scratch, logs)
+        if strict and not outcome["covered"]:
+            failed.append(name)
+        if verdict(outcome) == "FAILED":
+            failed.append(name)
+            if name == "load" and "build" not in plan:
+                queue[:0] = [("build", build), ("load_built", stage)]
+            elif name in ("build", "load_built") and not stop:
+                stop = f"NOT RUN: {name} failed: {last_line(log)}"
+    return failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commit", help="what is measured, where there is no .git")
+    parser.add_argument("part", choices=LIMITS)
+    parser.add_argument("--commit", default=os.environ.get("COMMIT"), help="what is measured, where there is no .git")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
-    info = about(options.commit)
-    scratch = ROOT / "build" / "gpu"
+    info, scratch = about(options.commit), ROOT / "build" / "gpu"
     directory = Path(os.environ.get("OUT") or (ROOT / "bench/results" if options.device == "cuda" else scratch))
+    shutil.rmtree(scratch, ignore_errors=True)
     for needed in (directory, scratch):
         needed.mkdir(parents=True, exist_ok=True)
     device = re.sub(r"\W+", "-", info["device"]).strip("-").lower()
-    path = directory / f"{'dry-run' if options.device == 'cpu' else device}-{info['date']}.json"
-    every = stages(options.device, scratch)
-    unknown = set(options.only or ()) - set(every)
-    if unknown:
-        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(every)}")
-    began = time.monotonic()
-    results: dict[str, Any] = {"about": info, "stages": {}, "figures": {}}
-    for name, stage in every.items():
-        if options.only and name not in options.only:
-            continue
-        figures = scratch / f"{name}.json"
-        figures.unlink(missing_ok=True)
-        left = LIMIT - int(time.monotonic() - began)
-        results["stages"][name] = run(name, stage._replace(limit=min(stage.limit, left)), scratch / f"{name}.log")
-        if figures.exists():  # what a stage measured before it failed counts too
-            results["figures"][name] = json.loads(figures.read_text())
-        write(results, path)
-    print(f"\n{markdown(results)}\n{path}")
-    raise SystemExit(not all(stage["passed"] for stage in results["stages"].values()))
+    name = f"{'rehearsal' if options.device == 'cpu' else device}-{info['date']}.json"
+    plan = plans(options.device, scratch)[options.part]
+    if unknown := set(options.only or ()) - set(plan):
+        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(plan)}")
+    chosen = {key: stage for key, stage in plan.items() if key in (options.only or plan)}
+    logs = (directory if os.environ.get("OUT") else scratch) / "logs.tar.gz"
+    results = Results(info, directory / name, ROOT / "bench/results" / name)
+    strict = options.device != "cpu"  # a GPU that lacks a tool has not been verified
+    failed = verify(chosen, building(options.device), LIMITS[options.part], results, scratch, logs, strict)
+    print(f"\n{markdown(results.all)}\n{results.path}; logs: {logs}")
+    raise SystemExit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The benchmark stages of ``bench.gpu``, each a process of its own: figures go to a JSON file case by case.
 
-python -m bench.gpu_measure {bandwidth,small,gumbel_rao} out.json [--device cpu]
+python -m bench.gpu_measure {bandwidth,small,compared,gumbel_rao} out.json --backend cuda [--device cpu]
 
-Medians. ``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
+Medians. A stage whose backend is not there fails: what it says was measured are that backend's own kernels.
+``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from .gpu_formulations import KERNELS, PAIRS, Formulation, gumbel_rao
 LARGE = {"1Mx64": (2**20, 64), "64Kx1024": (2**16, 1024), "1Mx10": (2**20, 10), "4Kx32000": (2**12, 32000)}
 SMALL = (3000, 10)
 DRAWS = 1000
+CALLS = 20  #: in a graph: a single one would measure its launch
 
 
 class Bench:
     """Where figures are taken and written to."""
 
-    def __init__(self, device: str, path: Path) -> None:
-        self.device, self.path, self.cases = device, path, list[dict[str, Any]]()
+    def __init__(self, device: str, path: Path, backend: str) -> None:
+        self.device, self.path, self.backend = device, path, backend
+        self.cases = list[dict[str, Any]]()
         self.is_gpu = device != "cpu"
 
     def record(self, **case: Any) -> None:
@@ -40,10 +43,6 @@ class Bench:
         unfinished.write_text(json.dumps(self.cases))
         os.replace(unfinished, self.path)
         print(" ".join(f"{key}={value}" for key, value in case.items()), flush=True)
-
-    def backends(self) -> list[str]:
-        candidates = ("cuda", "triton") if self.is_gpu else ("cpp",)
-        return [name for name in candidates if name in do.available_backends()]
 
     def synchronize(self) -> None:
         if self.is_gpu:
@@ -86,8 +85,11 @@ class Bench:
             times.append((time.perf_counter() - began) / calls)
         return statistics.median(times)
 
-    def replay(self, call: Callable[[], object]) -> Callable[[], object]:
-        """``call`` as a CUDA graph."""
+    def replayed(self, call: Callable[[], object], replays: int) -> float:
+        """Seconds a call, CALLS of them as one CUDA graph."""
+        return self.wall(self.graph(call), replays) / (CALLS if self.is_gpu else 1)
+
+    def graph(self, call: Callable[[], object]) -> Callable[[], object]:
         if not self.is_gpu:
             return call
         side = torch.cuda.Stream()
@@ -98,7 +100,8 @@ class Bench:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
+            for _ in range(CALLS):
+                call()
         return graph.replay
 
     def inputs(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -117,14 +120,14 @@ def bandwidth(bench: Bench) -> None:
         size = buffers[0][0].numel() * 4
         copy = 2 * size / bench.rotating([lambda a=a, b=b: b.copy_(a) for a, b in buffers])
         bench.record(shape=name, what="copy", GBs=round(copy / 1e9))
-        for backend in bench.backends():
-            _bandwidth_of(bench, name, backend, buffers, copy)
+        _bandwidth_of(bench, name, buffers, copy)
         del buffers
         if bench.is_gpu:
             torch.cuda.empty_cache()
 
 
-def _bandwidth_of(bench: Bench, shape: str, backend: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
+def _bandwidth_of(bench: Bench, shape: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
+    backend = bench.backend
     kernels, seed = backends.get(backend), torch.tensor([1], device=bench.device)
     index, size = kernels.sample(buffers[0][0], seed)[1], buffers[0][0].numel() * 4
 
@@ -142,39 +145,41 @@ def _bandwidth_of(bench: Bench, shape: str, backend: str, buffers: list[tuple[Te
         measure(f"{estimator} backward", 3 * size, pulls)
 
 
-def small(bench: Bench) -> None:
-    """Forward + backward of a small batch, replayed as a graph and eagerly, against torch.compile and eager PyTorch."""
+def small(bench: Bench, compare: bool = False) -> None:
+    """Forward + backward of a small batch, replayed as a graph and eagerly, against eager PyTorch."""
     for name, (ours, plain) in PAIRS.items():
         plain_call = bench.forward_backward(plain, SMALL)
         figures = {"plain_eager": bench.wall(plain_call, 100)}
-        try:
-            compiled_call = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
-            compiled_call()
-            figures["compiled_eager"] = bench.wall(compiled_call, 100)
-            figures["compiled_replay"] = bench.wall(bench.replay(compiled_call), 200)
-        except Exception as error:  # a compiler that does not work here must not hide our own figures
-            bench.record(estimator=name, what="torch.compile", error=f"{type(error).__name__}: {error}"[:300])
+        if compare:
+            try:
+                compiled_call = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
+                compiled_call()
+                figures["compiled_eager"] = bench.wall(compiled_call, 100)
+                figures["compiled_replay"] = bench.replayed(compiled_call, 20)
+            except Exception as error:  # a compiler that does not work here must not hide our own figures
+                bench.record(estimator=name, what="torch.compile", error=f"{type(error).__name__}: {error}"[:300])
         bench.record(estimator=name, what="plain", **_microseconds(figures))
-        for backend in bench.backends():
-            with do.use_backend(backend):
-                call = bench.forward_backward(ours, SMALL)
-                figures = {"eager": bench.wall(call, 100), "replay": bench.wall(bench.replay(call), 200)}
-            bench.record(estimator=name, what="ours", backend=backend, **_microseconds(figures))
+        call = bench.forward_backward(ours, SMALL)
+        figures = {"eager": bench.wall(call, 100), "replay": bench.replayed(call, 20)}
+        bench.record(estimator=name, what="ours", backend=bench.backend, **_microseconds(figures))
+
+
+def compared(bench: Bench) -> None:
+    """As ``small``, and against torch.compile in the same run."""
+    small(bench, compare=True)
 
 
 def gumbel_rao_stage(bench: Bench) -> None:
     """Gumbel-Rao with many draws: time and extra memory against a formulation that materialises them."""
     draws = DRAWS if bench.is_gpu else 10
     stgs, many = {}, {}
-    for backend in bench.backends():
-        with do.use_backend(backend):
-            for k, figures in ((1, stgs), (draws, many)):
-                call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
-                figures["eager"], figures["replay"] = bench.wall(call, 50), bench.wall(bench.replay(call), 50)
-                figures["mib"] = _extra_mib(bench, call)
-                what = "STGS" if k == 1 else "ours"
-                times = _microseconds({name: figures[name] for name in ("eager", "replay")})
-                bench.record(what=what, backend=backend, draws=k, **times, mib=round(figures["mib"], 3))
+    for k, figures in ((1, stgs), (draws, many)):
+        call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
+        figures["eager"], figures["replay"] = bench.wall(call, 50), bench.replayed(call, 10)
+        figures["mib"] = _extra_mib(bench, call)
+        what = "STGS" if k == 1 else "ours"
+        times = _microseconds({name: figures[name] for name in ("eager", "replay")})
+        bench.record(what=what, backend=bench.backend, draws=k, **times, mib=round(figures["mib"], 3))
     call = bench.forward_backward(lambda logits: gumbel_rao(logits, draws), SMALL)
     bench.record(
         what="plain", draws=draws, **_microseconds({"eager": bench.wall(call, 5)}), mib=_extra_mib(bench, call)
@@ -196,18 +201,28 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_us": round(value * 1e6, 1) for name, value in seconds.items()}
 
 
-STAGES = {"bandwidth": bandwidth, "small": small, "gumbel_rao": gumbel_rao_stage}
+STAGES: dict[str, Callable[[Bench], None]] = {
+    "bandwidth": bandwidth,
+    "small": small,
+    "compared": compared,
+    "gumbel_rao": gumbel_rao_stage,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("json", type=Path)
+    parser.add_argument("--backend", required=True)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("NOT COVERED: no GPU (torch.cuda.is_available() is False)")
-    STAGES[options.stage](Bench(options.device, options.json))
+    bench = Bench(options.device, options.json, options.backend)
+    with do.use_backend(options.backend):  # an error, and with it the stage's, where it is not there
+        STAGES[options.stage](bench)
+    if not any(case.get("backend") == options.backend for case in bench.cases):
+        raise SystemExit(f"nothing of {options.backend} was measured")
 
 
 if __name__ == "__main__":
