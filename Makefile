@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu sanitize wheel clean
+.PHONY: demo test aot lint format bench gpu gpu-check sanitize wheel clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -33,9 +33,15 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 
-# With the machine's own torch, which must have CUDA; installs the package in place. COMMIT: where there is no .git.
-gpu:  ## everything that needs a GPU: build, tests, sanitizer, benchmarks; JSON and table in bench/results
-	$(PYTHON) -m bench.gpu $(if $(COMMIT),--commit $(COMMIT))
+# On a machine with a GPU, with its own torch, which must have CUDA. The libraries are built where they lie if need be.
+gpu:  ## everything that needs a GPU: kernels against the reference, tests, sanitizers, benchmarks; tables in bench/results
+	bench/gpu_check.sh all
+
+gpu-check: .venv/ready  ## build what a GPU machine without a network is given, and print the two commands to run there
+	DISCRETE_OPS_CUDA=1 TORCH_CUDA_ARCH_LIST="$(or $(ARCH),9.0)" $(BIN)/python setup.py --quiet build_ext --inplace --force
+	@echo "carry this tree, with the files that git ignores: discrete_ops/*.so discrete_ops/build.json; there, in its root:"
+	@echo "  COMMIT=$$(git rev-parse HEAD) bench/gpu_check.sh 1   # at most 290 s"
+	@echo "  COMMIT=$$(git rev-parse HEAD) bench/gpu_check.sh 2   # at most 390 s"
 
 # A second build of the package, under the sanitizers; the tests import that one.
 sanitize: .venv/ready

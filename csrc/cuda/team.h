@@ -94,6 +94,7 @@ struct Team {
   // x of the thread of that rank.
   template <class X>
   DISCRETE_OPS_DEVICE X broadcast(X x, int rank_of_x) {
+    if (size == 1) return x;
     if (size <= 32) return device::shuffle(mask, x, lane - rank + rank_of_x);
     const Slots<X> xs = slots<X>(0);
     if (rank == rank_of_x) xs[first_warp()] = x;
