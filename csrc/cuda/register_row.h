@@ -36,7 +36,7 @@ struct RegisterRow {
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
-        team(call.team),
+        team(call.team, call.draw_groups == 1 && call.taus == 1),  // else some rows take another path
         n(static_cast<int>(call.columns)),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
@@ -255,10 +255,11 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
     if (beyond < 4) index = static_cast<uint32_t>(first_column + passed + beyond);
   }
   index = r.team.reduce(index, Min{});
-  if (index == kNone) {  // rounding left the target beyond the end: the last column of positive weight
+  if (device::any(index == kNone)) {  // rounding left the target beyond the end: the last column of positive weight
     int last = 0;
     r.each([&](int s) { last = r.a(s) > 0 ? first_column + s : last; });
-    index = static_cast<uint32_t>(r.team.reduce(last, Max{}));
+    last = r.team.reduce(last, Max{});
+    index = index == kNone ? static_cast<uint32_t>(last) : index;
   }
   r.each([&](int s) { r.out(s) = r.column(s) == static_cast<int>(index) ? T(1) : T(0); });
   r.store();
