@@ -30,9 +30,7 @@ DISCRETE_OPS_DEVICE Call known(const Call& call) {
 #ifdef ONE_DRAW
   c.spec.num_samples = 1;
 #endif
-#ifndef BEFORE
   c.tile_bytes = COLUMNS % 4 ? 16 * (128 * COLUMNS / 4 + 1) : 0;
-#endif
   return c;
 }
 

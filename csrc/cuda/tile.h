@@ -38,6 +38,7 @@ struct Tile {
   DISCRETE_OPS_DEVICE void copy(const char* from, char* to) const {
     const int ahead = (16 - phase(global)) & 15, head = ahead < bytes ? ahead : bytes;
     const int chunks = (bytes - head) / 16, tail = head + 16 * chunks;
+    DISCRETE_OPS_ROLLED
     for (int i = rank; i < chunks; i += threads) move<Chunk>(from + head + 16 * i, to + head + 16 * i);
     // The elements before and behind the chunks, fewer than a block has threads.
     const int before = head >> element_bits, behind = (bytes - tail) >> element_bits;
