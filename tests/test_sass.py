@@ -1,4 +1,4 @@
-"""The walk that bench.sass counts: loops as often as a team has steps, rare blocks skipped, a loop over draws taken once."""
+"""The walk that bench.sass counts: loops over lanes in full, rare blocks skipped, a loop over draws taken once."""
 
 import pytest
 
