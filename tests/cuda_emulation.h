@@ -19,6 +19,7 @@
 
 #define DISCRETE_OPS_DEVICE inline
 #define DISCRETE_OPS_KERNEL(threads, blocks) void
+#define DISCRETE_OPS_KERNEL_OF_REGISTERS(most) void
 #define DISCRETE_OPS_PARAMETER const
 #define DISCRETE_OPS_UNROLL
 #define DISCRETE_OPS_ROLLED

@@ -8,6 +8,7 @@
 
 #define DISCRETE_OPS_DEVICE __device__ __forceinline__
 #define DISCRETE_OPS_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)  // on a multiprocessor
+#define DISCRETE_OPS_KERNEL_OF_REGISTERS(most) __global__ void __maxnreg__(most)
 #define DISCRETE_OPS_PARAMETER const __grid_constant__  // read where it lies, not copied to the stack
 #define DISCRETE_OPS_UNROLL _Pragma("unroll")
 #define DISCRETE_OPS_ROLLED _Pragma("unroll 1")  // loops that few long rows take: code size is compile time

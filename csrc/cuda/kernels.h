@@ -38,11 +38,14 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
   sample_row_in_registers<T, kQuads>(call);
 }
 
-// Draws keep a multiprocessor busy with arithmetic: more of their threads hide its latency.
+// Registers of a thread of the kernels with draws, whose arithmetic needs other threads to hide behind; the least that
+// spill nothing.
+constexpr int registers_with_draws(int quads) {
+  return quads > 3 ? 144 : quads > 2 ? 128 : 96;
+}
+
 template <class T, int kQuads, bool kSoft, Serves kServes>
-DISCRETE_OPS_KERNEL(kRegisterThreads, kServes != Serves::kWithDraws ? 1
-                                      : kQuads > 2                  ? 2
-                                                                    : 3)
+DISCRETE_OPS_KERNEL_OF_REGISTERS(kServes == Serves::kWithDraws ? registers_with_draws(kQuads) : 168)
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   surrogate_row_in_registers<T, kQuads, kSoft, kServes>(call);
 }
