@@ -1,0 +1,115 @@
+"""A stage of a verification: one process with a limit of its own, whose failure hides no other stage's outcome."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+GRACE = 2.0  #: seconds between asking a stage to end and killing it
+#: A profiler's or a sanitizer's own words where the machine does not let it work.
+UNUSABLE = r"ERR_NVGPUCTRPERM|Failed to initialize the profiler|Device not supported|device is not supported"
+
+
+class Stage(NamedTuple):
+    command: list[str]
+    limit: float  # seconds
+    environment: dict[str, str] = {}  # noqa: RUF012  (never changed)
+    proof: str = ""  # what the log must hold: an exit status of 0 may come of nothing done
+
+
+def run(name: str, stage: Stage, log: Path) -> dict[str, Any]:
+    """Run one; say whether it passed, its time, and where it did not pass, why.
+
+    ``covered`` is false where the machine lacks what the stage needs: no failure, and no pass.
+    """
+    began = time.monotonic()
+    outcome: dict[str, Any] = {"passed": False, "covered": True}
+    if stage.limit <= 0:
+        outcome["reason"] = "NOT RUN: the time of all stages is used up"
+    elif shutil.which(stage.command[0]) is None:
+        outcome |= {"covered": False, "reason": f"NOT COVERED: {stage.command[0]} is not installed"}
+    else:
+        try:
+            outcome |= _judge(stage, _limited(stage, log), log)
+        except OSError as error:
+            outcome["reason"] = f"{type(error).__name__}: {error}"
+    outcome["seconds"] = round(time.monotonic() - began, 1)
+    tell(name, outcome)
+    if outcome["covered"] and not outcome["passed"] and log.exists():
+        print("".join(f"    {line}\n" for line in _lines(log)[-20:]), end="", flush=True)
+    return outcome
+
+
+def tell(name: str, outcome: dict[str, Any]) -> None:
+    said = outcome.get("reason") or outcome.get("said", "")
+    print(f"{name}: {verdict(outcome)} in {outcome['seconds']} s  {said}"[:300], flush=True)
+
+
+def _judge(stage: Stage, status: int | None, log: Path) -> dict[str, Any]:
+    said, text = last_line(log), log.read_text(errors="replace")
+    if status is None:
+        return {"reason": f"took longer than {stage.limit:.0f} s; last line: {said}"}
+    if unusable := re.search(UNUSABLE, text):
+        return {"covered": False, "reason": f"NOT COVERED: {stage.command[0]} says {unusable.group()!r}"}
+    if status:
+        return {"reason": f"exit status {status}: {said}"}
+    if not re.search(stage.proof, text):
+        return {"reason": f"its log has no {stage.proof!r}: {said}"}
+    return {"passed": True, "said": said}
+
+
+def _limited(stage: Stage, log: Path) -> int | None:
+    """The exit status, or None where the limit came first. Nothing of the stage's process group outlives it."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            stage.command,
+            cwd=ROOT,
+            env={**os.environ, **stage.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(stage.limit)
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            return None
+        finally:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(leader: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # the whole group has ended
+        os.killpg(leader.pid, number)
+
+
+def verdict(outcome: dict[str, Any]) -> str:
+    return "passed" if outcome["passed"] else "FAILED" if outcome["covered"] else "not covered"
+
+
+def _lines(log: Path) -> list[str]:
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def last_line(log: Path) -> str:
+    return _lines(log)[-1][:300] if _lines(log) else ""
+
+
+def pack(logs: Path, archive: Path) -> None:
+    """Every log so far in one file, whole at any moment."""
+    unfinished = archive.with_name(f"{archive.name}.new")
+    with tarfile.open(unfinished, "w:gz") as file:
+        for log in sorted(logs.glob("*.log")):
+            file.add(log, log.name)
+    os.replace(unfinished, archive)
