@@ -1,6 +1,6 @@
 """The benchmark stages of ``bench.gpu``, each a process of its own: figures go to a JSON file case by case.
 
-python -m bench.gpu_measure {bandwidth,small,gumbel_rao} out.json [--device cpu]
+python -m bench.gpu_measure {bandwidth,small,comparator,gumbel_rao} out.json [--backend cuda] [--device cuda]
 
 Medians. ``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
 """
@@ -25,13 +25,14 @@ from .gpu_formulations import KERNELS, PAIRS, Formulation, gumbel_rao
 LARGE = {"1Mx64": (2**20, 64), "64Kx1024": (2**16, 1024), "1Mx10": (2**20, 10), "4Kx32000": (2**12, 32000)}
 SMALL = (3000, 10)
 DRAWS = 1000
+GRAPH_CALLS = 20  #: in a CUDA graph; the replay of one call's takes as long as the launch of a graph
 
 
 class Bench:
     """Where figures are taken and written to."""
 
-    def __init__(self, device: str, path: Path) -> None:
-        self.device, self.path, self.cases = device, path, list[dict[str, Any]]()
+    def __init__(self, device: str, backend: str, path: Path) -> None:
+        self.device, self.backend, self.path, self.cases = device, backend, path, list[dict[str, Any]]()
         self.is_gpu = device != "cpu"
 
     def record(self, **case: Any) -> None:
@@ -40,10 +41,6 @@ class Bench:
         unfinished.write_text(json.dumps(self.cases))
         os.replace(unfinished, self.path)
         print(" ".join(f"{key}={value}" for key, value in case.items()), flush=True)
-
-    def backends(self) -> list[str]:
-        candidates = ("cuda", "triton") if self.is_gpu else ("cpp",)
-        return [name for name in candidates if name in do.available_backends()]
 
     def synchronize(self) -> None:
         if self.is_gpu:
@@ -86,10 +83,10 @@ class Bench:
             times.append((time.perf_counter() - began) / calls)
         return statistics.median(times)
 
-    def replay(self, call: Callable[[], object]) -> Callable[[], object]:
-        """``call`` as a CUDA graph."""
+    def replay(self, call: Callable[[], object]) -> float:
+        """Seconds a call in a CUDA graph of many."""
         if not self.is_gpu:
-            return call
+            return self.wall(call, 1)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -98,8 +95,9 @@ class Bench:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
-        return graph.replay
+            for _ in range(GRAPH_CALLS):
+                call()
+        return self.wall(graph.replay, 10) / GRAPH_CALLS
 
     def inputs(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return torch.randn(shape, device=self.device), torch.randn(shape, device=self.device)
@@ -117,23 +115,21 @@ def bandwidth(bench: Bench) -> None:
         size = buffers[0][0].numel() * 4
         copy = 2 * size / bench.rotating([lambda a=a, b=b: b.copy_(a) for a, b in buffers])
         bench.record(shape=name, what="copy", GBs=round(copy / 1e9))
-        for backend in bench.backends():
-            _bandwidth_of(bench, name, backend, buffers, copy)
+        _bandwidth_of(bench, name, buffers, copy)
         del buffers
         if bench.is_gpu:
             torch.cuda.empty_cache()
 
 
-def _bandwidth_of(bench: Bench, shape: str, backend: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
-    kernels, seed = backends.get(backend), torch.tensor([1], device=bench.device)
+def _bandwidth_of(bench: Bench, shape: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
+    kernels, seed = backends.get(bench.backend), torch.tensor([1], device=bench.device)
     index, size = kernels.sample(buffers[0][0], seed)[1], buffers[0][0].numel() * 4
 
     def measure(what: str, moved: int, calls: list[Callable[[], object]]) -> None:
         taken = bench.rotating(calls)
         speed, us = moved / taken, round(taken * 1e6, 1)
-        bench.record(
-            shape=shape, backend=backend, what=what, us=us, GBs=round(speed / 1e9), share=round(speed / copy, 3)
-        )
+        figures = {"us": us, "GBs": round(speed / 1e9), "share": round(speed / copy, 3)}
+        bench.record(shape=shape, backend=bench.backend, what=what, **figures)
 
     measure("forward", 2 * size, [lambda x=x: kernels.sample(x, seed) for x, _ in buffers])
     for estimator, (row, coefficient) in KERNELS.items():
@@ -143,42 +139,39 @@ def _bandwidth_of(bench: Bench, shape: str, backend: str, buffers: list[tuple[Te
 
 
 def small(bench: Bench) -> None:
-    """Forward + backward of a small batch, replayed as a graph and eagerly, against torch.compile and eager PyTorch."""
-    for name, (ours, plain) in PAIRS.items():
-        plain_call = bench.forward_backward(plain, SMALL)
-        figures = {"plain_eager": bench.wall(plain_call, 100)}
+    """Forward + backward of a small batch, replayed as a graph and eagerly."""
+    for name, (ours, _) in PAIRS.items():
+        with do.use_backend(bench.backend):
+            _record_small(bench, name, "ours", bench.forward_backward(ours, SMALL), backend=bench.backend)
+
+
+def comparator(bench: Bench) -> None:
+    """The same in plain PyTorch, as it is and through torch.compile."""
+    for name, (_, plain) in PAIRS.items():
+        _record_small(bench, name, "plain", bench.forward_backward(plain, SMALL))
         try:
-            compiled_call = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
-            compiled_call()
-            figures["compiled_eager"] = bench.wall(compiled_call, 100)
-            figures["compiled_replay"] = bench.wall(bench.replay(compiled_call), 200)
-        except Exception as error:  # a compiler that does not work here must not hide our own figures
-            bench.record(estimator=name, what="torch.compile", error=f"{type(error).__name__}: {error}"[:300])
-        bench.record(estimator=name, what="plain", **_microseconds(figures))
-        for backend in bench.backends():
-            with do.use_backend(backend):
-                call = bench.forward_backward(ours, SMALL)
-                figures = {"eager": bench.wall(call, 100), "replay": bench.wall(bench.replay(call), 200)}
-            bench.record(estimator=name, what="ours", backend=backend, **_microseconds(figures))
+            compiled = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
+            _record_small(bench, name, "compiled", compiled)
+        except Exception as error:  # a compiler that does not work on one must not hide the others
+            bench.record(estimator=name, what="compiled", error=f"{type(error).__name__}: {error}"[:300])
+
+
+def _record_small(bench: Bench, estimator: str, what: str, call: Callable[[], object], **more: str) -> None:
+    figures = {"eager": bench.wall(call, 100), "replay": bench.replay(call)}
+    bench.record(estimator=estimator, what=what, **more, **_microseconds(figures))
 
 
 def gumbel_rao_stage(bench: Bench) -> None:
     """Gumbel-Rao with many draws: time and extra memory against a formulation that materialises them."""
     draws = DRAWS if bench.is_gpu else 10
-    stgs, many = {}, {}
-    for backend in bench.backends():
-        with do.use_backend(backend):
-            for k, figures in ((1, stgs), (draws, many)):
-                call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
-                figures["eager"], figures["replay"] = bench.wall(call, 50), bench.wall(bench.replay(call), 50)
-                figures["mib"] = _extra_mib(bench, call)
-                what = "STGS" if k == 1 else "ours"
-                times = _microseconds({name: figures[name] for name in ("eager", "replay")})
-                bench.record(what=what, backend=backend, draws=k, **times, mib=round(figures["mib"], 3))
+    for what, k in (("STGS", 1), ("ours", draws)):
+        with do.use_backend(bench.backend):
+            call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
+            times = _microseconds({"eager": bench.wall(call, 50), "replay": bench.replay(call)})
+            bench.record(what=what, backend=bench.backend, draws=k, **times, mib=round(_extra_mib(bench, call), 3))
     call = bench.forward_backward(lambda logits: gumbel_rao(logits, draws), SMALL)
-    bench.record(
-        what="plain", draws=draws, **_microseconds({"eager": bench.wall(call, 5)}), mib=_extra_mib(bench, call)
-    )
+    times = _microseconds({"eager": bench.wall(call, 5)})
+    bench.record(what="plain", draws=draws, **times, mib=round(_extra_mib(bench, call), 3))
 
 
 def _extra_mib(bench: Bench, call: Callable[[], object]) -> float:
@@ -196,18 +189,20 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_us": round(value * 1e6, 1) for name, value in seconds.items()}
 
 
-STAGES = {"bandwidth": bandwidth, "small": small, "gumbel_rao": gumbel_rao_stage}
+STAGES = {"bandwidth": bandwidth, "small": small, "comparator": comparator, "gumbel_rao": gumbel_rao_stage}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("json", type=Path)
+    parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("NOT COVERED: no GPU (torch.cuda.is_available() is False)")
-    STAGES[options.stage](Bench(options.device, options.json))
+    backends.get(backends.check(options.backend))  # what is asked for is measured, or nothing is
+    STAGES[options.stage](Bench(options.device, options.backend, options.json))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import discrete_ops as do
 from discrete_ops import backends, reference
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # no package: "tests" is a name that others take, too
-from draws import assert_same_draws  # noqa: E402
+from draws import assert_same_draws
 
 COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
 SOFT = ("gumbel_rao", "gst", "gst_pi")
