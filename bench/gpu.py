@@ -1,11 +1,15 @@
-"""The GPU side of the project in one command: build, tests, sanitizer, benchmarks, and what they say.
+"""What only a GPU can say of this project, in two calls that fit a short visit to one: see ``gpu_check.sh``.
 
-python -m bench.gpu [--commit HASH] [--only STAGE ...] [--device cpu]
+python -m bench.gpu {1,2} [--only STAGE ...] [--device cpu]
 
-Every stage is a process with a time limit of its own, and so have all together; one that fails hides no other. Results
-are written after each stage to ``bench/results/<device>-<date>.json`` (or into the directory $OUT), and as a table to
-the ``.md`` beside it.
-``--device cpu`` tries the driver and the benchmarks' code where there is no GPU; its figures mean nothing.
+1: the library that was carried here loads (else it is built); every kernel against the reference; parity; GPU tests;
+bandwidth, Gumbel-Rao and small batches; the sanitizers; a profile. 2: again what may have changed since, then
+torch.compile as the comparator, the study's captured step, torch.compile of ours, and Triton.
+
+Every stage is a process group with a limit of its own, and so have all together; one that fails hides no other, but
+without a library that loads none is run. After each stage the results are written to
+``bench/results/<device>-<date>.json`` and ``.md`` and the logs packed in ``build/gpu``: both into $OUT where it is set.
+``--device cpu`` rehearses both calls where there is no GPU, with the cpp backend; its figures mean nothing.
 """
 
 import argparse
@@ -13,69 +17,85 @@ import datetime
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .gpu_report import markdown
+from .gpu_report import EXPECTED, markdown, unmeasured
+from .stage import ROOT, Stage, pack, run, tell
 
-ROOT = Path(__file__).parent.parent
-MEASURED = ("bandwidth", "small", "gumbel_rao")
-LIMIT = 570  #: seconds for all stages
-
-
-class Stage(NamedTuple):
-    command: list[str]
-    limit: int  # seconds
-    environment: dict[str, str] = {}  # noqa: RUF012  (never changed)
-
-
-SANITIZED = """
-import torch
-from discrete_ops import reference
-from discrete_ops.backends import get
-
-kernels, seed = get("cuda"), torch.tensor([1], device="cuda")
-for shape in ((5, 10), (3, 300), (2, 5000)):
-    x, v = torch.randn(shape, device="cuda"), torch.randn(shape, device="cuda")
-    index = kernels.sample(x, seed)[1]
-    for estimator in reference.TERMS:
-        kernels.surrogate_vjp(v, x, index, seed, 1.0, estimator, 1.0, 3)
-torch.cuda.synchronize()
-"""
+BEGAN = time.monotonic()
+LIMITS = {"1": 280, "2": 380}  #: seconds for all stages of a call
+NEEDED = ("pytest", "xdist", "hypothesis", "numpy", "scipy", "rich", "matplotlib", "setuptools", "ninja", "triton")
+CARRIED_COMMIT = ROOT / "build/gpu_carry/commit"
+PLANS = {
+    "1": (
+        *("load", "build", "reload", "smoke", "parity", "gpu_tests", "bandwidth", "gumbel_rao", "small"),
+        *("memcheck", "racecheck", "profile"),
+    ),
+    "2": (
+        *("load", "build", "reload", "smoke", "parity", "bandwidth", "gumbel_rao", "small", "comparator", "study"),
+        *("compiled", "triton_load", "triton_bandwidth", "triton_tests"),
+    ),
+}
 
 
-def stages(device: str, results: Path) -> dict[str, Stage]:
+def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
+    """Every stage by name; a plan takes its own, the most valuable first."""
     python, gpu = sys.executable, device != "cpu"
-    pip = [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--editable", str(ROOT)]
-    environment = {"DISCRETE_OPS_CUDA": "1", **({"TORCH_CUDA_ARCH_LIST": own_architecture()} if gpu else {})}
-    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    workers = ["-n", "8"] if gpu and importlib.util.find_spec("xdist") else []  # Triton compiles on the host
-    # One backend a stage: what Triton takes to compile its kernels does not cost the other one its verdict.
-    chosen = ["-k", "cuda-cuda"] if gpu else ["-k", "groups_of_seeds"]
-    triton_files = ["tests/test_kernels.py", "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
-    of_triton = ["-k", "triton-cuda or test_triton"] if gpu else ["-k", "tiles or parts or strides"]
-    measured = {
-        name: Stage([python, "-m", "bench.gpu_measure", name, str(results / f"{name}.json"), "--device", device], limit)
-        for name, limit in zip(MEASURED, (70, 80, 40), strict=True)
-    }
-    sanitizers = {
-        tool: Stage(["compute-sanitizer", "--tool", tool, "--error-exitcode", "7", python, "-c", SANITIZED], 60)
-        for tool in ("memcheck", "racecheck")
-    }
+
+    def smoke(what: str, limit: int, backend: str = backend) -> Stage:
+        command = [python, "-m", "bench.gpu_smoke", what, "--backend", backend, "--device", device]
+        return Stage(command, limit, proof=f"{what}: {backend} runs")
+
+    def figures(what: str, limit: int, prefix: str = "", backend: str = backend) -> Stage:
+        to = str(scratch / f"{prefix}{what}.json")
+        return Stage([python, "-m", "bench.gpu_measure", what, to, "--backend", backend, "--device", device], limit)
+
+    def tests(workers: int, limit: int, *arguments: str) -> Stage:
+        # Under xdist one hang costs one test, not the stage: see limit.py.
+        parallel = ["-n", str(workers if gpu else 2)] if importlib.util.find_spec("xdist") else []
+        options = ["-q", "--tb=short", "--durations=5", "-p", "no:cacheprovider", "-p", "bench.limit", *parallel]
+        environment = {"OMP_NUM_THREADS": "1", "TEST_LIMIT": "30"}
+        return Stage([python, "-m", "pytest", *options, *arguments], limit, environment, proof=r"\d+ passed")
+
+    def sanitizer(tool: str) -> Stage:
+        # From torch's allocator, which hands out parts of large allocations, nothing near a tensor is out of bounds.
+        environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "7", *smoke("sanitized", 0).command]
+        return Stage(command, 60, environment, proof="sanitized: cuda runs")
+
+    sections = [f"--section={name}" for name in ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy")]
+    ncu = ["ncu", "--clock-control", "none", *sections, *smoke("profile", 0).command]
+    build = {"DISCRETE_OPS_CUDA": str(int(gpu)), **({"TORCH_CUDA_ARCH_LIST": own_architecture()} if gpu else {})}
+    kernels, on_gpu = "tests/test_kernels.py", "tests/test_cuda.py"
+    every = [kernels, on_gpu, "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
+    # Triton compiles each case: one dtype of the parity, and all that is special.
+    of_triton = "test_triton or (triton and not cuda-cuda and not float64 and not float16)" if gpu else "tiles or parts"
     return {
-        "build": Stage(pip, 150, environment),
-        "tests": Stage([*pytest, *workers, "tests/test_kernels.py", *chosen], 100, {"OMP_NUM_THREADS": "1"}),
-        "gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "not compiled"], 80),
-        **measured,
-        **sanitizers,
-        "study": Stage([*pytest, "tests/test_cuda_study.py"], 60),
-        "compiled": Stage([*pytest, "tests/test_cuda.py", "-k", "compiled"], 100),
-        "triton_tests": Stage([*pytest, *workers, *triton_files, *of_triton], 200, {"OMP_NUM_THREADS": "1"}),
+        "load": smoke("load", 40),
+        "build": Stage([python, "setup.py", "build_ext", "--inplace"], 150, build),
+        "reload": smoke("load", 40),
+        "smoke": smoke("check", 60),
+        "parity": tests(8, 70, kernels, "-k", f"{backend}-{device}" if gpu else "groups_of_seeds or tie"),
+        "gpu_tests": tests(1, 60, on_gpu, "-k", "not triton and not compiled"),
+        "bandwidth": figures("bandwidth", 45),
+        "gumbel_rao": figures("gumbel_rao", 30),
+        "small": figures("small", 30),
+        "memcheck": sanitizer("memcheck"),
+        "racecheck": sanitizer("racecheck"),
+        "profile": Stage(ncu, 45, proof="discrete_ops"),
+        "comparator": figures("comparator", 90),
+        "study": tests(1, 60, "tests/test_cuda_study.py"),
+        "compiled": tests(4, 70, on_gpu, "-k", "not triton and compiled"),
+        "triton_load": smoke("load", 40, "triton"),
+        "triton_bandwidth": figures("bandwidth", 60, "triton_", "triton"),
+        "triton_tests": tests(8, 120, *every, "-k", of_triton),
     }
 
 
@@ -85,22 +105,25 @@ def own_architecture() -> str:
     return "{}.{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 
 
-def about(commit: str | None) -> dict[str, Any]:
+def commit() -> str:
+    """$COMMIT, git's, or that of the tree from which the libraries were carried."""
+    if os.environ.get("COMMIT"):
+        return os.environ["COMMIT"]
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+    return CARRIED_COMMIT.read_text().strip() if CARRIED_COMMIT.exists() else "unknown"
+
+
+def about(backend: str) -> dict[str, Any]:
     """What the figures were taken on."""
     import torch
 
-    info: dict[str, Any] = {"date": datetime.date.today().isoformat(), "torch": torch.__version__, "commit": commit}
-    if commit is None:
-        info["commit"] = "unknown"
-        if shutil.which("git"):
-            git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-            info["commit"] = git.stdout.strip() or "unknown"
-    try:
-        import triton
-
-        info["triton"] = triton.__version__
-    except ImportError:
-        info["triton"] = None
+    info: dict[str, Any] = {"date": datetime.date.today().isoformat(), "commit": commit(), "backend": backend}
+    info |= {"torch": torch.__version__, "python": platform.python_version(), "seconds": {}}
+    info["missing"] = ", ".join(name for name in NEEDED if importlib.util.find_spec(name) is None)
+    if importlib.util.find_spec("triton"):
+        info["triton"] = importlib.import_module("triton").__version__
     if torch.cuda.is_available():
         info["device"] = torch.cuda.get_device_name()
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -111,38 +134,39 @@ def about(commit: str | None) -> dict[str, Any]:
     return info
 
 
-def run(name: str, stage: Stage, log: Path) -> dict[str, Any]:
-    """One stage: whether it passed, its time, and where it did not pass, why."""
-    began = time.monotonic()
-    outcome: dict[str, Any] = {"passed": False}
-    try:
-        if stage.limit <= 0:
-            outcome["reason"] = f"NOT COVERED: the {LIMIT} s of all stages are used up"
-        elif shutil.which(stage.command[0]) is None:
-            outcome["reason"] = f"NOT COVERED: {stage.command[0]} is not installed"
+def execute(
+    plan: str, every: dict[str, Stage], results: dict[str, Any], path: Path, scratch: Path, deadline: float
+) -> bool:
+    """Run a plan's stages, in order, and write what there is after each. Returns whether all that ran passed.
+
+    Build comes only where the library did not load; where it still does not, nothing else is tried.
+    """
+    backend, loaded, hopeless, good = results["about"]["backend"], False, False, True
+    for name, stage in every.items():
+        if loaded and name in ("build", "reload"):
+            continue
+        if hopeless:
+            outcome = {"passed": False, "covered": True, "seconds": 0.0, "reason": "NOT RUN: no library that loads"}
+            tell(name, outcome)
         else:
-            with log.open("w") as file:
-                environment = {**os.environ, **stage.environment}
-                done = subprocess.run(
-                    stage.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=stage.limit
-                )
-            outcome["passed"] = done.returncode == 0
-            outcome["said"] = last_line(log)
-            if done.returncode:
-                outcome["reason"] = f"exit status {done.returncode}: {last_line(log)}"
-    except subprocess.TimeoutExpired:
-        outcome["reason"] = f"took longer than {stage.limit} s; last line: {last_line(log)}"
-    except OSError as error:
-        outcome["reason"] = f"{type(error).__name__}: {error}"
-    outcome["seconds"] = round(time.monotonic() - began, 1)
-    said = outcome.get("reason") or outcome.get("said", "")
-    print(f"{name}: {'passed' if outcome['passed'] else 'FAILED'} in {outcome['seconds']} s  {said}"[:200], flush=True)
-    return outcome
-
-
-def last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+            limit = min(stage.limit, deadline - time.monotonic())
+            outcome = run(name, stage._replace(limit=limit), scratch / f"{name}.log")
+        kind, figures = name.removeprefix("triton_"), scratch / f"{name}.json"
+        if figures.exists():  # what a stage measured before it failed counts too
+            results["figures"][f"{plan} {name}"] = json.loads(figures.read_text())
+        if kind in EXPECTED and outcome["passed"]:
+            cases = results["figures"].get(f"{plan} {name}", ())
+            if gap := unmeasured(kind, cases, "triton" if kind != name else backend):
+                outcome |= {"passed": False, "reason": f"NOT MEASURED: {gap}"}
+                tell(name, outcome)
+        loaded = outcome["passed"] if name in ("load", "reload") else loaded
+        hopeless = hopeless or (name in ("build", "reload") and not outcome["passed"])
+        good = good and (outcome["passed"] or not outcome["covered"])
+        results["stages"][f"{plan} {name}"] = outcome
+        results["about"]["seconds"][plan] = round(LIMITS[plan] - (deadline - time.monotonic()), 1)
+        write(results, path)
+        pack(scratch, Path(os.environ.get("OUT") or scratch.parent) / f"logs-{plan}.tar.gz")
+    return good
 
 
 def write(results: dict[str, Any], path: Path) -> None:
@@ -152,37 +176,48 @@ def write(results: dict[str, Any], path: Path) -> None:
         os.replace(unfinished, target)
 
 
+def prepare(plan: str, info: dict[str, Any], name: str, directory: Path) -> tuple[dict[str, Any], Path]:
+    """The results so far and their file: those of the other plan where day, device and commit are the same."""
+    stems = [f"{name}-{info['date']}", f"{name}-{info['date']}-{info['commit'][:7]}"]
+    taken = False
+    for stem in stems:
+        for earlier in (directory / f"{stem}.json", ROOT / "bench/results" / f"{stem}.json"):
+            results = json.loads(earlier.read_text()) if earlier.exists() else None
+            if results and results["about"].get("commit") == info["commit"]:
+                info["seconds"] = results["about"]["seconds"]
+                for kind in ("stages", "figures"):
+                    results[kind] = {key: x for key, x in results[kind].items() if key.split()[0] != plan}
+                return results | {"about": info}, directory / f"{stem}.json"
+            taken = taken or results is not None  # another commit's results stay
+    return {"about": info, "stages": {}, "figures": {}}, directory / f"{stems[taken]}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commit", help="what is measured, where there is no .git")
+    parser.add_argument("plan", choices=PLANS)
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
-    info = about(options.commit)
-    scratch = ROOT / "build" / "gpu"
-    directory = Path(os.environ.get("OUT") or (ROOT / "bench/results" if options.device == "cuda" else scratch))
-    for needed in (directory, scratch):
-        needed.mkdir(parents=True, exist_ok=True)
-    device = re.sub(r"\W+", "-", info["device"]).strip("-").lower()
-    path = directory / f"{'dry-run' if options.device == 'cpu' else device}-{info['date']}.json"
-    every = stages(options.device, scratch)
-    unknown = set(options.only or ()) - set(every)
+    unknown = set(options.only or ()) - set(PLANS[options.plan])
     if unknown:
-        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(every)}")
-    began = time.monotonic()
-    results: dict[str, Any] = {"about": info, "stages": {}, "figures": {}}
-    for name, stage in every.items():
-        if options.only and name not in options.only:
-            continue
-        figures = scratch / f"{name}.json"
-        figures.unlink(missing_ok=True)
-        left = LIMIT - int(time.monotonic() - began)
-        results["stages"][name] = run(name, stage._replace(limit=min(stage.limit, left)), scratch / f"{name}.log")
-        if figures.exists():  # what a stage measured before it failed counts too
-            results["figures"][name] = json.loads(figures.read_text())
-        write(results, path)
-    print(f"\n{markdown(results)}\n{path}")
-    raise SystemExit(not all(stage["passed"] for stage in results["stages"].values()))
+        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(PLANS[options.plan])}")
+    gpu, backend = options.device == "cuda", "cuda" if options.device == "cuda" else "cpp"
+    info = about(backend)
+    print(" ".join(f"{key}={value!r}" for key, value in info.items()), flush=True)
+    if gpu and info["device"].startswith("CPU"):
+        raise SystemExit("no GPU: torch.cuda.is_available() is False")
+    scratch = ROOT / "build/gpu" / options.plan
+    shutil.rmtree(scratch, ignore_errors=True)
+    directory = Path(os.environ.get("OUT") or (ROOT / "bench/results" if gpu else scratch.parent))
+    for needed in (scratch, directory):
+        needed.mkdir(parents=True, exist_ok=True)
+    device = re.sub(r"\W+", "-", info["device"]).strip("-").lower() if gpu else "dry-run"
+    results, path = prepare(options.plan, info, device, directory)
+    every = stages(options.device, backend, scratch)
+    chosen = {name: every[name] for name in PLANS[options.plan] if name in (options.only or every)}
+    good = execute(options.plan, chosen, results, path, scratch, BEGAN + LIMITS[options.plan])
+    print(f"\n{markdown(results)}\n{path} after {time.monotonic() - BEGAN:.0f} s")
+    raise SystemExit(not good)
 
 
 if __name__ == "__main__":
