@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 GRACE = 2.0  #: seconds between asking a stage to end and killing it
-#: A profiler's or a sanitizer's own words where the machine does not let it work.
-UNUSABLE = r"ERR_NVGPUCTRPERM|Failed to initialize the profiler|Device not supported|device is not supported"
+#: What a profiler, a sanitizer or tests for a GPU say where the machine does not let them work.
+UNUSABLE = (
+    r"ERR_NVGPUCTRPERM|Failed to initialize the profiler|[Dd]evice (is )?not supported"
+    r"|NOT COVERED: (no GPU|.*of which there is none)"
+)
 
 
 class Stage(NamedTuple):
