@@ -49,19 +49,22 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
     """Every stage by name; a plan takes its own, the most valuable first."""
     python, gpu = sys.executable, device != "cpu"
 
+    interpreted = {} if gpu else {"TRITON_INTERPRET": "1"}
+
     def smoke(what: str, limit: int, backend: str = backend) -> Stage:
         command = [python, "-m", "bench.gpu_smoke", what, "--backend", backend, "--device", device]
-        return Stage(command, limit, proof=f"{what}: {backend} runs")
+        return Stage(command, limit, interpreted if backend == "triton" else {}, f"{what}: {backend} runs")
 
     def figures(what: str, limit: int, prefix: str = "", backend: str = backend) -> Stage:
         to = str(scratch / f"{prefix}{what}.json")
-        return Stage([python, "-m", "bench.gpu_measure", what, to, "--backend", backend, "--device", device], limit)
+        command = [python, "-m", "bench.gpu_measure", what, to, "--backend", backend, "--device", device]
+        return Stage(command, limit, interpreted if backend == "triton" else {})
 
     def tests(workers: int, limit: int, *arguments: str) -> Stage:
         # Under xdist one hang costs one test, not the stage: see limit.py.
         parallel = ["-n", str(workers if gpu else 2)] if importlib.util.find_spec("xdist") else []
         options = ["-q", "--tb=short", "--durations=5", "-p", "no:cacheprovider", "-p", "bench.limit", *parallel]
-        environment = {"OMP_NUM_THREADS": "1", "TEST_LIMIT": "30"}
+        environment = {"OMP_NUM_THREADS": "1", "TEST_LIMIT": "30", **(interpreted if "triton" in arguments[-1] else {})}
         return Stage([python, "-m", "pytest", *options, *arguments], limit, environment, proof=r"\d+ passed")
 
     def sanitizer(tool: str) -> Stage:
@@ -76,7 +79,9 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
     kernels, on_gpu = "tests/test_kernels.py", "tests/test_cuda.py"
     every = [kernels, on_gpu, "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
     # Triton compiles each case: one dtype of the parity, and all that is special.
-    of_triton = "test_triton or (triton and not cuda-cuda and not float64 and not float16)" if gpu else "tiles or parts"
+    of_triton = (
+        "test_triton or (triton and not cuda-cuda and not float64 and not float16)" if gpu else "test_triton and tiles"
+    )
     return {
         "load": smoke("load", 40),
         "build": Stage([python, "setup.py", "build_ext", "--inplace"], 150, build),

@@ -121,10 +121,11 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 def markdown(results: dict[str, Any]) -> str:
     about = results["about"]
     named = ("backend", "driver", "torch", "triton", "python", "commit", "missing")
+    facts = [f"{name} {about[name]}" for name in named if about.get(name)]
     lines = [
         f"# {about['device']}, {about['date']}",
         "",
-        "; ".join(f"{name} {about[name]}" for name in named if about.get(name)),
+        "; ".join([*facts, *(f"part {plan} in {seconds} s" for plan, seconds in about["seconds"].items())]),
         "",
         "| stage | | seconds | |",
         "|---|---|---:|---|",

@@ -5,18 +5,18 @@ Under xdist that is one worker's: the test is reported as failed, by name, and a
 
 import faulthandler
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 LIMIT = float(os.environ.get("TEST_LIMIT", "30"))
+#: Taken before pytest captures the descriptor: what is captured is lost with the process.
+STDERR = os.dup(2)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    # Not sys.stderr, which pytest captures: what it held would be lost with the process.
-    faulthandler.dump_traceback_later(LIMIT, exit=True, file=sys.__stderr__ or sys.stderr)
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=STDERR)
     try:
         return (yield)
     finally:
