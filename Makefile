@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu sanitize wheel clean
+.PHONY: demo test aot lint format bench gpu gpu-check sanitize wheel clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -33,9 +33,20 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 
-# With the machine's own torch, which must have CUDA; installs the package in place. COMMIT: where there is no .git.
-gpu:  ## everything that needs a GPU: build, tests, sanitizer, benchmarks; JSON and table in bench/results
-	$(PYTHON) -m bench.gpu $(if $(COMMIT),--commit $(COMMIT))
+# With the machine's own torch, which must have CUDA; builds in place and installs nothing.
+gpu:  ## everything that needs a GPU: build, tests, sanitizers, benchmarks; JSON and table in bench/results
+	DISCRETE_OPS_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
+	rm -rf build/gpu_carry
+	PYTHON=$(PYTHON) bench/gpu_check.sh 1; first=$$?; PYTHON=$(PYTHON) bench/gpu_check.sh 2 && exit $$first
+
+# What a GPU elsewhere runs comes from here: the stable ABI fits any torch from 2.10 on, and one architecture is 8 MB.
+gpu-check: .venv/ready  ## build what travels to a machine with a GPU, and say what to run there; ARCH: 9.0
+	DISCRETE_OPS_CUDA=1 TORCH_CUDA_ARCH_LIST=$(or $(ARCH),9.0) $(BIN)/python setup.py --quiet build_ext \
+	--build-temp build/gpu_objects --build-lib build/gpu_carry
+	git describe --always --dirty --abbrev=40 --exclude='*' >build/gpu_carry/commit
+	@printf '%s\n' '' 'Take this tree to the machine, with one path that git ignores:' '    build/gpu_carry' \
+	'There, from its root (290 s and 390 s at most; OUT: a directory for results and logs):' \
+	'    bench/gpu_check.sh 1' '    bench/gpu_check.sh 2' 'Then put the results in bench/results here.'
 
 # A second build of the package, under the sanitizers; the tests import that one.
 sanitize: .venv/ready
