@@ -151,7 +151,7 @@ def execute(
         if loaded and name in ("build", "reload"):
             continue
         if hopeless:
-            outcome = {"passed": False, "covered": True, "seconds": 0.0, "reason": "NOT RUN: no library that loads"}
+            outcome = dict[str, Any](passed=False, covered=True, seconds=0.0, reason="NOT RUN: no library that loads")
             tell(name, outcome)
         else:
             limit = min(stage.limit, deadline - time.monotonic())
