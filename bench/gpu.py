@@ -20,6 +20,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,7 +49,6 @@ PLANS = {
 def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
     """Every stage by name; a plan takes its own, the most valuable first."""
     python, gpu = sys.executable, device != "cpu"
-
     interpreted = {} if gpu else {"TRITON_INTERPRET": "1"}
 
     def smoke(what: str, limit: int, backend: str = backend) -> Stage:
@@ -217,6 +217,7 @@ def main() -> None:
     for needed in (scratch, directory):
         needed.mkdir(parents=True, exist_ok=True)
     device = re.sub(r"\W+", "-", info["device"]).strip("-").lower() if gpu else "dry-run"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end from outside ends the stage, too
     results, path = prepare(options.plan, info, device, directory)
     every = stages(options.device, backend, scratch)
     chosen = {name: every[name] for name in PLANS[options.plan] if name in (options.only or every)}

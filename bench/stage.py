@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
-GRACE = 2.0  #: seconds between asking a stage to end and killing it
+GRACE = 2.0  #: seconds to wait for a stage that was asked to end, and for one that was killed
 #: What a profiler, a sanitizer or tests for a GPU say where the machine does not let them work.
 UNUSABLE = (
     r"ERR_NVGPUCTRPERM|Failed to initialize the profiler|[Dd]evice (is )?not supported"
@@ -82,18 +82,18 @@ def _limited(stage: Stage, log: Path) -> int | None:
         try:
             return process.wait(stage.limit)
         except subprocess.TimeoutExpired:
-            _signal(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
+            _end(process, signal.SIGTERM)
             return None
         finally:
-            _signal(process, signal.SIGKILL)
-            process.wait()
+            _end(process, signal.SIGKILL)
 
 
-def _signal(leader: subprocess.Popen[bytes], number: int) -> None:
+def _end(leader: subprocess.Popen[bytes], number: int) -> None:
+    """Signal the group and wait a little: one that hangs inside a driver may take its time, even to be killed."""
     with contextlib.suppress(ProcessLookupError):  # the whole group has ended
         os.killpg(leader.pid, number)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        leader.wait(GRACE)
 
 
 def verdict(outcome: dict[str, Any]) -> str:
