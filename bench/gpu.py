@@ -60,11 +60,15 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
         command = [python, "-m", "bench.gpu_measure", what, to, "--backend", backend, "--device", device]
         return Stage(command, limit, interpreted if backend == "triton" else {})
 
-    def tests(workers: int, limit: int, *arguments: str) -> Stage:
+    def tests(workers: int, limit: int, *arguments: str, each: int = 30) -> Stage:
         # Under xdist one hang costs one test, not the stage: see limit.py.
         parallel = ["-n", str(workers if gpu else 2)] if importlib.util.find_spec("xdist") else []
         options = ["-q", "--tb=short", "--durations=5", "-p", "no:cacheprovider", "-p", "bench.limit", *parallel]
-        environment = {"OMP_NUM_THREADS": "1", "TEST_LIMIT": "30", **(interpreted if "triton" in arguments[-1] else {})}
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "TEST_LIMIT": str(each),
+            **(interpreted if "triton" in arguments[-1] else {}),
+        }
         return Stage([python, "-m", "pytest", *options, *arguments], limit, environment, proof=r"\d+ passed")
 
     def sanitizer(tool: str) -> Stage:
@@ -74,7 +78,15 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
         return Stage(command, 60, environment, proof="sanitized: cuda runs")
 
     sections = [f"--section={name}" for name in ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy")]
-    ncu = ["ncu", "--clock-control", "none", *sections, *smoke("profile", 0).command]
+    ncu = [
+        "ncu",
+        "--clock-control",
+        "none",
+        "-k",
+        "regex:(sample|surrogate)_",
+        *sections,
+        *smoke("profile", 0).command,
+    ]
     build = {"DISCRETE_OPS_CUDA": str(int(gpu)), **({"TORCH_CUDA_ARCH_LIST": own_architecture()} if gpu else {})}
     kernels, on_gpu = "tests/test_kernels.py", "tests/test_cuda.py"
     every = [kernels, on_gpu, "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
@@ -86,7 +98,7 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
         "load": smoke("load", 40),
         "build": Stage([python, "setup.py", "build_ext", "--inplace"], 150, build),
         "reload": smoke("load", 40),
-        "smoke": smoke("check", 60),
+        "smoke": smoke("check", 90),
         "parity": tests(8, 70, kernels, "-k", f"{backend}-{device}" if gpu else "groups_of_seeds or tie"),
         "gpu_tests": tests(1, 60, on_gpu, "-k", "not triton and not compiled"),
         "bandwidth": figures("bandwidth", 45),
@@ -94,13 +106,13 @@ def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
         "small": figures("small", 30),
         "memcheck": sanitizer("memcheck"),
         "racecheck": sanitizer("racecheck"),
-        "profile": Stage(ncu, 45, proof="discrete_ops"),
+        "profile": Stage(ncu, 45, proof="(sample|surrogate)_"),
         "comparator": figures("comparator", 90),
         "study": tests(1, 60, "tests/test_cuda_study.py"),
-        "compiled": tests(4, 70, on_gpu, "-k", "not triton and compiled"),
+        "compiled": tests(4, 70, on_gpu, "-k", "not triton and compiled", each=60),
         "triton_load": smoke("load", 40, "triton"),
         "triton_bandwidth": figures("bandwidth", 60, "triton_", "triton"),
-        "triton_tests": tests(8, 120, *every, "-k", of_triton),
+        "triton_tests": tests(8, 120, *every, "-k", of_triton, each=60),
     }
 
 
