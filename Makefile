@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both create .venv.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
@@ -11,7 +12,7 @@ CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.in
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
 	$(BIN)/pip install --quiet "$(TORCH)" numpy
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[tasks,bench,test,dev]"
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[tasks,bench,test,dev]" "$(strip $(TRITON))"
 	touch $@
 
 demo: .venv/ready  ## train a discrete VAE with every estimator on an embedded data set; table and pictures in runs/demo

@@ -85,8 +85,8 @@ struct Surrogate {
       const V share = tau * weight * mean.inverse;  // in this order no factor leaves the normal range
       r.each([&](auto s) { r.out(s) += share * r.a(s); });
     } else {
-      const V scale = weight * mean.inverse;
-      r.each([&](auto s) { r.out(s) += scale * r.a(s) * deviation(s, mean); });
+      const V scale = weight * mean.inverse, scaled_low = scale * mean.low;
+      r.each([&](auto s) { r.out(s) += r.a(s) * ((r.v(s) - mean.high) * scale - scaled_low); });  // two FMAs
     }
   }
 
@@ -109,27 +109,43 @@ struct Surrogate {
   DISCRETE_OPS_HD bool at_unit_temperature() const { return M::all(tau == M::set(1)); }
 
   // Prepare draws of softmax(Y(l, D) / tau) for probabilities proportional to exp(y_j) off the winner, y = scale z;
-  // returns the sum of exp(y). Keeps the odds exp(-y_j) as b, or, where they would overflow, y_j itself, which is
-  // negative; 0 at the winner, which makes its weight 1. At temperature 1 such odds make a weight too small to count.
+  // returns the sum of exp(y). Keeps the odds exp(-y_j) as b, 0 at the winner, which makes its weight 1. Odds beyond
+  // the finite range make a weight of 0 at temperature 1; at others b is then y_j itself, which is negative.
   DISCRETE_OPS_HD V prepare(V scale) {
     const V limit = M::set(-M::kConditionalLimit);
-    const bool unit = at_unit_temperature();
-    return r.sum([&](auto s) {
+    if (at_unit_temperature()) {
+      return odds([&](auto s, V& odds) {
+        const V weight = M::exp(r.z(s) * scale);
+        odds = M::divide(M::set(1), weight);
+        return weight;
+      });
+    }
+    return odds([&](auto s, V& odds) {
       const V y = r.z(s) * scale, weight = M::exp(M::max(y, limit));
-      const V odds = M::select(y < limit, unit ? M::set(M::kInf) : y, M::divide(M::set(1), weight));
+      odds = M::select(y < limit, y, M::divide(M::set(1), weight));
+      return weight;
+    });
+  }
+  template <class F>
+  DISCRETE_OPS_HD V odds(const F& weight_and_odds) {
+    return r.sum([&](auto s) {
+      V odds;
+      const V weight = weight_and_odds(s, odds);
       r.b(s) = M::select(r.winner(s), M::set(0), odds);
       return weight;
     });
   }
 
-  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step;
-  // exp(lp_j) = exp(y_j) / partition.
+  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step, up to a
+  // factor; exp(lp_j) = exp(y_j) / partition.
   template <class Use>
   DISCRETE_OPS_HD void draw(uint32_t k, V partition, const Use& use) {
-    const V inverse = M::divide(partition, r.exponentials(k));
+    const V of_winner = r.exponentials(k);
     if (at_unit_temperature()) {  // half the work at the commonest temperature
-      use([&](auto s) { return M::divide(M::set(1), T(1) + r.a(s) * inverse * r.b(s)); });
+      const V share = of_winner * M::divide(M::set(1), partition);
+      use([&](auto s) { return M::divide(M::set(1), share + r.a(s) * r.b(s)); });
     } else {
+      const V inverse = M::divide(partition, of_winner);
       const V rate = inv_tau * T(-1.44269504088896340736);
       const V limit = M::set(-M::kConditionalLimit), most_odds = M::exp(-limit);
       use([&](auto s) {

@@ -1,4 +1,5 @@
-// STABLE_TORCH_ERROR_CODE_CHECK, the check of a call of torch's C shim: an older torch than 2.13 has it by another name.
+// STABLE_TORCH_ERROR_CODE_CHECK, the check of a call of torch's C shim: an older torch than 2.13 has it by another
+// name.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -175,6 +175,11 @@ X shuffle_xor(unsigned mask, X x, int flip) {
   return shuffle(mask, x, (thread() % 32) ^ flip);
 }
 
+inline bool any(bool x) {
+  int found = x;
+  for (int flip = 16; flip > 0; flip /= 2) found |= shuffle_xor(~0u, found, flip);
+  return found != 0;
+}
 inline void barrier(int number, int count) {
   Emulator& e = Emulator::get();
   Barrier& b = e.current->block->barriers[number];

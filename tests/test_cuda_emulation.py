@@ -323,3 +323,42 @@ def test_an_index_out_of_range_touches_no_other_memory(emulator: Emulator, colum
     for bad in (columns, 2**40, -(2**40)):
         got = emulator.surrogate_vjp(v, x, torch.full((2,), bad), seed, 1.0, "gumbel_rao", 0.0, 2)
         assert torch.equal(got, zero)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(1300, 10), (129, 12), (130, 1), (6, 301)], ids=str)
+def test_tiles_wherever_a_tensor_begins(
+    emulator: Emulator, shape: tuple[int, int], shift: int, dtype: torch.dtype
+) -> None:
+    """Rows staged through shared memory: what lies before and behind the aligned middle, and a last block in part."""
+    emulator.machine(1)
+    x, v, seed = inputs(shape, dtype)
+    storage = torch.full((x.numel() + 8,), 7.0, dtype=dtype)
+    storage[shift : shift + x.numel()] = x.flatten()
+    x = storage[shift : shift + x.numel()].view(shape)
+    compare_sample(emulator, x, seed)
+    for estimator in ("straight_through", "gumbel_rao"):
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+
+
+def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emulator) -> None:
+    """Each takes another path than the rows beside it in its warp."""
+    emulator.machine(1)
+    x, v, seed = inputs((64, 10), torch.float32)
+    x[1, 3:] = -torch.inf
+    x[2] = -torch.inf
+    x[3, 4] = torch.nan
+    x[4, 0], x[4, 1] = 3e38, -3e38
+    x[5] = -3e38
+    v[1, 5] = torch.nan
+    compare_sample(emulator, x, seed)
+    for estimator in reference.TERMS:
+        compare(emulator, x, v, seed, estimator, tau=1.0, k=3)
+    taus = torch.tensor([1.0, 0.5, 1.0, 2.0], dtype=torch.float64).repeat(16)  # a path of its own at 1
+    x, v, seed = inputs((64, 64), torch.float32)
+    for estimator in ("reinmax", "gumbel_rao", "reinmax_cv"):
+        index = reference.sample(x, seed)[1]
+        call = (x, index, seed, taus, estimator, COEFFICIENT.get(estimator, 0.0), 3)
+        got, want = emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)

@@ -40,6 +40,11 @@ DISCRETE_OPS_DEVICE X shuffle_xor(unsigned mask, X x, int flip) {
   return __shfl_xor_sync(mask, x, flip);
 }
 
+// Whether x is true in any lane of the warp, all of which call this.
+DISCRETE_OPS_DEVICE bool any(bool x) {
+  return __any_sync(~0u, x);
+}
+
 // `count` threads of the block meet, a multiple of 32; barriers with different numbers, 1 to 15, do not touch.
 DISCRETE_OPS_DEVICE void barrier(int number, int count) {
   asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(count) : "memory");

@@ -8,16 +8,14 @@ namespace discrete_ops {
 namespace cuda {
 
 template <class T, int kQuads>
-DISCRETE_OPS_KERNEL(kRegisterThreads, 1)
-sample_registers(DISCRETE_OPS_PARAMETER Call call) {
+DISCRETE_OPS_DEVICE void sample_row_in_registers(const Call& call) {
   RegisterRow<T, kQuads, true, Serves::kWithoutDraws> row(call);
   row.prepare_noise();
   sample_register_row(row);
 }
 
 template <class T, int kQuads, bool kSoft, Serves kServes>
-DISCRETE_OPS_KERNEL(kRegisterThreads, kServes != Serves::kWithDraws ? 1 : kQuads > 2 ? 2 : 3)
-surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
+DISCRETE_OPS_DEVICE void surrogate_row_in_registers(const Call& call) {
   using Row = RegisterRow<T, kQuads, kSoft, kServes>;
   Row row(call);
   const int64_t index = call.index[row.row];
@@ -32,6 +30,21 @@ surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   Surrogate<Row>{row, call.spec, tau, T(1) / tau}.run();
   if constexpr (kServes != Serves::kWithoutDraws) row.combine_draw_groups();
   row.store();
+}
+
+template <class T, int kQuads>
+DISCRETE_OPS_KERNEL(kRegisterThreads, 1)
+sample_registers(DISCRETE_OPS_PARAMETER Call call) {
+  sample_row_in_registers<T, kQuads>(call);
+}
+
+// Draws keep a multiprocessor busy with arithmetic: more of their threads hide its latency.
+template <class T, int kQuads, bool kSoft, Serves kServes>
+DISCRETE_OPS_KERNEL(kRegisterThreads, kServes != Serves::kWithDraws ? 1
+                                      : kQuads > 2                  ? 2
+                                                                    : 3)
+surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
+  surrogate_row_in_registers<T, kQuads, kSoft, kServes>(call);
 }
 
 template <class T>

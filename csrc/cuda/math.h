@@ -25,7 +25,12 @@ struct Math<float> {
   static DISCRETE_OPS_DEVICE bool all(bool mask) { return mask; }
   static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmaxf(a, b); }
   static DISCRETE_OPS_DEVICE V min(V a, V b) { return fminf(a, b); }
-  static DISCRETE_OPS_DEVICE V exp(V x) { return expf(x); }
+  // To 2^-22 and 2^-26 |x|, relative, and 0 below 2^-126: the hardware's, with what the product with log2 e lost.
+  static DISCRETE_OPS_DEVICE V exp(V x) {
+    const float y = fmaxf(x, -128.0f), t = y * 0x1.715476p+0f, lost = fmaf(y, 0x1.715476p+0f, -t),
+                e = device::approximate_exp2(t);
+    return fmaf(e, lost * 0x1.62e43p-1f, e);
+  }
   static DISCRETE_OPS_DEVICE V exp2(V x) { return exp2f(x); }
   // log(1 + x) for x >= 0, finite, without a branch: simd.h's polynomial. Relative precision down to the smallest x.
   static DISCRETE_OPS_DEVICE V log1p(V x) {
@@ -66,7 +71,7 @@ struct Math<double> {
 // polynomial, which keeps the relative precision of small noise; above it the hardware's logarithm of 1 - u, which is
 // exact there.
 DISCRETE_OPS_DEVICE void exponential(uint32_t word, float& e) {
-  const float u = fminf((static_cast<float>(word) + 0.5f) * 0x1p-32f, 1 - 0x1p-24f);
+  const float u = fminf(fmaf(static_cast<float>(word), 0x1p-32f, 0x1p-33f), 1 - 0x1p-24f);  // (word + 1/2) 2^-32
   float q = 0x1.6a1fccp+0f;
   q = fmaf(q, u, -0x1.a3bc28p+0f);
   q = fmaf(q, u, 0x1.356e4ap+0f);

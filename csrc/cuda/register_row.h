@@ -19,6 +19,7 @@ struct RegisterRow {
   static constexpr bool kSoft = kSoftSample;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kSteps = 4 * kQuads;
+  static constexpr V kNothing = V(-0.0);  // what a sum starts with: adding to it is no instruction
   static constexpr V kLarge = sizeof(T) == 4 ? V(0x1p100) : V(0x1p960);  // less than this from any number is finite
 
   const Call& call;
@@ -35,7 +36,7 @@ struct RegisterRow {
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
-        team(call.team),
+        team(call.team, call.draw_groups == 1 && call.taus == 1),  // else some rows take another path
         n(static_cast<int>(call.columns)),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
@@ -74,7 +75,7 @@ struct RegisterRow {
 
   template <class F>
   DISCRETE_OPS_DEVICE V sum(const F& f) {
-    V even = 0, odd = 0;  // two chains of additions, for their latency
+    V even = kNothing, odd = kNothing;  // two chains of additions, for their latency
     each_quad([&](int q) {
       even += f(4 * q), odd += f(4 * q + 1);
       even += f(4 * q + 2), odd += f(4 * q + 3);
@@ -84,7 +85,7 @@ struct RegisterRow {
 
   template <class F>
   DISCRETE_OPS_DEVICE void sum2(const F& f, V& a, V& b) {
-    V even_a = 0, even_b = 0, odd_a = 0, odd_b = 0;
+    V even_a = kNothing, even_b = kNothing, odd_a = kNothing, odd_b = kNothing;
     each_quad([&](int q) {
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; i += 2) {
@@ -114,8 +115,9 @@ struct RegisterRow {
 
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
     V of_winner = 1;
-    // Nothing of one draw is kept for the next: Philox's ten keys alone would take twenty registers.
-    const uint64_t key = device::unknown(seed);
+    // Nothing of one draw is kept for the next, but Philox's ten keys, twenty registers, by three quads, which have
+    // room.
+    const uint64_t key = kQuads == 3 ? seed : device::unknown(seed);
     each([&](int s) { b_[s] = device::unknown(b_[s]); });
     each_quad([&](int q) {
       uint32_t w[4];
@@ -160,7 +162,9 @@ struct RegisterRow {
       each([&](int s) { z_[s] -= top; });
     }
     if constexpr (kWithGrad) {
-      each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
+      V least = 0;
+      each([&](int s) { least = Math::min(least, z_[s]); });
+      if (least == -Math::kInf) each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
     }
   }
 
@@ -251,10 +255,11 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
     if (beyond < 4) index = static_cast<uint32_t>(first_column + passed + beyond);
   }
   index = r.team.reduce(index, Min{});
-  if (index == kNone) {  // rounding left the target beyond the end: the last column of positive weight
+  if (device::any(index == kNone)) {  // rounding left the target beyond the end: the last column of positive weight
     int last = 0;
     r.each([&](int s) { last = r.a(s) > 0 ? first_column + s : last; });
-    index = static_cast<uint32_t>(r.team.reduce(last, Max{}));
+    last = r.team.reduce(last, Max{});
+    index = index == kNone ? static_cast<uint32_t>(last) : index;
   }
   r.each([&](int s) { r.out(s) = r.column(s) == static_cast<int>(index) ? T(1) : T(0); });
   r.store();

@@ -38,16 +38,18 @@ struct Team {
   const int rank, number;  // this thread's place in the team, the team's in the block
   const int lane, lanes;   // the thread's place in its warp; the team's lanes there
   const unsigned mask;     // of those lanes
+  const bool whole;        // all lanes of a warp always meet, in whichever team; masks cost more than shuffles
   int parity = 0;          // two sets of slots take turns, so that one barrier a reduction is enough
 
-  explicit DISCRETE_OPS_DEVICE Team(int size)
+  DISCRETE_OPS_DEVICE Team(int size, bool whole)
       : size(size),
         bits(device::log2_of_power(size)),
         rank(device::thread() & (size - 1)),
         number(device::thread() >> bits),
         lane(device::thread() & 31),
         lanes(size < 32 ? size : 32),
-        mask((lanes < 32 ? (1u << lanes) - 1 : ~0u) << (lane & ~(lanes - 1))) {}
+        mask((lanes < 32 ? (1u << lanes) - 1 : ~0u) << (lane & ~(lanes - 1))),
+        whole(whole || size >= 32) {}
 
   // A value for each warp of the block. Eight bytes each, whatever X is: teams do not wait for each other, and one may
   // be in a reduction of doubles while another is in one of floats.
@@ -77,7 +79,7 @@ struct Team {
 
   template <bool kTwo, class X, class Op>
   DISCRETE_OPS_DEVICE void reduce(X& x, X& y, Op op) {
-    butterfly<kTwo>(lanes, mask, x, y, op);
+    butterfly<kTwo>(lanes, x, y, op);
     if (size <= 32) return;
     const Slots<X> xs = slots<X>(0), ys = slots<X>(1);
     if (lane == 0) {
@@ -88,13 +90,14 @@ struct Team {
     const int warp = first_warp() + (lane & (warps() - 1));
     x = xs[warp];
     if constexpr (kTwo) y = ys[warp];
-    butterfly<kTwo>(warps(), ~0u, x, y, op);
+    butterfly<kTwo>(warps(), x, y, op);
   }
 
   // x of the thread of that rank.
   template <class X>
   DISCRETE_OPS_DEVICE X broadcast(X x, int rank_of_x) {
-    if (size <= 32) return device::shuffle(mask, x, lane - rank + rank_of_x);
+    if (size == 1) return x;
+    if (size <= 32) return shuffle(x, lane - rank + rank_of_x);
     const Slots<X> xs = slots<X>(0);
     if (rank == rank_of_x) xs[first_warp()] = x;
     meet();
@@ -110,12 +113,12 @@ struct Team {
     const int place = lane & (lanes - 1), first = lane - place;
     double inclusive = x;
     for (int step = 1; step < lanes; step *= 2) {
-      const double y = device::shuffle(mask, inclusive, place < step ? lane : lane - step);
+      const double y = shuffle(inclusive, place < step ? lane : lane - step);
       if (place >= step) inclusive += y;
     }
-    double before = device::shuffle(mask, inclusive, place ? lane - 1 : lane);
+    double before = shuffle(inclusive, place ? lane - 1 : lane);
     if (place == 0) before = 0;
-    const double total = device::shuffle(mask, inclusive, first + lanes - 1);
+    const double total = shuffle(inclusive, first + lanes - 1);
     if (size <= 32) return {before, inclusive, total};
     const Slots<double> totals = slots<double>(0);
     if (lane == 0) totals[device::thread() / 32] = total;
@@ -134,11 +137,16 @@ struct Team {
     parity ^= 1;
   }
 
+  template <class X>
+  DISCRETE_OPS_DEVICE X shuffle(X x, int source) const {
+    return whole ? device::shuffle(~0u, x, source) : device::shuffle(mask, x, source);
+  }
+
   template <bool kTwo, class X, class Op>
-  static DISCRETE_OPS_DEVICE void butterfly(int width, unsigned mask, X& x, X& y, Op op) {
+  DISCRETE_OPS_DEVICE void butterfly(int width, X& x, X& y, Op op) const {
     for (int flip = width / 2; flip > 0; flip /= 2) {
-      x = op(x, device::shuffle_xor(mask, x, flip));
-      if constexpr (kTwo) y = op(y, device::shuffle_xor(mask, y, flip));
+      x = op(x, whole ? device::shuffle_xor(~0u, x, flip) : device::shuffle_xor(mask, x, flip));
+      if constexpr (kTwo) y = op(y, whole ? device::shuffle_xor(~0u, y, flip) : device::shuffle_xor(mask, y, flip));
     }
   }
 };
@@ -154,7 +162,7 @@ struct Crew {
 
   explicit DISCRETE_OPS_DEVICE Crew(const Call& call)
       : call(call),
-        block(kLongThreads),
+        block(kLongThreads, true),
         rank(static_cast<int>(device::block() % call.split)),
         number(device::block() / call.split),
         partials(call.partials + number * 4 * call.split) {}

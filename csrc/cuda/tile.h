@@ -10,16 +10,17 @@ namespace cuda {
 
 struct Tile {
   char *global, *shared;  // a byte is at the same place modulo 16 in both
-  int64_t bytes;
-  int element, rank, threads;
+  int bytes, element_bits, rank, threads;
 
   DISCRETE_OPS_DEVICE Tile(const Operand& x, const Call& call, int number)
-      : element(bytes_of(x.dtype)), rank(device::thread()), threads(call.team * call.draw_groups * call.block_rows) {
-    const int64_t row_bytes = call.columns * element, first_row = device::block() * call.block_rows;
+      : element_bits(device::log2_of_power(bytes_of(x.dtype))),
+        rank(device::thread()),
+        threads(call.team * call.draw_groups * call.block_rows) {
+    const int64_t row_bytes = call.columns << element_bits, first_row = device::block() * call.block_rows;
     const int64_t left = call.rows - first_row;
     global = static_cast<char*>(x.data) + first_row * row_bytes;
     shared = device::shared_memory() + kSharedBytes + number * call.tile_bytes + phase(global);
-    bytes = (left < call.block_rows ? left : call.block_rows) * row_bytes;
+    bytes = static_cast<int>((left < call.block_rows ? left : call.block_rows) * row_bytes);
   }
 
   DISCRETE_OPS_DEVICE void read() const { copy(global, shared); }
@@ -35,19 +36,20 @@ struct Tile {
 
   // The threads of the block together.
   DISCRETE_OPS_DEVICE void copy(const char* from, char* to) const {
-    const int64_t ahead = (16 - phase(global)) & 15, head = ahead < bytes ? ahead : bytes;
-    const int64_t chunks = (bytes - head) / 16, tail = head + 16 * chunks;
-    for (int64_t i = rank; i < chunks; i += threads) move<Chunk>(from + head + 16 * i, to + head + 16 * i);
-    const int64_t apart = head / element + (bytes - tail) / element;  // elements before and behind the chunks
-    for (int64_t i = rank; i < apart; i += threads) {
-      const int64_t at = i * element < head ? i * element : i * element - head + tail;
-      if (element == 8) {
-        move<uint64_t>(from + at, to + at);
-      } else if (element == 4) {
-        move<uint32_t>(from + at, to + at);
-      } else {
-        move<uint16_t>(from + at, to + at);
-      }
+    const int ahead = (16 - phase(global)) & 15, head = ahead < bytes ? ahead : bytes;
+    const int chunks = (bytes - head) / 16, tail = head + 16 * chunks;
+    DISCRETE_OPS_ROLLED
+    for (int i = rank; i < chunks; i += threads) move<Chunk>(from + head + 16 * i, to + head + 16 * i);
+    // The elements before and behind the chunks, fewer than a block has threads.
+    const int before = head >> element_bits, behind = (bytes - tail) >> element_bits;
+    if (rank >= before + behind) return;
+    const int at = rank < before ? rank << element_bits : tail + ((rank - before) << element_bits);
+    if (element_bits == 3) {
+      move<uint64_t>(from + at, to + at);
+    } else if (element_bits == 2) {
+      move<uint32_t>(from + at, to + at);
+    } else {
+      move<uint16_t>(from + at, to + at);
     }
   }
 
