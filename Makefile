@@ -34,15 +34,20 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 
-# On a machine with a GPU, with its own torch, which must have CUDA. The libraries are built where they lie if need be.
-gpu:  ## everything that needs a GPU: kernels against the reference, tests, sanitizers, benchmarks; tables in bench/results
-	bench/gpu_check.sh all
+# With the machine's own torch, which must have CUDA; builds in place and installs nothing.
+gpu:  ## everything that needs a GPU: build, tests, sanitizers, benchmarks; JSON and table in bench/results
+	DISCRETE_OPS_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
+	rm -rf build/gpu_carry
+	PYTHON=$(PYTHON) bench/gpu_check.sh 1; first=$$?; PYTHON=$(PYTHON) bench/gpu_check.sh 2 && exit $$first
 
-gpu-check: .venv/ready  ## build what a GPU machine without a network is given, and print the two commands to run there
-	DISCRETE_OPS_CUDA=1 TORCH_CUDA_ARCH_LIST="$(or $(ARCH),9.0)" $(BIN)/python setup.py --quiet build_ext --inplace --force
-	@echo "carry this tree, with the files that git ignores: discrete_ops/*.so discrete_ops/build.json; there, in its root:"
-	@echo "  COMMIT=$$(git rev-parse HEAD) bench/gpu_check.sh 1   # at most 290 s"
-	@echo "  COMMIT=$$(git rev-parse HEAD) bench/gpu_check.sh 2   # at most 390 s"
+# What a GPU elsewhere runs comes from here: the stable ABI fits any torch from 2.10 on, and one architecture is 8 MB.
+gpu-check: .venv/ready  ## build what travels to a machine with a GPU, and say what to run there; ARCH: 9.0
+	DISCRETE_OPS_CUDA=1 TORCH_CUDA_ARCH_LIST=$(or $(ARCH),9.0) $(BIN)/python setup.py --quiet build_ext \
+	--build-temp build/gpu_objects --build-lib build/gpu_carry
+	git describe --always --dirty --abbrev=40 --exclude='*' >build/gpu_carry/commit
+	@printf '%s\n' '' 'Take this tree to the machine, with one path that git ignores:' '    build/gpu_carry' \
+	'There, from its root (290 s and 390 s at most; OUT: a directory for results and logs):' \
+	'    bench/gpu_check.sh 1' '    bench/gpu_check.sh 2' 'Then put the results in bench/results here.'
 
 # A second build of the package, under the sanitizers; the tests import that one.
 sanitize: .venv/ready

@@ -1,13 +1,15 @@
-"""The GPU side of the project in two commands: does it run and is it right, then how fast, and what they say.
+"""What only a GPU can say of this project, in two calls that fit a short visit to one: see ``gpu_check.sh``.
 
-python -m bench.gpu {1,2,all} [--commit HASH] [--only STAGE ...] [--device cpu]
+python -m bench.gpu {1,2} [--only STAGE ...] [--device cpu]
 
-1 is the cuda backend: load, every kernel against the reference, figures, tests, sanitizers, profile; 290 seconds at
-most. 2 is what changed since, torch.compile as comparator, triton, CUDA graphs; 390 at most. The library is the one
-that lies in discrete_ops; where it does not load it is built. Results are written after each stage to
-``bench/results/<device>-<date>.json`` (or into the directory $OUT, with every log in ``logs.tar.gz``), and as a table
-to the ``.md`` beside it; 2 adds to what 1 wrote at the same commit.
-``--device cpu`` rehearses both where there is no GPU, with the cpp backend in cuda's place; its figures mean nothing.
+1: the library that was carried here loads (else it is built); every kernel against the reference; parity; GPU tests;
+bandwidth, Gumbel-Rao and small batches; the sanitizers; a profile. 2: again what may have changed since, then
+torch.compile as the comparator, the study's captured step, torch.compile of ours, and Triton.
+
+Every stage is a process group with a limit of its own, and so have all together; one that fails hides no other, but
+without a library that loads none is run. After each stage the results are written to
+``bench/results/<device>-<date>.json`` and ``.md`` and the logs packed in ``build/gpu``: both into $OUT where it is set.
+``--device cpu`` rehearses both calls where there is no GPU, with the cpp backend; its figures mean nothing.
 """
 
 import argparse
@@ -15,92 +17,103 @@ import datetime
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from .gpu_report import markdown
-from .stage import ROOT, Stage, last_line, pack, run, verdict
+from .gpu_report import EXPECTED, markdown, unmeasured
+from .stage import ROOT, Stage, pack, run, tell
 
-#: Seconds that each command may take in all, with some to spare for its own start.
-LIMITS = {"1": 280, "2": 380, "all": 660}
-SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats")
+BEGAN = time.monotonic()
+LIMITS = {"1": 280, "2": 380}  #: seconds for all stages of a call
+NEEDED = ("pytest", "xdist", "hypothesis", "numpy", "scipy", "rich", "matplotlib", "setuptools", "ninja", "triton")
+CARRIED_COMMIT = ROOT / "build/gpu_carry/commit"
+PLANS = {
+    "1": (
+        *("load", "build", "reload", "smoke", "parity", "gpu_tests", "bandwidth", "gumbel_rao", "small"),
+        *("memcheck", "racecheck", "profile"),
+    ),
+    "2": (
+        *("load", "build", "reload", "smoke", "parity", "bandwidth", "gumbel_rao", "small", "comparator", "study"),
+        *("compiled", "triton_load", "triton_bandwidth", "triton_tests"),
+    ),
+}
 
 
-def plans(device: str, results: Path) -> dict[str, dict[str, Stage]]:
-    """The stages of each command, what matters most first."""
+def stages(device: str, backend: str, scratch: Path) -> dict[str, Stage]:
+    """Every stage by name; a plan takes its own, the most valuable first."""
     python, gpu = sys.executable, device != "cpu"
-    backend = "cuda" if gpu else "cpp"
-    of_cuda, one_thread = ["--backend", backend, "--device", device], {"OMP_NUM_THREADS": "1"}
-    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.limit"]
-    workers = ["-n", "8"] if gpu and importlib.util.find_spec("xdist") else []
-    slow = {"TEST_LIMIT": "90"}  # a first call compiles
+    interpreted = {} if gpu else {"TRITON_INTERPRET": "1"}
 
-    def smoke(what: str, limit: int, *flags: str) -> Stage:
-        return Stage([python, "-m", "bench.gpu_smoke", what, *(flags or of_cuda)], limit)
+    def smoke(what: str, limit: int, backend: str = backend) -> Stage:
+        command = [python, "-m", "bench.gpu_smoke", what, "--backend", backend, "--device", device]
+        return Stage(command, limit, interpreted if backend == "triton" else {}, f"{what}: {backend} runs")
 
-    def measure(stage: str, limit: int, name: str = "", *flags: str) -> Stage:
-        path = results / f"{name or stage}.json"
-        command = [python, "-m", "bench.gpu_measure", stage, str(path), "--device", device]
-        return Stage([*command, *(flags or ("--backend", backend))], limit)
+    def figures(what: str, limit: int, prefix: str = "", backend: str = backend) -> Stage:
+        to = str(scratch / f"{prefix}{what}.json")
+        command = [python, "-m", "bench.gpu_measure", what, to, "--backend", backend, "--device", device]
+        return Stage(command, limit, interpreted if backend == "triton" else {})
+
+    def tests(workers: int, limit: int, *arguments: str, each: int = 30) -> Stage:
+        # Under xdist one hang costs one test, not the stage: see limit.py.
+        parallel = ["-n", str(workers if gpu else 2)] if importlib.util.find_spec("xdist") else []
+        options = ["-q", "--tb=short", "--durations=5", "-p", "no:cacheprovider", "-p", "bench.limit", *parallel]
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "TEST_LIMIT": str(each),
+            **(interpreted if "triton" in arguments[-1] else {}),
+        }
+        return Stage([python, "-m", "pytest", *options, *arguments], limit, environment, proof=r"\d+ passed")
 
     def sanitizer(tool: str) -> Stage:
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "7"]
-        checked = smoke("sanitized", 60)
-        return Stage([*command, *checked.command], 60, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        # From torch's allocator, which hands out parts of large allocations, nothing near a tensor is out of bounds.
+        environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "7", *smoke("sanitized", 0).command]
+        return Stage(command, 60, environment, proof="sanitized: cuda runs")
 
-    profiled = [
+    sections = [f"--section={name}" for name in ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy")]
+    ncu = [
         "ncu",
         "--clock-control",
         "none",
         "-k",
         "regex:(sample|surrogate)_",
-        *(f"--section={s}" for s in SECTIONS),
+        *sections,
+        *smoke("profile", 0).command,
     ]
-    parity = ["tests/test_kernels.py", "-k", "cuda-cuda" if gpu else "groups_of_seeds and cpp"]
-    first = {
-        "load": smoke("load", 30),
-        "smoke": smoke("check", 75),
-        "bandwidth": measure("bandwidth", 60),
-        "gumbel_rao": measure("gumbel_rao", 30),
-        "small": measure("small", 40),
-        "parity": Stage([*pytest, *workers, *parity], 75, one_thread),
-        "gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "not triton and not compiled"], 60),
+    build = {"DISCRETE_OPS_CUDA": str(int(gpu)), **({"TORCH_CUDA_ARCH_LIST": own_architecture()} if gpu else {})}
+    kernels, on_gpu = "tests/test_kernels.py", "tests/test_cuda.py"
+    every = [kernels, on_gpu, "tests/test_triton.py"] if gpu else ["tests/test_triton.py"]
+    # Triton compiles each case: one dtype of the parity, and all that is special.
+    of_triton = (
+        "test_triton or (triton and not cuda-cuda and not float64 and not float16)" if gpu else "test_triton and tiles"
+    )
+    return {
+        "load": smoke("load", 40),
+        "build": Stage([python, "setup.py", "build_ext", "--inplace"], 150, build),
+        "reload": smoke("load", 40),
+        "smoke": smoke("check", 90),
+        "parity": tests(8, 70, kernels, "-k", f"{backend}-{device}" if gpu else "groups_of_seeds or tie"),
+        "gpu_tests": tests(1, 60, on_gpu, "-k", "not triton and not compiled"),
+        "bandwidth": figures("bandwidth", 45),
+        "gumbel_rao": figures("gumbel_rao", 30),
+        "small": figures("small", 30),
         "memcheck": sanitizer("memcheck"),
         "racecheck": sanitizer("racecheck"),
-        "ncu": Stage([*profiled, *smoke("profile", 45).command], 45),
+        "profile": Stage(ncu, 45, proof="(sample|surrogate)_"),
+        "comparator": figures("comparator", 90),
+        "study": tests(1, 60, "tests/test_cuda_study.py"),
+        "compiled": tests(4, 70, on_gpu, "-k", "not triton and compiled", each=60),
+        "triton_load": smoke("load", 40, "triton"),
+        "triton_bandwidth": figures("bandwidth", 60, "triton_", "triton"),
+        "triton_tests": tests(8, 120, *every, "-k", of_triton, each=60),
     }
-    second = {
-        "load": smoke("load", 30),
-        "smoke": smoke("check", 75),
-        "compared": measure("compared", 100, "", "--backend", backend),
-        "graphs": Stage([*pytest, "tests/test_cuda_study.py"], 60),
-        "compiled": Stage([*pytest, "tests/test_cuda.py", "-k", "compiled"], 100, slow),
-        "bandwidth": measure("bandwidth", 60),
-        "gumbel_rao": measure("gumbel_rao", 30),
-    }
-    if gpu:
-        of_triton = ["--backend", "triton", "--device", device]
-        tests = ["tests/test_kernels.py", "tests/test_triton.py", "-k", "triton-cuda or test_triton"]
-        second |= {
-            "triton_smoke": smoke("load", 40, *of_triton),
-            "triton_bandwidth": measure("bandwidth", 80, "triton_bandwidth", "--backend", "triton"),
-            "triton_tests": Stage([*pytest, *workers, *tests], 150, one_thread | slow),
-            "triton_gpu_tests": Stage([*pytest, "tests/test_cuda.py", "-k", "triton and not compiled"], 60, slow),
-        }
-    return {"1": first, "2": second, "all": {**first, **second}}
-
-
-def building(device: str) -> Stage:
-    """The library from source, for this machine's GPU alone."""
-    environment = {"DISCRETE_OPS_CUDA": "1" if device != "cpu" else "0"}
-    if device != "cpu":
-        environment["TORCH_CUDA_ARCH_LIST"] = own_architecture()
-    return Stage([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], 120, environment)
 
 
 def own_architecture() -> str:
@@ -109,22 +122,25 @@ def own_architecture() -> str:
     return "{}.{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 
 
-def about(commit: str | None) -> dict[str, Any]:
+def commit() -> str:
+    """$COMMIT, git's, or that of the tree from which the libraries were carried."""
+    if os.environ.get("COMMIT"):
+        return os.environ["COMMIT"]
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+    return CARRIED_COMMIT.read_text().strip() if CARRIED_COMMIT.exists() else "unknown"
+
+
+def about(backend: str) -> dict[str, Any]:
     """What the figures were taken on."""
     import torch
 
-    info: dict[str, Any] = {"date": datetime.date.today().isoformat(), "torch": torch.__version__, "commit": commit}
-    if commit is None:
-        info["commit"] = "unknown"
-        if shutil.which("git"):
-            git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-            info["commit"] = git.stdout.strip() or "unknown"
-    try:
-        import triton
-
-        info["triton"] = triton.__version__
-    except ImportError:
-        info["triton"] = None
+    info: dict[str, Any] = {"date": datetime.date.today().isoformat(), "commit": commit(), "backend": backend}
+    info |= {"torch": torch.__version__, "python": platform.python_version(), "seconds": {}}
+    info["missing"] = ", ".join(name for name in NEEDED if importlib.util.find_spec(name) is None)
+    if importlib.util.find_spec("triton"):
+        info["triton"] = importlib.import_module("triton").__version__
     if torch.cuda.is_available():
         info["device"] = torch.cuda.get_device_name()
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -135,88 +151,91 @@ def about(commit: str | None) -> dict[str, Any]:
     return info
 
 
-class Results:
-    """What was found so far: on disk after every stage, whole at any moment."""
+def execute(
+    plan: str, every: dict[str, Stage], results: dict[str, Any], path: Path, scratch: Path, deadline: float
+) -> bool:
+    """Run a plan's stages, in order, and write what there is after each. Returns whether all that ran passed.
 
-    def __init__(self, info: dict[str, Any], path: Path, before: Path | None = None) -> None:
-        self.path = path
-        self.all: dict[str, Any] = {"about": info, "stages": {}, "figures": {}}
-        if before and before.exists():
-            known = json.loads(before.read_text())
-            if known["about"].get("commit") == info["commit"] != "unknown":
-                self.all |= {"stages": known["stages"], "figures": known["figures"]}
-
-    def add(self, name: str, outcome: dict[str, Any], figures: Path) -> None:
-        self.all["stages"][name] = outcome
-        if figures.exists():  # what a stage measured before it failed counts too
-            self.all["figures"][name] = json.loads(figures.read_text())
-        else:
-            self.all["figures"].pop(name, None)
-        for target, text in (
-            (self.path, json.dumps(self.all, indent=1) + "\n"),
-            (self.path.with_suffix(".md"), markdown(self.all)),
-        ):
-            unfinished = target.with_name(f"{target.name}.new")
-            unfinished.write_text(text)
-            os.replace(unfinished, target)
-
-
-def verify(
-    plan: dict[str, Stage], build: Stage, limit: float, results: Results, scratch: Path, logs: Path, strict: bool
-) -> list[str]:
-    """Run a plan's stages; returns the names of those that failed, or with ``strict`` could not be covered either.
-
-    Without a library that loads, built here if need be, nothing is worth running: every later stage fails with that.
+    Build comes only where the library did not load; where it still does not, nothing else is tried.
     """
-    began, failed, stop = time.monotonic(), [], ""
-    queue = list(plan.items())
-    while queue:
-        name, stage = queue.pop(0)
-        figures, log = scratch / f"{name}.json", scratch / f"{name}.log"
-        figures.unlink(missing_ok=True)
-        left = limit - (time.monotonic() - began)
-        if stop:
-            outcome: dict[str, Any] = {"passed": False, "covered": True, "seconds": 0.0, "reason": stop}
-            print(f"{name}: FAILED  {stop}"[:200], flush=True)
+    backend, loaded, hopeless, good = results["about"]["backend"], False, False, True
+    for name, stage in every.items():
+        if loaded and name in ("build", "reload"):
+            continue
+        if hopeless:
+            outcome = dict[str, Any](passed=False, covered=True, seconds=0.0, reason="NOT RUN: no library that loads")
+            tell(name, outcome)
         else:
-            outcome = run(name, stage._replace(limit=min(stage.limit, left)), log)
-        results.add(name, outcome, figures)
-        pack(scratch, logs)
-        if strict and not outcome["covered"]:
-            failed.append(name)
-        if verdict(outcome) == "FAILED":
-            failed.append(name)
-            if name == "load" and "build" not in plan:
-                queue[:0] = [("build", build), ("load_built", stage)]
-            elif name in ("build", "load_built") and not stop:
-                stop = f"NOT RUN: {name} failed: {last_line(log)}"
-    return failed
+            limit = min(stage.limit, deadline - time.monotonic())
+            outcome = run(name, stage._replace(limit=limit), scratch / f"{name}.log")
+        kind, figures = name.removeprefix("triton_"), scratch / f"{name}.json"
+        if figures.exists():  # what a stage measured before it failed counts too
+            results["figures"][f"{plan} {name}"] = json.loads(figures.read_text())
+        if kind in EXPECTED and outcome["passed"]:
+            cases = results["figures"].get(f"{plan} {name}", ())
+            if gap := unmeasured(kind, cases, "triton" if kind != name else backend):
+                outcome |= {"passed": False, "reason": f"NOT MEASURED: {gap}"}
+                tell(name, outcome)
+        loaded = outcome["passed"] if name in ("load", "reload") else loaded
+        hopeless = hopeless or (name in ("build", "reload") and not outcome["passed"])
+        good = good and (outcome["passed"] or not outcome["covered"])
+        results["stages"][f"{plan} {name}"] = outcome
+        results["about"]["seconds"][plan] = round(LIMITS[plan] - (deadline - time.monotonic()), 1)
+        write(results, path)
+        pack(scratch, Path(os.environ.get("OUT") or scratch.parent) / f"logs-{plan}.tar.gz")
+    return good
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    for target, text in ((path, json.dumps(results, indent=1) + "\n"), (path.with_suffix(".md"), markdown(results))):
+        unfinished = target.with_name(f"{target.name}.new")
+        unfinished.write_text(text)
+        os.replace(unfinished, target)
+
+
+def prepare(plan: str, info: dict[str, Any], name: str, directory: Path) -> tuple[dict[str, Any], Path]:
+    """The results so far and their file: those of the other plan where day, device and commit are the same."""
+    stems = [f"{name}-{info['date']}", f"{name}-{info['date']}-{info['commit'][:7]}"]
+    taken = False
+    for stem in stems:
+        for earlier in (directory / f"{stem}.json", ROOT / "bench/results" / f"{stem}.json"):
+            results = json.loads(earlier.read_text()) if earlier.exists() else None
+            if results and results["about"].get("commit") == info["commit"]:
+                info["seconds"] = results["about"]["seconds"]
+                for kind in ("stages", "figures"):
+                    results[kind] = {key: x for key, x in results[kind].items() if key.split()[0] != plan}
+                return results | {"about": info}, directory / f"{stem}.json"
+            taken = taken or results is not None  # another commit's results stay
+    return {"about": info, "stages": {}, "figures": {}}, directory / f"{stems[taken]}.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=LIMITS)
-    parser.add_argument("--commit", default=os.environ.get("COMMIT"), help="what is measured, where there is no .git")
+    parser.add_argument("plan", choices=PLANS)
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
-    info, scratch = about(options.commit), ROOT / "build" / "gpu"
-    directory = Path(os.environ.get("OUT") or (ROOT / "bench/results" if options.device == "cuda" else scratch))
+    unknown = set(options.only or ()) - set(PLANS[options.plan])
+    if unknown:
+        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(PLANS[options.plan])}")
+    gpu, backend = options.device == "cuda", "cuda" if options.device == "cuda" else "cpp"
+    info = about(backend)
+    print(" ".join(f"{key}={value!r}" for key, value in info.items()), flush=True)
+    if gpu and info["device"].startswith("CPU"):
+        raise SystemExit("no GPU: torch.cuda.is_available() is False")
+    scratch = ROOT / "build/gpu" / options.plan
     shutil.rmtree(scratch, ignore_errors=True)
-    for needed in (directory, scratch):
+    directory = Path(os.environ.get("OUT") or (ROOT / "bench/results" if gpu else scratch.parent))
+    for needed in (scratch, directory):
         needed.mkdir(parents=True, exist_ok=True)
-    device = re.sub(r"\W+", "-", info["device"]).strip("-").lower()
-    name = f"{'rehearsal' if options.device == 'cpu' else device}-{info['date']}.json"
-    plan = plans(options.device, scratch)[options.part]
-    if unknown := set(options.only or ()) - set(plan):
-        raise SystemExit(f"--only: got {', '.join(sorted(unknown))}, allowed: {', '.join(plan)}")
-    chosen = {key: stage for key, stage in plan.items() if key in (options.only or plan)}
-    logs = (directory if os.environ.get("OUT") else scratch) / "logs.tar.gz"
-    results = Results(info, directory / name, ROOT / "bench/results" / name)
-    strict = options.device != "cpu"  # a GPU that lacks a tool has not been verified
-    failed = verify(chosen, building(options.device), LIMITS[options.part], results, scratch, logs, strict)
-    print(f"\n{markdown(results.all)}\n{results.path}; logs: {logs}")
-    raise SystemExit(f"failed: {', '.join(failed)}" if failed else 0)
+    device = re.sub(r"\W+", "-", info["device"]).strip("-").lower() if gpu else "dry-run"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end from outside ends the stage, too
+    results, path = prepare(options.plan, info, device, directory)
+    every = stages(options.device, backend, scratch)
+    chosen = {name: every[name] for name in PLANS[options.plan] if name in (options.only or every)}
+    good = execute(options.plan, chosen, results, path, scratch, BEGAN + LIMITS[options.plan])
+    print(f"\n{markdown(results)}\n{path} after {time.monotonic() - BEGAN:.0f} s")
+    raise SystemExit(not good)
 
 
 if __name__ == "__main__":

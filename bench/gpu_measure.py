@@ -1,9 +1,8 @@
 """The benchmark stages of ``bench.gpu``, each a process of its own: figures go to a JSON file case by case.
 
-python -m bench.gpu_measure {bandwidth,small,compared,gumbel_rao} out.json --backend cuda [--device cpu]
+python -m bench.gpu_measure {bandwidth,small,comparator,gumbel_rao} out.json [--backend cuda] [--device cuda]
 
-Medians. A stage whose backend is not there fails: what it says was measured are that backend's own kernels.
-``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
+Medians. ``--device cpu`` runs the same code on small sizes, to try it where there is no GPU; its figures mean nothing.
 """
 
 import argparse
@@ -12,6 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,14 @@ from .gpu_formulations import KERNELS, PAIRS, Formulation, gumbel_rao
 LARGE = {"1Mx64": (2**20, 64), "64Kx1024": (2**16, 1024), "1Mx10": (2**20, 10), "4Kx32000": (2**12, 32000)}
 SMALL = (3000, 10)
 DRAWS = 1000
-CALLS = 20  #: in a graph: a single one would measure its launch
+GRAPH_CALLS = 20  #: in a CUDA graph; the replay of one call's takes as long as the launch of a graph
 
 
 class Bench:
     """Where figures are taken and written to."""
 
-    def __init__(self, device: str, path: Path, backend: str) -> None:
-        self.device, self.path, self.backend = device, path, backend
-        self.cases = list[dict[str, Any]]()
+    def __init__(self, device: str, backend: str, path: Path) -> None:
+        self.device, self.backend, self.path, self.cases = device, backend, path, list[dict[str, Any]]()
         self.is_gpu = device != "cpu"
 
     def record(self, **case: Any) -> None:
@@ -57,8 +56,9 @@ class Bench:
             self.synchronize()
             if self.is_gpu:
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                torch.cuda._sleep(10**6)  # half a millisecond in which the host gets ahead: its launches are not timed
                 start.record()
-                for call in calls * 2:
+                for call in [*calls, *calls]:
                     call()
                 end.record()
                 end.synchronize()
@@ -85,13 +85,10 @@ class Bench:
             times.append((time.perf_counter() - began) / calls)
         return statistics.median(times)
 
-    def replayed(self, call: Callable[[], object], replays: int) -> float:
-        """Seconds a call, CALLS of them as one CUDA graph."""
-        return self.wall(self.graph(call), replays) / (CALLS if self.is_gpu else 1)
-
-    def graph(self, call: Callable[[], object]) -> Callable[[], object]:
+    def replay(self, call: Callable[[], object]) -> float:
+        """Seconds a call in a CUDA graph of many."""
         if not self.is_gpu:
-            return call
+            return self.wall(call, 1)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -100,9 +97,9 @@ class Bench:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            for _ in range(CALLS):
+            for _ in range(GRAPH_CALLS):
                 call()
-        return graph.replay
+        return self.wall(graph.replay, 10) / GRAPH_CALLS
 
     def inputs(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return torch.randn(shape, device=self.device), torch.randn(shape, device=self.device)
@@ -116,9 +113,9 @@ class Bench:
 def bandwidth(bench: Bench) -> None:
     """Forward and backward of large batches against a copy: bytes read and written once, over the median time."""
     for name, shape in LARGE.items():
-        buffers = [bench.inputs(shape if bench.is_gpu else (64, shape[1])) for _ in range(3)]
+        buffers = [bench.inputs(shape if bench.is_gpu else (2, min(shape[1], 4096))) for _ in range(3)]
         size = buffers[0][0].numel() * 4
-        copy = 2 * size / bench.rotating([lambda a=a, b=b: b.copy_(a) for a, b in buffers])
+        copy = 2 * size / bench.rotating([partial(b.copy_, a) for a, b in buffers])
         bench.record(shape=name, what="copy", GBs=round(copy / 1e9))
         _bandwidth_of(bench, name, buffers, copy)
         del buffers
@@ -127,63 +124,55 @@ def bandwidth(bench: Bench) -> None:
 
 
 def _bandwidth_of(bench: Bench, shape: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
-    backend = bench.backend
-    kernels, seed = backends.get(backend), torch.tensor([1], device=bench.device)
+    kernels, seed = backends.get(bench.backend), torch.tensor([1], device=bench.device)
     index, size = kernels.sample(buffers[0][0], seed)[1], buffers[0][0].numel() * 4
 
-    def measure(what: str, moved: int, calls: list[Callable[[], object]]) -> None:
+    def measure(what: str, moved: int, calls: Sequence[Callable[[], object]]) -> None:
         taken = bench.rotating(calls)
         speed, us = moved / taken, round(taken * 1e6, 1)
-        bench.record(
-            shape=shape, backend=backend, what=what, us=us, GBs=round(speed / 1e9), share=round(speed / copy, 3)
-        )
+        figures = {"us": us, "GBs": round(speed / 1e9), "share": round(speed / copy, 3)}
+        bench.record(shape=shape, backend=bench.backend, what=what, **figures)
 
-    measure("forward", 2 * size, [lambda x=x: kernels.sample(x, seed) for x, _ in buffers])
+    measure("forward", 2 * size, [partial(kernels.sample, x, seed) for x, _ in buffers])
     for estimator, (row, coefficient) in KERNELS.items():
         call = (index, seed, 1.0, row, coefficient, 1)
-        pulls = [lambda x=x, v=v, call=call: kernels.surrogate_vjp(v, x, *call) for x, v in buffers]
-        measure(f"{estimator} backward", 3 * size, pulls)
+        measure(f"{estimator} backward", 3 * size, [partial(kernels.surrogate_vjp, v, x, *call) for x, v in buffers])
 
 
-def small(bench: Bench, compare: bool = False) -> None:
-    """Forward + backward of a small batch, replayed as a graph and eagerly, against eager PyTorch."""
-    for name, (ours, plain) in PAIRS.items():
-        plain_call = bench.forward_backward(plain, SMALL)
-        figures = {"plain_eager": bench.wall(plain_call, 100)}
-        if compare:
-            try:
-                compiled_call = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
-                compiled_call()
-                figures["compiled_eager"] = bench.wall(compiled_call, 100)
-                figures["compiled_replay"] = bench.replayed(compiled_call, 20)
-            except Exception as error:  # a compiler that does not work here must not hide our own figures
-                bench.record(estimator=name, what="torch.compile", error=f"{type(error).__name__}: {error}"[:300])
-        bench.record(estimator=name, what="plain", **_microseconds(figures))
-        call = bench.forward_backward(ours, SMALL)
-        figures = {"eager": bench.wall(call, 100), "replay": bench.replayed(call, 20)}
-        bench.record(estimator=name, what="ours", backend=bench.backend, **_microseconds(figures))
+def small(bench: Bench) -> None:
+    """Forward + backward of a small batch, replayed as a graph and eagerly."""
+    for name, (ours, _) in PAIRS.items():
+        with do.use_backend(bench.backend):
+            _record_small(bench, name, "ours", bench.forward_backward(ours, SMALL), backend=bench.backend)
 
 
-def compared(bench: Bench) -> None:
-    """As ``small``, and against torch.compile in the same run."""
-    small(bench, compare=True)
+def comparator(bench: Bench) -> None:
+    """The same in plain PyTorch, as it is and through torch.compile."""
+    for name, (_, plain) in PAIRS.items():
+        _record_small(bench, name, "plain", bench.forward_backward(plain, SMALL))
+        try:
+            compiled = bench.forward_backward(torch.compile(plain) if bench.is_gpu else plain, SMALL)
+            _record_small(bench, name, "compiled", compiled)
+        except Exception as error:  # a compiler that does not work on one must not hide the others
+            bench.record(estimator=name, what="compiled", error=f"{type(error).__name__}: {error}"[:300])
+
+
+def _record_small(bench: Bench, estimator: str, what: str, call: Callable[[], object], **more: str) -> None:
+    figures = {"eager": bench.wall(call, 100), "replay": bench.replay(call)}
+    bench.record(estimator=estimator, what=what, **more, **_microseconds(figures))
 
 
 def gumbel_rao_stage(bench: Bench) -> None:
     """Gumbel-Rao with many draws: time and extra memory against a formulation that materialises them."""
     draws = DRAWS if bench.is_gpu else 10
-    stgs, many = {}, {}
-    for k, figures in ((1, stgs), (draws, many)):
-        call = bench.forward_backward(lambda logits, k=k: do.gumbel_rao(logits, num_samples=k), SMALL)
-        figures["eager"], figures["replay"] = bench.wall(call, 50), bench.replayed(call, 10)
-        figures["mib"] = _extra_mib(bench, call)
-        what = "STGS" if k == 1 else "ours"
-        times = _microseconds({name: figures[name] for name in ("eager", "replay")})
-        bench.record(what=what, backend=bench.backend, draws=k, **times, mib=round(figures["mib"], 3))
-    call = bench.forward_backward(lambda logits: gumbel_rao(logits, draws), SMALL)
-    bench.record(
-        what="plain", draws=draws, **_microseconds({"eager": bench.wall(call, 5)}), mib=_extra_mib(bench, call)
-    )
+    for what, k in (("STGS", 1), ("ours", draws)):
+        with do.use_backend(bench.backend):
+            call = bench.forward_backward(partial(do.gumbel_rao, num_samples=k), SMALL)
+            times = _microseconds({"eager": bench.wall(call, 50), "replay": bench.replay(call)})
+            bench.record(what=what, backend=bench.backend, draws=k, **times, mib=round(_extra_mib(bench, call), 3))
+    call = bench.forward_backward(partial(gumbel_rao, num_samples=draws), SMALL)
+    times = _microseconds({"eager": bench.wall(call, 5)})
+    bench.record(what="plain", draws=draws, **times, mib=round(_extra_mib(bench, call), 3))
 
 
 def _extra_mib(bench: Bench, call: Callable[[], object]) -> float:
@@ -201,28 +190,20 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_us": round(value * 1e6, 1) for name, value in seconds.items()}
 
 
-STAGES: dict[str, Callable[[Bench], None]] = {
-    "bandwidth": bandwidth,
-    "small": small,
-    "compared": compared,
-    "gumbel_rao": gumbel_rao_stage,
-}
+STAGES = {"bandwidth": bandwidth, "small": small, "comparator": comparator, "gumbel_rao": gumbel_rao_stage}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("json", type=Path)
-    parser.add_argument("--backend", required=True)
+    parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("NOT COVERED: no GPU (torch.cuda.is_available() is False)")
-    bench = Bench(options.device, options.json, options.backend)
-    with do.use_backend(options.backend):  # an error, and with it the stage's, where it is not there
-        STAGES[options.stage](bench)
-    if not any(case.get("backend") == options.backend for case in bench.cases):
-        raise SystemExit(f"nothing of {options.backend} was measured")
+    backends.get(backends.check(options.backend))  # what is asked for is measured, or nothing is
+    STAGES[options.stage](Bench(options.device, options.backend, options.json))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ full Jacobian matrices, and overflow where the textbook does; the package must a
 """
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 import discrete_ops as do
-from discrete_ops import estimators, philox, reference
+from discrete_ops import estimators, philox
 
 # ---------------------------------------------------------------------------------------------------
 # What runs here
@@ -43,30 +42,6 @@ TOLERANCE = {
     torch.float16: 1e-3,  # one rounding of a float32 result: 2**-11
     torch.bfloat16: 8e-3,  # the same: 2**-8
 }
-
-#: What float32 weights move a boundary of the CDF by at most, as a share of the total: exp is right to 2**-22.
-CDF_ERROR = {torch.float64: 1e-13}
-
-
-def assert_same_draws(got: Tensor, logits: Tensor, seed: Tensor) -> Tensor:
-    """``got`` is the reference's index, but where a category's boundary lies so near to the row's uniform that rounding
-    decides which side it is on. Returns the reference's index, on the CPU."""
-    logits, seed, got = logits.cpu(), seed.cpu(), got.cpu()
-    want = reference.sample(logits, seed)[1]
-    rows, flat, drawn = logits.double().reshape(-1, logits.shape[-1]), want.reshape(-1), got.reshape(-1)
-    for row in torch.nonzero(flat != drawn).flatten().tolist():
-        index = int(drawn[row])
-        assert 0 <= index < rows.shape[1], f"row {row}: got index {index}, want {int(flat[row])}"
-        assert int(flat[row]) >= 0, f"row {row}: got index {index} where the row has no sample"
-        assert rows[row, index] > -math.inf, f"row {row}: got the masked category {index}"
-        cdf = (rows[row] - rows[row].max()).exp().cumsum(-1) / (rows[row] - rows[row].max()).exp().sum()
-        uniform = float(philox.uniform(seed, len(rows))[row])
-        below, above = float(cdf[index - 1]) if index else 0.0, float(cdf[index])
-        error = CDF_ERROR.get(logits.dtype, 2.0**-21)
-        near = below - error <= uniform <= above + error
-        assert near, f"row {row}: got index {index}, want {int(flat[row])}, no tie: {below}, {uniform}, {above}"
-    return want
-
 
 # ---------------------------------------------------------------------------------------------------
 # The estimators under test

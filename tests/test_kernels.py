@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import torch
-from helpers import TARGETS, assert_same_draws
+from draws import assert_same_draws
+from helpers import TARGETS
 from torch import Tensor
 
 from discrete_ops import backends, philox, reference
