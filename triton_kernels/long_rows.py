@@ -29,7 +29,7 @@ from .rows import (
     write,
 )
 from .softmax_jvp import half_way, jacobian_product, mean_type, rk2, soft_sample, tempered_softmax
-from .vector_math import exp
+from .vector_math import exp, inverse
 
 
 class LongRow(NamedTuple):
@@ -102,9 +102,9 @@ def total_of(sums, row, slot, slots, PARTS: tl.constexpr):
 @device_function
 def mean_of(sums, row, slot, slots, T: tl.constexpr, PARTS: tl.constexpr):
     """The mean of v under a term's weights, from sums in float64."""
-    inverse = 1.0 / total_of(sums, row, slot, slots, PARTS)
-    mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inverse
-    return mean_type()(inverse.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
+    inv_total = 1.0 / total_of(sums, row, slot, slots, PARTS)
+    mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inv_total
+    return mean_type()(inv_total.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
 
 
 @device_function
@@ -176,7 +176,7 @@ def draw(z, winner, k, first, r, C: tl.constexpr):
     block = first // 4 + tl.arange(0, C // 4)[None, :]
     e = exponentials(r.seed, k, r.row, block, z.dtype)
     e_winner = exponential_at(r.seed, k, r.row, r.winner, z.dtype)
-    x = e * (r.partition / e_winner) / exp(bounded(y))
+    x = e * (r.partition * inverse(e_winner)) * inverse(exp(bounded(y)))
     return conditional_weights(x, bounded(y) - y, winner, r.inv_tau, r.is_tau_one)
 
 
@@ -193,8 +193,8 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
         return draw(z, winner, k, first, r, C)
     else:
         tl.static_assert(TERM == "control")
-        p = exp(z) / r.partition + tl.where(winner, 1.0, 0.0)
-        return p * exp(draw(z, winner, 0, first, r, C) / r.soft_total)
+        p = exp(z) * inverse(r.partition) + tl.where(winner, 1.0, 0.0)
+        return p * exp(draw(z, winner, 0, first, r, C) * inverse(r.soft_total))
 
 
 @triton.jit(
@@ -310,7 +310,7 @@ def term_kernel(
                 winner = first + tl.arange(0, C)[None, :] == r.winner
                 w = weights(z, winner, first_draw + k, first, r, TERM, C).to(tl.float64)
                 total += w
-                dot += w * without_masked(v, z).to(tl.float64)
+                dot += w * without_masked(v, x).to(tl.float64)
             at = ((row * slots + k) * tl.num_programs(1) + part) * 2 + tl.zeros([1, 1], tl.int32)
             tl.store(sums + at, row_sum(total))
             tl.store(sums + at + 1, row_sum(dot))
@@ -324,7 +324,7 @@ def term_kernel(
             )
             v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, VECTOR).to(T)
             z = below(x, shift)
-            v = without_masked(v, z)
+            v = without_masked(v, x)
             winner = first + tl.arange(0, C)[None, :] == r.winner
             y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, VECTOR)
             for k in range(0, draws):

@@ -18,7 +18,7 @@ MOST_TAU = tl.constexpr(2.0**126)
 class Rows(NamedTuple):
     """What a pull-back may depend on. Mirrors ``reference.Rows``; ``(R, 1)`` where not said otherwise."""
 
-    z: tl.tensor  # (R, C) logits minus their maximum, -inf where masked; 0 in rows without a sample
+    z: tl.tensor  # (R, C) logits minus their maximum, -inf where masked; anything in rows without a sample
     v: tl.tensor  # (R, C) incoming gradient, 0 where masked
     winner: tl.tensor  # (R, C) whether this is the sampled category
     tau: tl.tensor
@@ -115,7 +115,7 @@ def normalise(x):
     top = row_max(finite_or_inf(x))
     invalid = top == float("inf")
     empty = top == -float("inf")
-    return tl.where(invalid | empty, 0.0, below(x, top)), invalid, empty
+    return below(x, top), invalid, empty
 
 
 @device_function
@@ -137,13 +137,13 @@ def maximum_of_tiles(
 
 
 @device_function
-def without_masked(v, z):
-    return tl.where(z == -float("inf"), 0.0, v)
+def without_masked(v, x):
+    return tl.where(x == -float("inf"), 0.0, v)
 
 
 @device_function
 def with_row_rules(values, invalid, empty):
-    return tl.where(invalid, float("nan"), tl.where(empty, 0.0, values))
+    return tl.where(invalid | empty, tl.where(invalid, float("nan"), 0.0), values)  # one choice an element
 
 
 @device_function

@@ -22,7 +22,7 @@ from .rows import (
     write,
 )
 from .softmax_jvp import add, add_half_way, mean_under, rk2, tempered_softmax, winner_of
-from .vector_math import exp
+from .vector_math import exp, inverse
 
 
 @device_function
@@ -80,8 +80,8 @@ def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
     pi = prepare(r.z, r)
     if SOFT_CONTROL:
         w = draw(pi, 1.0, 0, r)
-        p = exp(r.z) / pi.partition + tl.where(r.winner, 1.0, 0.0)
-        out = add(out, -eta, p * exp(w / row_sum(w)), r, False)
+        p = exp(r.z) * inverse(pi.partition) + tl.where(r.winner, 1.0, 0.0)
+        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, False)
     else:
         out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, False)
     return add_draws(out, r.coefficient, pi, 2.0, 1, r, False)
@@ -170,7 +170,7 @@ def surrogate_vjp_kernel(
     v = tl.zeros_like(z)
     if not SOFT:
         v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, VECTOR).to(z.dtype)
-        v = without_masked(v, z)
+        v = without_masked(v, x)
     winner = tl.arange(0, C)[None, :] == tl.load(index + row, row < rows, other=0).to(tl.int32)
     tau = temperature(taus, tau_bits, row, rows, rows_per_tau).to(z.dtype)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
