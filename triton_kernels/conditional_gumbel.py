@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .jit import compile_time, device_function
 from .philox import exponentials
-from .rows import row_sum
+from .rows import columns_of, row_sum
 from .softmax_jvp import add, winner_of
 from .vector_math import exp, inverse, log1p
 
@@ -22,8 +22,8 @@ class Conditional(NamedTuple):
 
     inverse: tl.tensor  # exp(-max(y, -limit))
     excess: tl.tensor  # max(y, -limit) - y
-    partition: tl.tensor  # (R, 1) sum of exp(y)
-    winner: tl.tensor  # (R, 1) the winner's `inverse`
+    partition: tl.tensor  # (1, R, 1) sum of exp(y)
+    winner: tl.tensor  # (1, R, 1) the winner's `inverse`
 
 
 @compile_time
@@ -58,8 +58,8 @@ def conditional_weights(x, excess, winner, inv_tau, is_tau_one):
 @device_function
 def draw(conditional, factor, k, r):
     """Weights of draw k; the partition is ``factor`` times the prepared one."""
-    block = tl.arange(0, r.z.shape[1] // 4)[None, :]
-    x = exponentials(r.seed, tl.full([1, 1], k, tl.int32), r.row, block, r.z.dtype) * conditional.inverse
+    block = columns_of(r.z.shape[0] * r.z.shape[2] // 4, r.z.shape[0])
+    x = exponentials(r.seed, tl.full([1, 1, 1], k, tl.int32), r.row, block, r.z.dtype) * conditional.inverse
     ratio = conditional.partition * factor * (conditional.winner * inverse(winner_of(x, r)))
     return conditional_weights(x * ratio, conditional.excess, r.winner, r.inv_tau, r.is_tau_one)
 
@@ -67,7 +67,7 @@ def draw(conditional, factor, k, r):
 @device_function
 def add_draws(out, weight, conditional, factor, first, r, SOFT: tl.constexpr):
     """``out + weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
-    each = r.inv_tau * (weight / tl.full([1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
+    each = r.inv_tau * (weight / tl.full([1, 1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
     for k in range(first, first + r.num_samples):
         out = add(out, each, draw(conditional, factor, k, r), r, SOFT)
     return out

@@ -2,7 +2,7 @@
 
 key = seed, counter = (column // 4, draw, row low, row high), lane = column % 4.
 
-Source: Salmon, Moraes, Dror, Shaw, SC 2011. ``row`` counts from 0 under its own seed; seeds and rows are ``(R, 1)``
+Source: Salmon, Moraes, Dror, Shaw, SC 2011. ``row`` counts from 0 under its own seed; seeds and rows are ``(1, R, 1)``
 int64.
 """
 
@@ -33,7 +33,7 @@ def words(seed, block, draw, row):
 
 @device_function
 def uniform(seed, row):
-    """The forward pass's uniform, ``(R, 1)`` float64 on the grid ``(n + 1/2) 2**-52``: never 0, never 1."""
+    """The forward pass's uniform, ``(1, R, 1)`` float64 on the grid ``(n + 1/2) 2**-52``: never 0, never 1."""
     zero = tl.zeros_like(row)
     high, low, _, _ = words(seed, zero, zero + FORWARD_DRAW, row)
     n = (high.to(tl.int64) << 20) + (low >> 12).to(tl.int64)
@@ -62,14 +62,14 @@ def exponential(word, T: tl.constexpr):
 
 @device_function
 def exponentials(seed, draw, row, block, T: tl.constexpr):
-    """Draw ``draw`` of the noise of all columns of the blocks ``(1, B)``: ``(R, 4 B)``."""
+    """Draw ``draw`` of the noise of all columns of the blocks ``(Q, 1, B)``: ``(Q, R, 4 B)``."""
     w0, w1, w2, w3 = words(seed, block, draw, row)
     return exponential(interleave(w0, w1, w2, w3), T)
 
 
 @device_function
 def exponential_at(seed, draw, row, column, T: tl.constexpr):
-    """Draw ``draw`` of the noise of one column a row, ``(R, 1)``."""
+    """Draw ``draw`` of the noise of one column a row, ``(1, R, 1)``."""
     w0, w1, w2, w3 = words(seed, column // 4, draw, row)
     lane = column % 4
     word = tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
@@ -78,6 +78,6 @@ def exponential_at(seed, draw, row, column, T: tl.constexpr):
 
 @device_function
 def interleave(x0, x1, x2, x3):
-    """``(R, C/4)`` tiles of the lanes as the ``(R, C)`` tile whose column j is in lane ``j % 4``."""
+    """``(Q, R, B)`` tiles of the lanes as the ``(Q, R, 4 B)`` tile whose column j is in lane ``j % 4``."""
     x = tl.join(tl.join(x0, x2), tl.join(x1, x3))
-    return tl.reshape(x, [x0.shape[0], 4 * x0.shape[1]])
+    return tl.reshape(x, [x0.shape[0], x0.shape[1], 4 * x0.shape[2]])

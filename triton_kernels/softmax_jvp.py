@@ -90,7 +90,7 @@ def add(out, weight, w, r, SOFT: tl.constexpr):
 
 @device_function
 def winner_of(x, r):
-    """Each row's value at the sampled category, ``(R, 1)``."""
+    """Each row's value at the sampled category, ``(1, R, 1)``."""
     return row_sum(tl.where(r.winner, x, 0.0))
 
 
