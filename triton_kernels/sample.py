@@ -134,18 +134,18 @@ def sample_part_kernel(
     parts = tl.arange(0, PARTS)[None, None, :]
     there = parts < tl.num_programs(1)
     tops_of_row = tl.load(tops + row * tl.num_programs(1) + parts, there, other=-float("inf"))
-    top = row_max(tops_of_row)
+    top = tl.max(tops_of_row)  # scalars: in the layout of a tile of one element every thread would hold all parts
     invalid = top == float("inf")
     empty = top == -float("inf")
     scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top)).to(tl.float64))
     shares = tl.load(totals + row * tl.num_programs(1) + parts, there, other=0.0) * scale
     group, place = group_of(row + tl.zeros([1, 1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
-    target = uniform(tl.load(seed + group), place) * row_sum(shares)
-    chosen = tl.where(invalid | empty, 0, choose(shares, target, parts))
+    target = tl.max(uniform(tl.load(seed + group), place)) * tl.sum(shares)
+    chosen = tl.where(invalid | empty, 0, tl.max(choose(shares, target, parts)))
     is_chosen = parts == chosen
-    target = (target - row_sum(tl.where(parts < chosen, shares, 0.0))) / row_sum(tl.where(is_chosen, scale, 0.0))
-    part_top = row_max(tl.where(is_chosen, tops_of_row, -float("inf")))
-    mine = tl.max(chosen) == part
+    target = (target - tl.sum(tl.where(parts < chosen, shares, 0.0))) / tl.sum(tl.where(is_chosen, scale, 0.0))
+    part_top = tl.max(tl.where(is_chosen, tops_of_row, -float("inf")))
+    mine = chosen == part
 
     begin = part * length
     end = tl.minimum(begin + length, columns)
