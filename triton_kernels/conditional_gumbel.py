@@ -12,9 +12,9 @@ import triton.language as tl
 
 from .jit import compile_time, device_function
 from .philox import exponentials
-from .rows import row_sum
+from .rows import columns_of, row_sum
 from .softmax_jvp import add, winner_of
-from .vector_math import exp, log1p
+from .vector_math import exp, inverse, log1p
 
 
 class Conditional(NamedTuple):
@@ -22,8 +22,8 @@ class Conditional(NamedTuple):
 
     inverse: tl.tensor  # exp(-max(y, -limit))
     excess: tl.tensor  # max(y, -limit) - y
-    partition: tl.tensor  # (R, 1) sum of exp(y)
-    winner: tl.tensor  # (R, 1) the winner's `inverse`
+    partition: tl.tensor  # (1, R, 1) sum of exp(y)
+    winner: tl.tensor  # (1, R, 1) the winner's `inverse`
 
 
 @compile_time
@@ -42,14 +42,14 @@ def bounded(y):
 @device_function
 def prepare(y, r):
     weight = exp(bounded(y))
-    return conditional_type()(1.0 / weight, bounded(y) - y, row_sum(weight), 1.0 / winner_of(weight, r))
+    return conditional_type()(inverse(weight), bounded(y) - y, row_sum(weight), inverse(winner_of(weight, r)))
 
 
 @device_function
 def conditional_weights(x, excess, winner, inv_tau, is_tau_one):
     """Weights of one draw from ``x = (E_j / E_i) exp(-lp_j)``, less ``excess`` in its logarithm."""
     if is_tau_one:  # half the work at the commonest temperature
-        w = tl.where(excess > 0, 0.0, 1.0 / (1.0 + x))
+        w = tl.where(excess > 0, 0.0, inverse(1.0 + x))
     else:
         w = tl.exp2((log1p(x) + excess) * (inv_tau * -1.4426950408889634))  # Y_i - Y_j over tau
     return tl.where(winner, 1.0, w)
@@ -58,16 +58,16 @@ def conditional_weights(x, excess, winner, inv_tau, is_tau_one):
 @device_function
 def draw(conditional, factor, k, r):
     """Weights of draw k; the partition is ``factor`` times the prepared one."""
-    block = tl.arange(0, r.z.shape[1] // 4)[None, :]
-    x = exponentials(r.seed, tl.full([1, 1], k, tl.int32), r.row, block, r.z.dtype) * conditional.inverse
-    ratio = conditional.partition * factor * (conditional.winner / winner_of(x, r))
+    block = columns_of(r.z.shape[0] * r.z.shape[2] // 4, r.z.shape[0])
+    x = exponentials(r.seed, tl.full([1, 1, 1], k, tl.int32), r.row, block, r.z.dtype) * conditional.inverse
+    ratio = conditional.partition * factor * (conditional.winner * inverse(winner_of(x, r)))
     return conditional_weights(x * ratio, conditional.excess, r.winner, r.inv_tau, r.is_tau_one)
 
 
 @device_function
 def add_draws(out, weight, conditional, factor, first, r, SOFT: tl.constexpr):
     """``out + weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
-    each = r.inv_tau * (weight / tl.full([1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
+    each = r.inv_tau * (weight / tl.full([1, 1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
     for k in range(first, first + r.num_samples):
         out = add(out, each, draw(conditional, factor, k, r), r, SOFT)
     return out

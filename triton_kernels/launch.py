@@ -17,10 +17,12 @@ Launcher = Callable[..., Any]
 
 MOST_COLUMNS = 16384  #: Longest row that one program keeps in registers.
 LEAST_COLUMNS = 4  #: One block of noise.
-ELEMENTS = 512  #: Elements of a program with short rows; with more, the assembler spills draws to fit more programs.
-PER_THREAD = 4  #: Elements a thread, as many as fit: one block of noise, one 16-byte load of float32.
+PER_THREAD = 4  #: Elements of a strip in a thread: one block of noise, one 16-byte load of float32.
+STRIPS = 4  #: Strips of a row, as many as fit: a thread has four columns of each, which share what a row costs.
+STRIPS_WITH_DRAWS = 2  #: More leave no registers.
+LEAST_THREADS = 8  #: Of a row with draws, where it has as many quads: few rows with many draws are to fill the machine.
+LEAST_WARPS = 2  #: Of a program with short rows: a multiprocessor holds 32 programs and 64 warps.
 MOST_WARPS = 32
-TIGHT = 1024  #: Columns at which four elements a thread make the assembler spill draws; two do not (but samples).
 
 TILE = 4096  #: Columns of a long row that a program takes at once.
 TILE_WARPS = 16
@@ -33,18 +35,21 @@ class Block(NamedTuple):
 
     rows: int
     columns: int
+    strips: int
     warps: int
 
 
 def block(columns: int, has_draws: bool) -> Block:
     """The tile for rows of so many columns, at most ``MOST_COLUMNS``: whole rows, several of them where they are
-    short. ``has_draws``: of a pull-back, not of the forward pass."""
+    short. ``has_draws``: of an estimator that takes draws."""
     padded = LEAST_COLUMNS
     while padded < columns:
         padded *= 2
-    rows = max(1, ELEMENTS // padded)
-    per_thread = PER_THREAD // 2 if has_draws and padded == TIGHT else PER_THREAD
-    return Block(rows, padded, min(MOST_WARPS, rows * padded // (32 * per_thread)))
+    quads = padded // PER_THREAD
+    strips = min(STRIPS_WITH_DRAWS, max(1, quads // LEAST_THREADS)) if has_draws else min(STRIPS, quads)
+    of_warp = 32 * PER_THREAD * strips
+    rows = max(1, LEAST_WARPS * of_warp // padded)
+    return Block(rows, padded, strips, min(MOST_WARPS, rows * padded // of_warp))
 
 
 class Split(NamedTuple):

@@ -17,6 +17,7 @@ from .perturbation import gap_of_log_odds, perturbed
 from .philox import exponential_at, exponentials
 from .rows import (
     below,
+    columns_of,
     from_bits,
     group_of,
     maximum_of_tiles,
@@ -29,11 +30,11 @@ from .rows import (
     write,
 )
 from .softmax_jvp import half_way, jacobian_product, mean_type, rk2, soft_sample, tempered_softmax
-from .vector_math import exp
+from .vector_math import exp, inverse
 
 
 class LongRow(NamedTuple):
-    """What the weights of a term depend on; scalars as ``(1, 1)``."""
+    """What the weights of a term depend on; scalars as ``(1, 1, 1)``."""
 
     top: tl.tensor  # maximum of the logits
     others: tl.tensor  # maximum without the winner's, minus `top`
@@ -81,15 +82,15 @@ def tops_kernel(
     top, others = maximum_of_tiles(
         logits, row, logits_stride, logits_column_stride, begin, end, columns, winner, C, VECTOR
     )
-    at = 2 * (row * tl.num_programs(1) + part) + tl.zeros([1, 1], tl.int32)
+    at = 2 * (row * tl.num_programs(1) + part) + tl.zeros([1, 1, 1], tl.int32)
     tl.store(tops + at, top)
     tl.store(tops + at + 1, others)
 
 
 @device_function
 def over_parts(x, row, slot, slots, which, other, PARTS: tl.constexpr):
-    """What the parts of a row left in one slot, ``(1, PARTS)``; the layout is ``(rows, slots, parts, 2)``."""
-    parts = tl.arange(0, PARTS)[None, :]
+    """What the parts of a row left in one slot, ``(1, 1, PARTS)``; the layout is ``(rows, slots, parts, 2)``."""
+    parts = tl.arange(0, PARTS)[None, None, :]
     at = ((row * slots + slot) * tl.num_programs(1) + parts) * 2 + which
     return tl.load(x + at, parts < tl.num_programs(1), other=other)
 
@@ -102,9 +103,9 @@ def total_of(sums, row, slot, slots, PARTS: tl.constexpr):
 @device_function
 def mean_of(sums, row, slot, slots, T: tl.constexpr, PARTS: tl.constexpr):
     """The mean of v under a term's weights, from sums in float64."""
-    inverse = 1.0 / total_of(sums, row, slot, slots, PARTS)
-    mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inverse
-    return mean_type()(inverse.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
+    inv_total = 1.0 / total_of(sums, row, slot, slots, PARTS)
+    mean = row_sum(over_parts(sums, row, slot, slots, 1, 0.0, PARTS)) * inv_total
+    return mean_type()(inv_total.to(T), mean.to(T), (mean - mean.to(T).to(tl.float64)).to(T))
 
 
 @device_function
@@ -130,7 +131,7 @@ def open_row(
 ):
     T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     row = tl.program_id(0).to(tl.int64)
-    place = row + tl.zeros([1, 1], tl.int64)
+    place = row + tl.zeros([1, 1, 1], tl.int64)
     top = row_max(over_parts(tops, row, 0, 1, 0, -float("inf"), PARTS))
     usable = (top < float("inf")) & (top > -float("inf"))
     shift = tl.where(usable, top, 0.0)
@@ -140,9 +141,9 @@ def open_row(
     tau = temperature(taus, tau_bits, place, tl.num_programs(0), rows_per_tau).to(T)
     rate = tl.where(at_one != 0, 1.0, 1.0 / tau)
     group, place = group_of(place, rows_per_seed, tl.num_programs(0))
-    gap = tl.full([1, 1], 0.0, T)
-    partition = tl.full([1, 1], 1.0, T)
-    soft_total = tl.full([1, 1], 1.0, T)
+    gap = tl.full([1, 1, 1], 0.0, T)
+    partition = tl.full([1, 1, 1], 1.0, T)
+    soft_total = tl.full([1, 1, 1], 1.0, T)
     if TERM == "perturbed":
         gap = from_bits(gap_bits).to(T)
     if TERM == "perturbed_pi":
@@ -172,11 +173,11 @@ def open_row(
 def draw(z, winner, k, first, r, C: tl.constexpr):
     """Weights of draw k, as ``conditional_gumbel.draw``; the winner may be in another tile."""
     y = z * r.rate
-    k = tl.full([1, 1], k, tl.int32)
-    block = first // 4 + tl.arange(0, C // 4)[None, :]
+    k = tl.full([1, 1, 1], k, tl.int32)
+    block = first // 4 + columns_of(C // 4, 1)
     e = exponentials(r.seed, k, r.row, block, z.dtype)
     e_winner = exponential_at(r.seed, k, r.row, r.winner, z.dtype)
-    x = e * (r.partition / e_winner) / exp(bounded(y))
+    x = e * (r.partition * inverse(e_winner)) * inverse(exp(bounded(y)))
     return conditional_weights(x, bounded(y) - y, winner, r.inv_tau, r.is_tau_one)
 
 
@@ -193,8 +194,8 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
         return draw(z, winner, k, first, r, C)
     else:
         tl.static_assert(TERM == "control")
-        p = exp(z) / r.partition + tl.where(winner, 1.0, 0.0)
-        return p * exp(draw(z, winner, 0, first, r, C) / r.soft_total)
+        p = exp(z) * inverse(r.partition) + tl.where(winner, 1.0, 0.0)
+        return p * exp(draw(z, winner, 0, first, r, C) * inverse(r.soft_total))
 
 
 @triton.jit(
@@ -299,19 +300,29 @@ def term_kernel(
     shift = tl.where(invalid | empty, 0.0, r.top)
     if MODE == "weigh":
         for k in range(0, draws):
-            total = tl.zeros([1, C], tl.float64)
-            dot = tl.zeros([1, C], tl.float64)
+            total = tl.zeros([1, 1, C], tl.float64)
+            dot = tl.zeros([1, 1, C], tl.float64)
             for first in range(begin, end, C):
                 x = read(
-                    logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR
+                    logits,
+                    row,
+                    row + 1,
+                    logits_stride,
+                    logits_column_stride,
+                    first,
+                    columns,
+                    -float("inf"),
+                    C,
+                    1,
+                    VECTOR,
                 )
-                v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, VECTOR).to(T)
+                v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR).to(T)
                 z = below(x, shift)
-                winner = first + tl.arange(0, C)[None, :] == r.winner
+                winner = first + columns_of(C, 1) == r.winner
                 w = weights(z, winner, first_draw + k, first, r, TERM, C).to(tl.float64)
                 total += w
-                dot += w * without_masked(v, z).to(tl.float64)
-            at = ((row * slots + k) * tl.num_programs(1) + part) * 2 + tl.zeros([1, 1], tl.int32)
+                dot += w * without_masked(v, x).to(tl.float64)
+            at = ((row * slots + k) * tl.num_programs(1) + part) * 2 + tl.zeros([1, 1, 1], tl.int32)
             tl.store(sums + at, row_sum(total))
             tl.store(sums + at + 1, row_sum(dot))
     else:
@@ -320,13 +331,13 @@ def term_kernel(
         v_winner = tl.load(grad + row * grad_stride + r.winner.to(tl.int64) * grad_column_stride).to(T)
         for first in range(begin, end, C):
             x = read(
-                logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR
+                logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR
             )
-            v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, VECTOR).to(T)
+            v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR).to(T)
             z = below(x, shift)
-            v = without_masked(v, z)
-            winner = first + tl.arange(0, C)[None, :] == r.winner
-            y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, VECTOR)
+            v = without_masked(v, x)
+            winner = first + columns_of(C, 1) == r.winner
+            y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, 1, VECTOR)
             for k in range(0, draws):
                 w = weights(z, winner, first_draw + k, first, r, TERM, C)
                 mean = mean_of(sums, row, k, slots, T, PARTS)
@@ -339,4 +350,4 @@ def term_kernel(
                 else:
                     tl.static_assert(MODE == "rk2")
                     y += rk2(w, mean, v, v_winner, winner, weight)
-            write(out, with_row_rules(y, invalid, empty), row, row + 1, first, columns, C, VECTOR)
+            write(out, with_row_rules(y, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)

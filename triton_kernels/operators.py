@@ -10,7 +10,7 @@ from .jit import INTERPRETED
 from .launch import MOST_COLUMNS, PARTS, TILE, TILE_WARPS, Launcher, bits, block, has_data, is_vector, split, strided
 from .long_estimators import LongRows, pull_back
 from .sample import sample_kernel, sample_part_kernel, sample_totals_kernel
-from .surrogate_vjp import surrogate_vjp_kernel
+from .surrogate_vjp import WITH_DRAWS, surrogate_vjp_kernel
 
 
 def launch_now(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -47,6 +47,7 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
             x.column,
             R=tile.rows,
             C=tile.columns,
+            Q=tile.strips,
             VECTOR=vector,
             num_warps=tile.warps,
         )
@@ -102,7 +103,7 @@ def surrogate_vjp(
         call = (launch, v, x, index, seed, taus, tau, rows_per_tau, coefficient, num_samples)
         return pull_back(LongRows(*call), estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    tile, v = block(columns, has_draws=True), v or x
+    tile, v = block(columns, estimator in WITH_DRAWS), v or x
     launch(
         surrogate_vjp_kernel,
         (-(-rows // tile.rows),),
@@ -127,6 +128,7 @@ def surrogate_vjp(
         SOFT=grad is None,
         R=tile.rows,
         C=tile.columns,
+        Q=tile.strips,
         VECTOR=is_vector(x, v),
         num_warps=tile.warps,
     )

@@ -1,7 +1,8 @@
 """Rows of a tensor as a tile in registers, with the row rules of the reference.
 
-A tile is ``(R, C)``: R rows, all their columns, C a power of two. Row maths runs in float64 for float64 logits, else in
-float32.
+A tile is ``(Q, R, C / Q)``: R rows of C columns, a power of two, each in Q strips. A thread has the same four columns
+of every strip, so what a row costs, its reductions above all, is shared by 4 Q elements. What belongs to a row is
+``(1, R, 1)``. Row maths runs in float64 for float64 logits, else in float32.
 """
 
 from typing import NamedTuple
@@ -16,11 +17,11 @@ MOST_TAU = tl.constexpr(2.0**126)
 
 
 class Rows(NamedTuple):
-    """What a pull-back may depend on. Mirrors ``reference.Rows``; ``(R, 1)`` where not said otherwise."""
+    """What a pull-back may depend on. Mirrors ``reference.Rows``; ``(1, R, 1)`` where not said otherwise."""
 
-    z: tl.tensor  # (R, C) logits minus their maximum, -inf where masked; 0 in rows without a sample
-    v: tl.tensor  # (R, C) incoming gradient, 0 where masked
-    winner: tl.tensor  # (R, C) whether this is the sampled category
+    z: tl.tensor  # tile: logits minus their maximum, -inf where masked; anything in rows without a sample
+    v: tl.tensor  # tile: incoming gradient, 0 where masked
+    winner: tl.tensor  # tile: whether this is the sampled category
     tau: tl.tensor
     inv_tau: tl.tensor
     is_tau_one: tl.tensor  # scalar: whether all temperatures of the tile are 1
@@ -39,12 +40,27 @@ def rows_type():
 
 @device_function
 def row_sum(x):
-    return tl.sum(x, 1, keep_dims=True)
+    return tl.sum(tl.sum(x, 0, keep_dims=True), 2, keep_dims=True)
 
 
 @device_function
 def row_max(x):
-    return tl.max(x, 1, keep_dims=True)
+    return tl.max(tl.max(x, 0, keep_dims=True), 2, keep_dims=True)
+
+
+@device_function
+def row_min(x):
+    return tl.min(tl.min(x, 0, keep_dims=True), 2, keep_dims=True)
+
+
+@device_function
+def rows_of_program(R: tl.constexpr):
+    return tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[None, :, None].to(tl.int64)
+
+
+@device_function
+def columns_of(C: tl.constexpr, Q: tl.constexpr):
+    return tl.arange(0, Q)[:, None, None] * (C // Q) + tl.arange(0, C // Q)[None, None, :]
 
 
 @device_function
@@ -59,7 +75,19 @@ def group_of(row, per_group, rows):
 
 
 @device_function
-def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.constexpr, VECTOR: tl.constexpr):
+def read(
+    x,
+    row,
+    rows,
+    row_stride,
+    column_stride,
+    first,
+    columns,
+    other,
+    C: tl.constexpr,
+    Q: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
     """Columns ``first .. first + C - 1`` of the rows, in the type of row maths; ``other`` where there is none.
 
     The noise of a row comes in lanes of four columns, so the compiler keeps tiles best with four neighbouring columns
@@ -68,12 +96,12 @@ def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.c
     """
     T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     if VECTOR:
-        column = first + tl.arange(0, C)[None, :]
-        at = tl.multiple_of(x + (row * row_stride + column), [1, 16])
-        valid = tl.max_constancy((row < rows) & (column < columns), [1, 4])
+        column = first + columns_of(C, Q)
+        at = tl.multiple_of(x + (row * row_stride + column), [1, 1, 16])
+        valid = tl.max_constancy((row < rows) & (column < columns), [1, 1, 4])
         return tl.load(at, valid, other=other).to(T)
     else:
-        column = first + 4 * tl.arange(0, C // 4)[None, :]
+        column = first + 4 * columns_of(C // 4, Q)
         left = tl.where(row < rows, columns - column, 0)
         at = x + (row * row_stride + column.to(tl.int64) * column_stride)
         x0 = tl.load(at, left > 0, other=other)
@@ -85,14 +113,14 @@ def read(x, row, rows, row_stride, column_stride, first, columns, other, C: tl.c
 
 
 @device_function
-def write(out, values, row, rows, first, columns, C: tl.constexpr, VECTOR: tl.constexpr):
+def write(out, values, row, rows, first, columns, C: tl.constexpr, Q: tl.constexpr, VECTOR: tl.constexpr):
     """The same columns of a contiguous tensor."""
-    column = first + tl.arange(0, C)[None, :]
+    column = first + columns_of(C, Q)
     at = out + (row * columns + column)
     valid = (row < rows) & (column < columns)
     if VECTOR:
-        at = tl.multiple_of(at, [1, 16])
-        valid = tl.max_constancy(valid, [1, 4])
+        at = tl.multiple_of(at, [1, 1, 16])
+        valid = tl.max_constancy(valid, [1, 1, 4])
     tl.store(at, values.to(out.dtype.element_ty), valid)
 
 
@@ -115,7 +143,7 @@ def normalise(x):
     top = row_max(finite_or_inf(x))
     invalid = top == float("inf")
     empty = top == -float("inf")
-    return tl.where(invalid | empty, 0.0, below(x, top)), invalid, empty
+    return below(x, top), invalid, empty
 
 
 @device_function
@@ -125,36 +153,34 @@ def maximum_of_tiles(
     """Maximum of the columns ``begin .. end - 1`` of one row, NaN taken for +inf; and the maximum without the
     winner's."""
     T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    top = tl.full([1, C], -float("inf"), T)
-    others = tl.full([1, C], -float("inf"), T)
+    top = tl.full([1, 1, C], -float("inf"), T)
+    others = tl.full([1, 1, C], -float("inf"), T)
     for first in range(begin, end, C):
-        tile = read(x, row, row + 1, row_stride, column_stride, first, columns, -float("inf"), C, VECTOR)
+        tile = read(x, row, row + 1, row_stride, column_stride, first, columns, -float("inf"), C, 1, VECTOR)
         top = tl.maximum(top, finite_or_inf(tile))
-        others = tl.maximum(
-            others, tl.where(first + tl.arange(0, C)[None, :] == winner, -float("inf"), finite_or_inf(tile))
-        )
+        others = tl.maximum(others, tl.where(first + columns_of(C, 1) == winner, -float("inf"), finite_or_inf(tile)))
     return row_max(top), row_max(others)
 
 
 @device_function
-def without_masked(v, z):
-    return tl.where(z == -float("inf"), 0.0, v)
+def without_masked(v, x):
+    return tl.where(x == -float("inf"), 0.0, v)
 
 
 @device_function
 def with_row_rules(values, invalid, empty):
-    return tl.where(invalid, float("nan"), tl.where(empty, 0.0, values))
+    return tl.where(invalid | empty, tl.where(invalid, float("nan"), 0.0), values)  # one choice an element
 
 
 @device_function
 def from_bits(bits):
-    """The double that ``launch.bits`` took apart, ``(1, 1)``."""
-    return ((tl.zeros([1, 1], tl.int64) + bits) << 1).to(tl.float64, bitcast=True)
+    """The double that ``launch.bits`` took apart, ``(1, 1, 1)``."""
+    return ((tl.zeros([1, 1, 1], tl.int64) + bits) << 1).to(tl.float64, bitcast=True)
 
 
 @device_function
 def temperature(taus, tau_bits, row, rows, rows_per_tau):
-    """``(R, 1)`` float64 temperatures: of the rows' groups, or one for all. Out of range they are NaN."""
+    """``(1, R, 1)`` float64 temperatures: of the rows' groups, or one for all. Out of range they are NaN."""
     bits = (tl.zeros_like(row) + tau_bits) << 1
     if rows_per_tau > 0:
         group, _ = group_of(tl.minimum(row, rows - 1), rows_per_tau, rows)

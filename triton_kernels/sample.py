@@ -7,12 +7,15 @@ from .jit import device_function
 from .philox import uniform
 from .rows import (
     below,
+    columns_of,
     group_of,
     maximum_of_tiles,
     normalise,
     read,
     row_max,
+    row_min,
     row_sum,
+    rows_of_program,
     with_row_rules,
     write,
 )
@@ -26,11 +29,10 @@ def passing(w, target, before, column):
     """The first column of a tile where ``before`` plus the running sum of the float64 weights w passes the target, or
     ``NONE``; and the last column that can be drawn, or -1. Only categories of positive weight can."""
     possible = w > 0.0
-    passed = possible & (before + tl.cumsum(w, 1) > target)
-    return (
-        tl.min(tl.where(passed, column, NONE), 1, keep_dims=True),
-        tl.max(tl.where(possible, column, -1), 1, keep_dims=True),
-    )
+    strip = tl.sum(w, 2, keep_dims=True)
+    before += tl.cumsum(strip, 0) - strip  # of each strip
+    passed = possible & (before + tl.cumsum(w, 2) > target)
+    return row_min(tl.where(passed, column, NONE)), row_max(tl.where(possible, column, -1))
 
 
 @device_function
@@ -57,18 +59,19 @@ def sample_kernel(
     logits_column_stride: tl.int64,
     R: tl.constexpr,
     C: tl.constexpr,
+    Q: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
     """R rows a program, all their columns in registers."""
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None].to(tl.int64)
-    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, VECTOR)
+    row = rows_of_program(R)
+    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
     z, invalid, empty = normalise(x)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
     w = exp(z).to(tl.float64)
-    column = tl.arange(0, C)[None, :]
+    column = columns_of(C, Q)
     winner = choose(w, uniform(tl.load(seed + group), place) * row_sum(w), column)
     D = tl.where(column == winner, 1.0, 0.0)
-    write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, VECTOR)
+    write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
     tl.store(index + row, tl.where(invalid | empty, -1, winner).to(tl.int64), row < rows)
 
 
@@ -96,11 +99,11 @@ def sample_totals_kernel(
     begin = part * length
     end = tl.minimum(begin + length, columns)
     top, _ = maximum_of_tiles(logits, row, logits_stride, logits_column_stride, begin, end, columns, -1, C, VECTOR)
-    total = tl.zeros([1, C], tl.float64)
+    total = tl.zeros([1, 1, C], tl.float64)
     for first in range(begin, end, C):
-        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR)
+        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR)
         total += exp(below(x, top)).to(tl.float64)
-    at = row * tl.num_programs(1) + part + tl.zeros([1, 1], tl.int32)
+    at = row * tl.num_programs(1) + part + tl.zeros([1, 1, 1], tl.int32)
     tl.store(tops + at, top)
     tl.store(totals + at, row_sum(total))
 
@@ -128,36 +131,36 @@ def sample_part_kernel(
     """The part where the running sum passes the target looks for the column; every part writes its own columns."""
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    parts = tl.arange(0, PARTS)[None, :]
+    parts = tl.arange(0, PARTS)[None, None, :]
     there = parts < tl.num_programs(1)
     tops_of_row = tl.load(tops + row * tl.num_programs(1) + parts, there, other=-float("inf"))
-    top = row_max(tops_of_row)
+    top = tl.max(tops_of_row)  # scalars: in the layout of a tile of one element every thread would hold all parts
     invalid = top == float("inf")
     empty = top == -float("inf")
     scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top)).to(tl.float64))
     shares = tl.load(totals + row * tl.num_programs(1) + parts, there, other=0.0) * scale
-    group, place = group_of(row + tl.zeros([1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
-    target = uniform(tl.load(seed + group), place) * row_sum(shares)
-    chosen = tl.where(invalid | empty, 0, choose(shares, target, parts))
+    group, place = group_of(row + tl.zeros([1, 1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
+    target = tl.max(uniform(tl.load(seed + group), place)) * tl.sum(shares)
+    chosen = tl.where(invalid | empty, 0, tl.max(choose(shares, target, parts)))
     is_chosen = parts == chosen
-    target = (target - row_sum(tl.where(parts < chosen, shares, 0.0))) / row_sum(tl.where(is_chosen, scale, 0.0))
-    part_top = row_max(tl.where(is_chosen, tops_of_row, -float("inf")))
-    mine = tl.max(chosen) == part
+    target = (target - tl.sum(tl.where(parts < chosen, shares, 0.0))) / tl.sum(tl.where(is_chosen, scale, 0.0))
+    part_top = tl.max(tl.where(is_chosen, tops_of_row, -float("inf")))
+    mine = chosen == part
 
     begin = part * length
     end = tl.minimum(begin + length, columns)
-    winner = tl.full([1, 1], NONE, tl.int32)
-    last = tl.full([1, 1], -1, tl.int32)
-    before = tl.zeros([1, 1], tl.float64)
+    winner = tl.full([1, 1, 1], NONE, tl.int32)
+    last = tl.full([1, 1, 1], -1, tl.int32)
+    before = tl.zeros([1, 1, 1], tl.float64)
     for first in range(begin, tl.where(mine, end, begin), C):
-        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, VECTOR)
+        x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR)
         w = exp(below(x, part_top)).to(tl.float64)
-        passed, possible = passing(w, target, before, first + tl.arange(0, C)[None, :])
+        passed, possible = passing(w, target, before, first + columns_of(C, 1))
         winner = tl.minimum(winner, passed)
         last = tl.maximum(last, possible)
         before += row_sum(w)
     winner = tl.where(invalid | empty, -1, tl.where(winner == NONE, last, winner))
     for first in range(begin, end, C):
-        D = tl.where(first + tl.arange(0, C)[None, :] == winner, 1.0, 0.0)
-        write(one_hot, with_row_rules(D, invalid, empty), row, row + 1, first, columns, C, VECTOR)
-    tl.store(index + row + tl.zeros([1, 1], tl.int32), winner.to(tl.int64), mine)
+        D = tl.where(first + columns_of(C, 1) == winner, 1.0, 0.0)
+        write(one_hot, with_row_rules(D, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)
+    tl.store(index + row + tl.zeros([1, 1, 1], tl.int32), winner.to(tl.int64), mine)

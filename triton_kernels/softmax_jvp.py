@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .jit import compile_time, device_function
 from .rows import row_sum
-from .vector_math import exp
+from .vector_math import exp, inverse
 
 
 class Mean(NamedTuple):
@@ -37,10 +37,10 @@ def tempered_softmax(z, rate):
 
 @device_function
 def mean_under(w, v):
-    inverse = 1.0 / row_sum(w)
-    high = row_sum(w * v) * inverse
-    low = row_sum(w * (v - high)) * inverse
-    return mean_type()(inverse, high, low)
+    inv_total = inverse(row_sum(w))
+    high = row_sum(w * v) * inv_total
+    low = row_sum(w * (v - high)) * inv_total
+    return mean_type()(inv_total, high, low)
 
 
 @device_function
@@ -83,14 +83,14 @@ def rk2(w, mean, v, v_winner, winner, beta):
 def add(out, weight, w, r, SOFT: tl.constexpr):
     """``out + weight J(p; v)``, or its soft sample."""
     if SOFT:
-        return soft_sample(out, weight, w, 1.0 / row_sum(w), r.tau)
+        return soft_sample(out, weight, w, inverse(row_sum(w)), r.tau)
     else:
         return jacobian_product(out, weight, w, mean_under(w, r.v), r.v)
 
 
 @device_function
 def winner_of(x, r):
-    """Each row's value at the sampled category, ``(R, 1)``."""
+    """Each row's value at the sampled category, ``(1, R, 1)``."""
     return row_sum(tl.where(r.winner, x, 0.0))
 
 

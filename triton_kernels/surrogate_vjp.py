@@ -11,10 +11,13 @@ from .conditional_gumbel import add_draws, draw, prepare
 from .jit import device_function
 from .perturbation import perturbed, pi_gap
 from .rows import (
+    columns_of,
     group_of,
     normalise,
     read,
+    row_min,
     row_sum,
+    rows_of_program,
     rows_type,
     temperature,
     with_row_rules,
@@ -22,7 +25,10 @@ from .rows import (
     write,
 )
 from .softmax_jvp import add, add_half_way, mean_under, rk2, tempered_softmax, winner_of
-from .vector_math import exp
+from .vector_math import exp, inverse
+
+#: The estimators that take draws.
+WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
 
 
 @device_function
@@ -52,8 +58,8 @@ def reinmax(out, r):
 @device_function
 def argmax(z):
     """The first argmax, as one-hot of bools."""
-    column = tl.arange(0, z.shape[1])[None, :]
-    return column == tl.min(tl.where(z == 0.0, column, z.shape[1]), 1, keep_dims=True)
+    column = columns_of(z.shape[0] * z.shape[2], z.shape[0])
+    return column == row_min(tl.where(z == 0.0, column, z.shape[0] * z.shape[2]))
 
 
 @device_function
@@ -80,8 +86,8 @@ def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
     pi = prepare(r.z, r)
     if SOFT_CONTROL:
         w = draw(pi, 1.0, 0, r)
-        p = exp(r.z) / pi.partition + tl.where(r.winner, 1.0, 0.0)
-        out = add(out, -eta, p * exp(w / row_sum(w)), r, False)
+        p = exp(r.z) * inverse(pi.partition) + tl.where(r.winner, 1.0, 0.0)
+        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, False)
     else:
         out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, False)
     return add_draws(out, r.coefficient, pi, 2.0, 1, r, False)
@@ -160,18 +166,19 @@ def surrogate_vjp_kernel(
     SOFT: tl.constexpr,
     R: tl.constexpr,
     C: tl.constexpr,
+    Q: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
     """R rows a program, all their columns in registers. Doubles come as their bits, since Triton takes floats as
     float32."""
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None].to(tl.int64)
-    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, VECTOR)
+    row = rows_of_program(R)
+    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
     z, invalid, empty = normalise(x)
     v = tl.zeros_like(z)
     if not SOFT:
-        v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, VECTOR).to(z.dtype)
-        v = without_masked(v, z)
-    winner = tl.arange(0, C)[None, :] == tl.load(index + row, row < rows, other=0).to(tl.int32)
+        v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, Q, VECTOR).to(z.dtype)
+        v = without_masked(v, x)
+    winner = columns_of(C, Q) == tl.load(index + row, row < rows, other=0).to(tl.int32)
     tau = temperature(taus, tau_bits, row, rows, rows_per_tau).to(z.dtype)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
     r = rows_type()(
@@ -187,4 +194,4 @@ def surrogate_vjp_kernel(
         place,
     )
     pulled = pull_back(r, ESTIMATOR, SOFT)
-    write(out, with_row_rules(pulled, invalid, empty), row, rows, 0, columns, C, VECTOR)
+    write(out, with_row_rules(pulled, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
