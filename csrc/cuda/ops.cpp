@@ -6,6 +6,7 @@
 
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "../operators.h"
@@ -18,18 +19,27 @@ void check(cudaError_t status, const char* what) {
   STD_TORCH_CHECK(status == cudaSuccess, "discrete_ops: ", what, " failed: ", cudaGetErrorString(status));
 }
 
+// As check, for what goes to a stream: there CUDA reports an earlier kernel's failure, too, and goes on to report it.
+void check_queued(cudaError_t status, const char* what, cudaStream_t stream) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // a failure of this call alone is forgotten: the next one is not to be blamed for it
+  check(status, cudaStreamQuery(stream) == status ? "an earlier kernel on this device" : what);
+}
+
 int attribute(cudaDeviceAttr name, int device) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
   return value;
 }
 
-// Asked once a kernel: the devices of a machine are taken to be alike in this.
+// Asked once a device, the current one, and kernel.
 int resident_blocks(cuda::Kernel kernel) {
   static std::mutex mutex;
-  static std::map<cuda::Kernel, int> known;
+  static std::map<std::pair<int, cuda::Kernel>, int> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  int& blocks = known[kernel];
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  int& blocks = known[{device, kernel}];
   if (!blocks) {
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel),
                                                         cuda::kLongThreads, cuda::kSharedBytes),
@@ -65,7 +75,8 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
     workspace = empty(&plan.workspace_bytes, 1, ScalarType::Byte, aoti_torch_device_type_cuda(), device_number);
     cuda::place(call, plan, workspace->data_ptr());
     if (plan.cooperative) {
-      check(cudaMemsetAsync(call.arrived, 0, static_cast<size_t>(plan.arrived_bytes), stream), "cudaMemsetAsync");
+      const auto bytes = static_cast<size_t>(plan.arrived_bytes);
+      check_queued(cudaMemsetAsync(call.arrived, 0, bytes, stream), "cudaMemsetAsync", stream);
     }
   }
   cudaLaunchAttribute cooperative{};
@@ -79,8 +90,8 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   config.attrs = &cooperative;
   config.numAttrs = plan.cooperative ? 1 : 0;
   void* arguments[] = {&call};
-  check(cudaPeekAtLastError(), "an earlier call on this device");
-  check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(plan.kernel), arguments), "the launch");
+  const void* const kernel = reinterpret_cast<const void*>(plan.kernel);
+  check_queued(cudaLaunchKernelExC(&config, kernel, arguments), "the launch", stream);
 }
 
 struct Cuda {
