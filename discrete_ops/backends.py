@@ -96,8 +96,9 @@ def _obstacle(name: str, device: int | None) -> str | None:
         if not torch.cuda.is_available():
             _OBSTACLES[device] = "torch sees no GPU"
         elif device is None:
-            every = [_obstacle(name, number) for number in range(torch.cuda.device_count())]
-            _OBSTACLES[device] = None if None in every else every[0]
+            # No further than the first that can: asking takes a context of the device, with its memory.
+            found = any(_obstacle(name, number) is None for number in range(torch.cuda.device_count()))
+            _OBSTACLES[device] = None if found else _OBSTACLES[0]
         else:
             _OBSTACLES[device] = get(name).obstacle(device)
     return _OBSTACLES[device]

@@ -88,6 +88,13 @@ def test_where_no_device_can_run_it_the_cuda_backend_is_not_available(gpus, monk
     assert "cuda" not in do.available_backends()
 
 
+def test_gpus_beyond_the_first_that_serves_are_left_alone(gpus, monkeypatch):
+    asked = []
+    gpus["cuda"] = types.SimpleNamespace(obstacle=asked.append)
+    assert "cuda" in do.available_backends()
+    assert asked == [0]
+
+
 def test_triton_is_not_available_without_our_kernels(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(backends, "_BACKENDS", {"reference": reference})
