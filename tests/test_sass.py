@@ -1,5 +1,8 @@
 """The walk that bench.sass counts: loops over lanes in full, rare blocks skipped, a loop over draws taken once."""
 
+import re
+import shutil
+
 import pytest
 
 from bench import sass
@@ -39,3 +42,18 @@ def test_what_cuobjdump_prints_is_read() -> None:
     said += "        /*0010*/              @!P1 BRA 0x4f80 ;\n"
     assert sass.parse(said) == [sass.Instruction(0, "LDC R1, c[0x0][0x28]"), sass.Instruction(16, "@!P1 BRA 0x4f80")]
     assert sass.parse(said)[1].target == 0x4F80
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="NOT COVERED: no nvcc, no kernel's machine code is read")
+@pytest.mark.parametrize("flags", [("-DESTIMATOR=kStraightThrough",), ("-DESTIMATOR=kStraightThrough", "-DSAMPLE")])
+def test_staged_rows_are_read_and_written_in_shared_memory(flags: tuple[str, ...]) -> None:
+    """Each address space has instructions of its own, which an emulation on a host cannot tell apart."""
+    try:
+        sass.tool("cuobjdump")
+    except SystemExit as missing:
+        pytest.skip(f"NOT COVERED: {missing}")
+    code = " ".join(line.text for line in sass.listing(sass.Case("", 10, 1, 3, flags, None), sass.ROOT))
+    of_columns = len(re.findall(r"\bLD(?:S|\.E)?\.64", code)), len(re.findall(r"\bST(?:S|\.E)?\.64", code))
+    assert of_columns == ((5, 5) if "-DSAMPLE" in flags else (10, 5))  # ten columns by twos, of each tensor
+    # What is left for device memory: the chunks and edges of a tile, and the seed or the index, of eight bytes.
+    assert len(re.findall(r"\b(?:LDG|STG)\.E\.64", code)) <= 2

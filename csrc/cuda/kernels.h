@@ -41,7 +41,7 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
 // Registers of a thread of the kernels with draws, whose arithmetic needs other threads to hide behind; the least that
 // spill nothing.
 constexpr int registers_with_draws(int quads) {
-  return quads > 3 ? 144 : quads > 2 ? 128 : 96;
+  return quads > 3 ? 152 : quads > 2 ? 128 : 96;
 }
 
 template <class T, int kQuads, bool kSoft, Serves kServes>

@@ -131,7 +131,7 @@ struct LongRow : TakesAllDraws {
     V most = -Math::kInf;
     each_quad([&](int round) {
       V x[4];
-      load_quads<T, 1>(call.logits, call.logits.data, call.logits_width, row, quad(round), 0, n, -Math::kInf, x);
+      load_quads<T, 1>(call.logits, row_of(call.logits, row), call.logits_width, quad(round), 0, n, -Math::kInf, x);
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; ++i) {
         z(Step{round, i}) = x[i];
@@ -145,7 +145,7 @@ struct LongRow : TakesAllDraws {
     each_quad([&](int round) {
       V x[4] = {};
       if constexpr (kWithGrad)
-        load_quads<T, 1>(call.grad, call.grad.data, call.grad_width, row, quad(round), 0, n, T(0), x);
+        load_quads<T, 1>(call.grad, row_of(call.grad, row), call.grad_width, quad(round), 0, n, T(0), x);
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; ++i) {
         const Step s{round, i};
@@ -169,7 +169,7 @@ struct LongRow : TakesAllDraws {
       for (int i = 0; i < 4; ++i) {
         x[i] = invalid ? static_cast<T>(__builtin_nan("")) : empty ? T(0) : value(Step{round, i});
       }
-      store_quads<T, 1>(call.out, call.out.data, call.out_width, row, quad(round), 0, n, x);
+      store_quads<T, 1>(call.out, row_of(call.out, row), call.out_width, quad(round), 0, n, x);
     }
   }
 };

@@ -56,15 +56,18 @@ DISCRETE_OPS_DEVICE void with_width(int width, const F& f) {
   f(std::integral_constant<int, 1>());
 }
 
-// A thread's quads of a row of x, `stride` apart from `first` on; `origin` is x.data, or where x is staged. Padding
-// becomes `fill`.
+// Where a row of x begins in device memory.
+DISCRETE_OPS_DEVICE char* row_of(const Operand& x, int64_t row) {
+  return static_cast<char*>(x.data) + x.offset(row) * bytes_of(x.dtype);
+}
+
+// A thread's quads of a row of x that begins at `row`, `stride` apart from `first` on. Padding becomes `fill`.
 template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* origin, int width, int64_t row, int64_t first,
-                                    int64_t stride, int64_t columns, T fill, T to[4 * kQuads]) {
-  const int64_t offset = x.offset(row);
+DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width, int64_t first, int64_t stride,
+                                    int64_t columns, T fill, T to[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     with_width<2>(width, [&](auto w) {
-      const double* const from = static_cast<const double*>(origin) + offset;
+      const double* const from = static_cast<const double*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
@@ -72,7 +75,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* origin, int wi
     });
   } else if (x.dtype == Dtype::kFloat) {
     with_width<4>(width, [&](auto w) {
-      const float* const from = static_cast<const float*>(origin) + offset;
+      const float* const from = static_cast<const float*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
@@ -83,7 +86,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* origin, int wi
     const uint16_t raw_fill = half ? device::float_to_half(fill) : to_bfloat16(fill);
     uint16_t raw[4 * kQuads];
     with_width<4>(width, [&](auto w) {
-      const uint16_t* const from = static_cast<const uint16_t*>(origin) + offset;
+      const uint16_t* const from = static_cast<const uint16_t*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
         load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, raw_fill, raw + 4 * q);
@@ -96,18 +99,17 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* origin, int wi
 
 // The same back, into a contiguous tensor.
 template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* origin, int width, int64_t row, int64_t first,
-                                     int64_t stride, int64_t columns, const T from[4 * kQuads]) {
-  const int64_t offset = row * columns;
+DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, int64_t first, int64_t stride,
+                                     int64_t columns, const T from[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     with_width<2>(width, [&](auto w) {
-      double* const to = static_cast<double*>(origin) + offset;
+      double* const to = static_cast<double*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
     });
   } else if (x.dtype == Dtype::kFloat) {
     with_width<4>(width, [&](auto w) {
-      float* const to = static_cast<float*>(origin) + offset;
+      float* const to = static_cast<float*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
     });
@@ -117,7 +119,7 @@ DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* origin, int width, 
     DISCRETE_OPS_UNROLL
     for (int i = 0; i < 4 * kQuads; ++i) raw[i] = half ? device::float_to_half(from[i]) : to_bfloat16(from[i]);
     with_width<4>(width, [&](auto w) {
-      uint16_t* const to = static_cast<uint16_t*>(origin) + offset;
+      uint16_t* const to = static_cast<uint16_t*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, raw + 4 * q);
     });

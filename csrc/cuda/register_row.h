@@ -138,18 +138,19 @@ struct RegisterRow {
   // z and, where the estimator takes it, v, as they are; from quad `first` on, `stride` apart.
   template <bool kWithGrad>
   DISCRETE_OPS_DEVICE void read(int first, int stride) {
-    const void *logits = call.logits.data, *grad = call.grad.data;
+    const void* logits = row_of(call.logits, row);
+    const void* grad = kWithGrad ? row_of(call.grad, row) : nullptr;
     if (call.tile_bytes) {
       const Tile of_logits(call.logits, call, 0);
-      of_logits.read(), logits = of_logits.origin(call.logits);
+      of_logits.read(), logits = of_logits.at(call, row);
       if constexpr (kWithGrad) {
         const Tile of_grad(call.grad, call, 1);
-        of_grad.read(), grad = of_grad.origin(call.grad);
+        of_grad.read(), grad = of_grad.at(call, row);
       }
       device::block_barrier();
     }
-    load_quads<T, kQuads>(call.logits, logits, call.logits_width, row, first, stride, n, -Math::kInf, z_);
-    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, row, first, stride, n, T(0), v_);
+    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, n, -Math::kInf, z_);
+    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, n, T(0), v_);
   }
 
   template <bool kWithGrad>
@@ -203,17 +204,17 @@ struct RegisterRow {
     if (invalid || empty) {
       each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : T(0); });
     }
-    if (!call.tile_bytes) return store_at(call.out.data);
+    if (!call.tile_bytes) return store_at(row_of(call.out, row));
     const Tile tile(call.out, call, 0);
     device::block_barrier();  // every thread has read the logits, which lay there
-    store_at(tile.origin(call.out));
+    store_at(tile.at(call, row));
     device::block_barrier();
     tile.write();
   }
 
-  DISCRETE_OPS_DEVICE void store_at(void* origin) {
+  DISCRETE_OPS_DEVICE void store_at(void* at) {
     if (is_behind || !leads()) return;
-    store_quads<T, kQuads>(call.out, origin, call.out_width, row, team.rank, team.size, n, out_);
+    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, n, out_);
   }
 };
 

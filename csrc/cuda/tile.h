@@ -26,8 +26,12 @@ struct Tile {
   DISCRETE_OPS_DEVICE void read() const { copy(global, shared); }
   DISCRETE_OPS_DEVICE void write() const { copy(shared, global); }
 
-  // The tensor's first row, as if all of it were staged: offsets into the tensor reach the block's rows.
-  DISCRETE_OPS_DEVICE char* origin(const Operand& x) const { return static_cast<char*>(x.data) + (shared - global); }
+  // Where a row of the block begins. From the shared pointer alone: one that was computed from a tensor's would be
+  // taken for one into device memory.
+  DISCRETE_OPS_DEVICE char* at(const Call& call, int64_t row) const {
+    const int place = static_cast<int>(row - device::block() * call.block_rows);
+    return shared + ((place * static_cast<int>(call.columns)) << element_bits);
+  }
 
  private:
   static DISCRETE_OPS_DEVICE int phase(const char* at) {
