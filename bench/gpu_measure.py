@@ -125,7 +125,8 @@ def bandwidth(bench: Bench) -> None:
 
 def _bandwidth_of(bench: Bench, shape: str, buffers: list[tuple[Tensor, Tensor]], copy: float) -> None:
     kernels, seed = backends.get(bench.backend), torch.tensor([1], device=bench.device)
-    index, size = kernels.sample(buffers[0][0], seed)[1], buffers[0][0].numel() * 4
+    unit = (1.0, 0.0, 1.0)
+    index, size = kernels.sample(buffers[0][0], seed, unit)[1], buffers[0][0].numel() * 4
 
     def measure(what: str, moved: int, calls: Sequence[Callable[[], object]]) -> None:
         taken = bench.rotating(calls)
@@ -133,9 +134,9 @@ def _bandwidth_of(bench: Bench, shape: str, buffers: list[tuple[Tensor, Tensor]]
         figures = {"us": us, "GBs": round(speed / 1e9), "share": round(speed / copy, 3)}
         bench.record(shape=shape, backend=bench.backend, what=what, **figures)
 
-    measure("forward", 2 * size, [partial(kernels.sample, x, seed) for x, _ in buffers])
+    measure("forward", 2 * size, [partial(kernels.sample, x, seed, unit) for x, _ in buffers])
     for estimator, (row, coefficient) in KERNELS.items():
-        call = (index, seed, 1.0, row, coefficient, 1)
+        call = (index, seed, (1.0, coefficient, 1.0), row, 1)
         measure(f"{estimator} backward", 3 * size, [partial(kernels.surrogate_vjp, v, x, *call) for x, v in buffers])
 
 

@@ -2,8 +2,8 @@
 
 python -m bench.gpu_smoke {load,check,sanitized,profile} [--backend cuda] [--device cuda]
 
-load: the library loads and serves one call. check: indices, gradients and soft samples. sanitized: every kernel once,
-for compute-sanitizer. profile: the kernels that a profiler should see.
+load: the library loads and serves one call. check: indices, gradients, soft samples and their derivatives in tau.
+sanitized: every kernel once, for compute-sanitizer. profile: the kernels that a profiler should see.
 """
 
 import argparse
@@ -22,7 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # no package: "
 from draws import assert_same_draws
 
 COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
-SOFT = ("gumbel_rao", "gst", "gst_pi")
+SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
+UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
+HOT = (1.0, 0.0, 1.7)  #: whose samples are drawn at another
+FIRST_ROW = 2**32 - 2  #: rows that are a part of more
 #: A row of: a thread, some lanes, a warp, several, a block; in a block's memory; shared by many blocks.
 SHAPES = ((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 5000), (2, 40000), (1, 128256))
 SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (2, 5000), (1, 40000))
@@ -33,6 +36,7 @@ TOLERANCE = {
     torch.float16: (2.0**-10, 5e-7),
     torch.bfloat16: (2.0**-7, 5e-7),
 }
+OF_LOGARITHMS = 2e-6  #: absolute, but for float64: in the derivative -log p is several times as large as v
 
 
 def layouts(shape: tuple[int, int], dtype: torch.dtype, device: str) -> Iterator[tuple[str, Tensor]]:
@@ -49,9 +53,11 @@ def estimators(layout: str) -> tuple[str, ...]:
     return tuple(reference.TERMS) if layout == "contiguous" else ("gst", "gumbel_rao")
 
 
-def excess(got: Tensor, want: Tensor) -> float:
+def excess(got: Tensor, want: Tensor, at_least: float = 0.0) -> float:
     """By how much the worst element misses its tolerance; negative or 0 where none does."""
     relative, absolute = TOLERANCE[got.dtype]
+    if got.dtype != torch.float64:
+        absolute = max(absolute, at_least)
     got, want = got.cpu().double(), want.double()
     return float(((got - want).abs() - absolute - relative * want.abs()).nan_to_num(torch.inf).max())
 
@@ -65,21 +71,27 @@ def check(kernels: ModuleType, device: str, shapes: tuple[tuple[int, int], ...] 
                 case, logits = f"{shape[0]}x{shape[1]} {dtype} {layout}", x.cpu()
                 v = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
                 g, s = v.to(device), seed.to(device)
-                sample, drawn = kernels.sample(x, s)
+                try:
+                    assert_same_draws(kernels.sample(x, s, HOT, FIRST_ROW)[1], logits, seed, HOT[2], FIRST_ROW)
+                except AssertionError as error:
+                    failures.append(f"sample at {HOT[2]} from row {FIRST_ROW} {case}: {error}")
+                sample, drawn = kernels.sample(x, s, UNIT)
                 try:
                     index = assert_same_draws(drawn, logits, seed)
                 except AssertionError as error:
                     failures.append(f"sample {case}: {error}")
-                    index = reference.sample(logits, seed)[1]
+                    index = reference.sample(logits, seed, UNIT)[1]
                 if not torch.equal(sample, torch.nn.functional.one_hot(drawn.clamp_min(0), shape[1]).to(dtype)):
                     failures.append(f"sample {case}: not the one-hot of its index")
                 for estimator in estimators(layout):
-                    spec = (1.0, estimator, COEFFICIENT.get(estimator, 0.0), 2)
+                    spec = ((1.0, COEFFICIENT.get(estimator, 0.0), 1.0), estimator, 2)
                     call, want = (x, index.to(device), s, *spec), (logits, index, seed, *spec)
                     pulled = excess(kernels.surrogate_vjp(g, *call), reference.surrogate_vjp(v, *want))
                     missed = {"pull-back": pulled}
                     if estimator in SOFT:
                         missed["soft"] = excess(kernels.surrogate(*call), reference.surrogate(*want))
+                        derivatives = kernels.tau_derivative(*call), reference.tau_derivative(*want)
+                        missed["derivative in tau"] = excess(*derivatives, OF_LOGARITHMS)
                     failures += [
                         f"{what} {estimator} {case}: beyond its tolerance by {by:.1e}"
                         for what, by in missed.items()
@@ -93,11 +105,13 @@ def sanitized(kernels: ModuleType, device: str) -> None:
     for shape in SMALL_SHAPES:
         for dtype in TOLERANCE:
             for layout, x in layouts(shape, dtype, device):
-                index = kernels.sample(x, seed)[1]
+                index = kernels.sample(x, seed, UNIT)[1]
                 for estimator in estimators(layout):
-                    kernels.surrogate_vjp(x, x, index, seed, 1.0, estimator, 1.0, 3)
+                    call = (x, index, seed, (1.0, 1.0, 1.0), estimator, 3)
+                    kernels.surrogate_vjp(x, *call)
                     if estimator in SOFT:
-                        kernels.surrogate(x, index, seed, 1.0, estimator, 1.0, 3)
+                        kernels.surrogate(*call)
+                        kernels.tau_derivative(*call)
 
 
 def profile(kernels: ModuleType, device: str) -> None:
@@ -105,12 +119,12 @@ def profile(kernels: ModuleType, device: str) -> None:
     seed = torch.tensor([1], device=device)
     for shape, draws in (((2**20, 64), 1), ((3000, 10), 1000)):
         x = torch.randn(shape if device != "cpu" else (8, shape[1]), device=device)
-        index = kernels.sample(x, seed)[1]
-        kernels.surrogate_vjp(x, x, index, seed, 1.0, "gumbel_rao", 0.0, draws)
+        index = kernels.sample(x, seed, UNIT)[1]
+        kernels.surrogate_vjp(x, x, index, seed, UNIT, "gumbel_rao", draws)
 
 
 def load(kernels: ModuleType, device: str) -> None:
-    kernels.sample(torch.zeros(3, 10, device=device), torch.tensor([1], device=device))
+    kernels.sample(torch.zeros(3, 10, device=device), torch.tensor([1], device=device), UNIT)
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = Path(discrete_ops.__file__).parent / "libdiscrete_ops_cuda.so"
 #: A jump back over more than this, in bytes, closes the loop over draws; a shorter one, that over a team's lanes.
 LONG = 0x1000
+#: How the kernels' template parameters are called in the tables.
+NAMES = {"Mode": ("pull-back", "soft", "tau"), "Serves": ("all", "without draws", "with draws")}
 
 
 class Case(NamedTuple):
@@ -165,7 +167,9 @@ def resources() -> dict[str, tuple[int, int]]:
 def demangled(name: str) -> str:
     said = subprocess.run(["c++filt", name], check=True, capture_output=True, text=True).stdout.strip()
     short = re.sub(r"discrete_ops::|cuda::|void |\(Call\)", "", said)
-    return re.sub(r"\(Serves\)(\d)", lambda m: ("all", "without draws", "with draws")[int(m[1])], short)
+    for enumeration, names in NAMES.items():
+        short = re.sub(rf"\({enumeration}\)(\d)", lambda m, names=names: names[int(m[1])], short)
+    return short
 
 
 def table(source: Path) -> str:

@@ -22,11 +22,12 @@ DISCRETE_OPS_DEVICE Call known(const Call& call) {
   c.logits_width = c.grad_width = c.out_width = COLUMNS % 4 ? 2 : 4;
   c.draw_groups = c.split = 1;
   c.block_rows = 128 / TEAM;
-  c.seeds = c.taus = 1;
-  c.tau = nullptr;
-  c.one_tau = 1;
+  c.seeds = c.groups = 1;
+  c.first_row = 0;
+  c.parameters = nullptr;
+  c.one[kTau] = c.one_sample_rate = 1;
   c.spec.estimator = ESTIMATOR;
-  c.soft = false;
+  c.mode = Mode::kPullBack;
 #ifdef ONE_DRAW
   c.spec.num_samples = 1;
 #endif
@@ -40,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(kRegisterThreads) probe(const __gri
   sample_row_in_registers<float, QUADS>(c);
 #else
   constexpr Serves kServes = takes_draws(ESTIMATOR) ? Serves::kWithDraws : Serves::kWithoutDraws;
-  surrogate_row_in_registers<float, QUADS, false, kServes>(c);
+  surrogate_row_in_registers<float, QUADS, Mode::kPullBack, kServes>(c);
 #endif
 }
 

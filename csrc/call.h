@@ -33,16 +33,29 @@ struct Operand {
   }
 };
 
+// What the surrogate kernels compute of an estimator's terms.
+enum class Mode {
+  kPullBack,  // of the gradient: weight * J(p; v)
+  kSoft,      // the soft sample: tau * weight * p
+  kTau        // the soft sample's derivative in tau: weight * J(p; -log p)
+};
+
+// The columns of `parameters`.
+enum Parameter { kTau, kCoefficient, kSampleTau, kParameters };
+
 struct Problem {
-  Operand logits, grad;  // grad is used by surrogate_vjp only
-  Operand out;           // contiguous: the sample, the soft sample or the gradient
-  int64_t* index;        // (rows): written by sample, read by the others; -1 where a row has none
-  const int64_t* seed;   // (seeds): consecutive equal groups of rows, each counting from 0
-  const double* tau;     // (taus): likewise
-  int64_t seeds, taus;
+  Operand logits, grad;      // grad is used by surrogate_vjp only
+  Operand out;               // contiguous: the sample, the soft sample or the gradient
+  int64_t* index;            // (rows): written by sample, read by the others; -1 where a row has none
+  const int64_t* seed;       // (seeds): consecutive equal groups of rows, each counting from first_row
+  const double* parameters;  // (groups, kParameters): likewise, groups of rows that share theirs
+  int64_t seeds, groups;
+  int64_t first_row;  // the number, for the noise, of the first row: these may be a part of more
   int64_t rows, columns;
   Spec spec;
-  bool soft;  // surrogate, not surrogate_vjp
+  Mode mode;  // of surrogate
+  double grad_scale,
+      inverse_grad_scale;  // powers of 2: what a gradient is multiplied by while it is pulled back, and after
 };
 
 // A temperature that the kernels can use, else NaN, so that a bad one shows: float32 holds the inverse of every good

@@ -27,9 +27,13 @@ DISCRETE_OPS_HD constexpr bool takes_draws(Estimator e) {
   return e == kGumbelRao || e == kReinMaxRao || e == kReinMaxCV || e == kReinMaxCVGumbel;
 }
 
+// Whether its pull-back is the Jacobian of a soft sample.
+DISCRETE_OPS_HD constexpr bool has_soft_sample(Estimator e) {
+  return e == kStraightThrough || e == kGumbelRao || e == kGST || e == kGSTPi;
+}
+
 struct Spec {
   Estimator estimator;
-  double coefficient;   // gap of GST, eta of ReinMax-CV, beta of RK2
   int64_t num_samples;  // K
 };
 

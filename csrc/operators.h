@@ -3,8 +3,8 @@
 // A Device says where they run:
 //   type                  torch's device type of the outputs
 //   Call                  a Problem and what else the kernels take
-//   set_tau(call, t, tau) where the kernels read the temperatures: t (taus) if not null, else tau; returns what must
-//                         outlive the launch
+//   set_parameters(call, p, one)  where the kernels read the parameters: p (groups, kParameters) if not null, else one;
+//                         returns what must outlive the launch
 //   check_index(call)     of the index's values, where that costs no synchronisation
 //   sample, surrogate     launch the kernels of a call that has rows
 #pragma once
@@ -66,6 +66,14 @@ inline Operand operand(Tensor& x, const char* name) {
   return o;
 }
 
+// A gradient is scaled by this power of 2 while it is pulled back, so that sums over a row of any finite one, and
+// differences from its mean, stay finite: weights are at most 1.
+inline double grad_scale(int64_t columns) {
+  double scale = 0.25;
+  for (; columns; columns /= 2) scale /= 2;
+  return scale;
+}
+
 inline Tensor dense(Tensor x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }
@@ -83,6 +91,11 @@ inline Tensor empty(const int64_t* sizes, int64_t dims, ScalarType dtype, int32_
   return Tensor(handle);
 }
 
+// Whether so many rows fall into so many groups; no rows into none, too.
+inline bool divides(int64_t groups, int64_t rows) {
+  return groups >= 1 ? rows % groups == 0 : rows == 0;
+}
+
 template <class Device>
 struct Operators {
   using Call = typename Device::Call;
@@ -91,8 +104,8 @@ struct Operators {
     return empty(logits.sizes().data(), dims, dtype, Device::type(), logits.get_device_index());
   }
 
-  // What the three operators share; the seed is contiguous.
-  static Call common(Tensor& logits, const Tensor& seed) {
+  // What the operators share; the seed and the parameters are contiguous, and kept by the caller.
+  static Call common(Tensor& logits, const Tensor& seed, int64_t first_row) {
     STD_TORCH_CHECK(logits.dim() >= 1 && logits.size(-1) >= 1, "logits: got no category, allowed: one or more");
     STD_TORCH_CHECK(logits.size(-1) < (int64_t{1} << 31), "logits: got ", logits.size(-1),
                     " categories, allowed: less than 2**31");
@@ -100,12 +113,35 @@ struct Operators {
     call.logits = operand(logits, "logits");
     call.columns = logits.size(-1);
     call.rows = logits.numel() / call.columns;
-    STD_TORCH_CHECK(
-        seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && seed.size(0) >= 1 && call.rows % seed.size(0) == 0,
-        "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
+    STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && divides(seed.size(0), call.rows),
+                    "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
     call.seed = static_cast<const int64_t*>(seed.data_ptr());
     call.seeds = seed.size(0);
+    STD_TORCH_CHECK(first_row >= 0, "first_row: got ", first_row, ", allowed: 0 or more");
+    call.first_row = first_row;
     return call;
+  }
+
+  // Where a call's parameters come from: a tensor, or numbers for all rows.
+  struct Parameters {
+    std::optional<Tensor> tensor;
+    double numbers[kParameters];
+  };
+
+  static auto set_parameters(Call& call, const Tensor& logits, Parameters& parameters) {
+    const double* data = nullptr;
+    call.groups = 1;
+    if (parameters.tensor) {
+      Tensor& x = *parameters.tensor;
+      check_same_device(logits, x, "parameters");
+      STD_TORCH_CHECK(x.dim() == 2 && x.size(1) == kParameters && divides(x.size(0), call.rows),
+                      "parameters: allowed: a (T, 3) tensor, T a divisor of the number of rows");
+      STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double, "parameters: got an unsupported dtype, allowed: float64");
+      x = dense(x);
+      data = static_cast<const double*>(x.data_ptr());
+      call.groups = x.size(0);
+    }
+    return Device::set_parameters(call, data, parameters.numbers);
   }
 
   static void check_same_device(const Tensor& logits, const Tensor& other, const char* name) {
@@ -113,9 +149,16 @@ struct Operators {
   }
 
   static std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
+    return sample_of_rows(logits, seed, std::nullopt, 1, 0);
+  }
+
+  static std::tuple<Tensor, Tensor> sample_of_rows(Tensor logits, Tensor seed, std::optional<Tensor> parameters,
+                                                   double sample_tau, int64_t first_row) {
     check_same_device(logits, seed, "seed");
     seed = dense(seed);
-    Call call = common(logits, seed);
+    Call call = common(logits, seed, first_row);
+    Parameters given{parameters, {1, 0, sample_tau}};
+    [[maybe_unused]] const auto kept = set_parameters(call, logits, given);
     Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
     Tensor index = empty_like(logits, logits.dim() - 1, ScalarType::Long);
     call.out = operand(out, "out");
@@ -124,34 +167,25 @@ struct Operators {
     return {out, index};
   }
 
-  static Tensor run_surrogate(std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
-                              const std::optional<Tensor>& tau_tensor, double tau, int64_t estimator,
-                              double coefficient, int64_t num_samples) {
+  static Tensor run_surrogate(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
+                              Parameters parameters, int64_t estimator, int64_t num_samples, int64_t first_row) {
     check_same_device(logits, seed, "seed");
     check_same_device(logits, index, "index");
     seed = dense(seed), index = dense(index);
-    Call call = common(logits, seed);
+    Call call = common(logits, seed, first_row);
+    [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
     STD_TORCH_CHECK(estimator >= 0 && estimator < kNumEstimators, "estimator: got ", estimator, ", allowed: 0 to ",
                     kNumEstimators - 1);
     STD_TORCH_CHECK(num_samples >= 1 && num_samples < (int64_t{1} << 31), "num_samples: got ", num_samples,
                     ", allowed: 1 to 2**31 - 1");
     STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
                     "index: allowed: an int64 tensor with one element a row");
-    if (tau_tensor) {
-      check_same_device(logits, *tau_tensor, "tau");
-      STD_TORCH_CHECK(tau_tensor->dim() == 1 && tau_tensor->size(0) >= 1 && call.rows % tau_tensor->size(0) == 0,
-                      "tau: allowed: a (T,) tensor, T a divisor of the number of rows");
-      STD_TORCH_CHECK(tau_tensor->scalar_type() == ScalarType::Double,
-                      "tau: got an unsupported dtype, allowed: float64");
-    }
-    const Tensor taus = tau_tensor ? dense(*tau_tensor) : seed;
-    call.taus = tau_tensor ? taus.size(0) : 1;
-    [[maybe_unused]] const auto kept =
-        Device::set_tau(call, tau_tensor ? static_cast<const double*>(taus.data_ptr()) : nullptr, tau);
     call.index = static_cast<int64_t*>(index.data_ptr());
     Device::check_index(call);
-    call.spec = {static_cast<Estimator>(estimator), coefficient, num_samples};
-    call.soft = !grad;
+    call.spec = {static_cast<Estimator>(estimator), num_samples};
+    call.mode = mode;
+    STD_TORCH_CHECK(mode == Mode::kPullBack || has_soft_sample(call.spec.estimator), "estimator: got ", estimator,
+                    ", allowed: 0 to 3, which have a soft sample");
     if (grad) {
       check_same_device(logits, *grad, "grad");
       const auto want = logits.sizes(), got = grad->sizes();
@@ -159,6 +193,8 @@ struct Operators {
       for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d];
       STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape");
       call.grad = operand(*grad, "grad");
+      call.grad_scale = grad_scale(call.columns);
+      call.inverse_grad_scale = 1 / call.grad_scale;
       STD_TORCH_CHECK((call.grad.dtype == Dtype::kDouble) == (call.logits.dtype == Dtype::kDouble),
                       "grad: allowed: float64 with float64 logits, and only with them");
     }
@@ -168,14 +204,23 @@ struct Operators {
     return out;
   }
 
-  static Tensor surrogate(Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> tau_tensor, double tau,
-                          int64_t estimator, double coefficient, int64_t num_samples) {
-    return run_surrogate(std::nullopt, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
+  static Tensor surrogate(Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> parameters, double tau,
+                          double coefficient, int64_t estimator, int64_t num_samples, int64_t first_row) {
+    return run_surrogate(Mode::kSoft, std::nullopt, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
+                         num_samples, first_row);
   }
 
-  static Tensor surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> tau_tensor,
-                              double tau, int64_t estimator, double coefficient, int64_t num_samples) {
-    return run_surrogate(grad, logits, index, seed, tau_tensor, tau, estimator, coefficient, num_samples);
+  static Tensor surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> parameters,
+                              double tau, double coefficient, int64_t estimator, int64_t num_samples,
+                              int64_t first_row) {
+    return run_surrogate(Mode::kPullBack, grad, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
+                         num_samples, first_row);
+  }
+
+  static Tensor tau_derivative(Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> parameters, double tau,
+                               double coefficient, int64_t estimator, int64_t num_samples, int64_t first_row) {
+    return run_surrogate(Mode::kTau, std::nullopt, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
+                         num_samples, first_row);
   }
 };
 

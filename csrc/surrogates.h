@@ -14,15 +14,14 @@
 //   exponentials(k)     a(s) becomes draw k of the row's exponential noise; returns the winner's
 //   a(s), b(s)          scratch: a holds a term's weights and what they are made of, b the conditional Gumbels' odds
 //   out(s)              the result
-//   kSoft               accumulate tau * weight * p (the soft sample) instead of weight * J(p, q; v)
+//   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
 //   kServes             which estimators it is compiled for
 //   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
 #pragma once
 
-#include "estimators.h"
-#include "philox.h"
+#include "call.h"
 
 namespace discrete_ops {
 
@@ -41,10 +40,11 @@ struct Surrogate {
   using V = typename Row::V;
   using M = typename Row::Math;
   using T = typename M::T;
+  static constexpr bool kPullsBack = Row::kMode == Mode::kPullBack;  // the ReinMax family does, and has no soft sample
 
   Row& r;
   const Spec& spec;
-  const V tau, inv_tau;  // one temperature a row
+  const V tau, inv_tau, coefficient;  // of each row; the coefficient is GST's gap, ReinMax-CV's eta, RK2's beta
 
   // --- terms ------------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,13 @@ struct Surrogate {
     return (r.v(s) - mean.high) - mean.low;
   }
 
-  // a = unnormalised(step), and the mean of v under it.
+  // Of a weight in [0, 1].
+  static DISCRETE_OPS_HD V minus_log(V w) {
+    return M::log1p(M::divide(M::set(1), M::max(w, M::set(T(0x1p-126)))) - T(1));
+  }
+
+  // a = unnormalised(step), and the mean of v under it. A softmax's derivative in its temperature is its pull-back of
+  // -log p.
   template <class F>
   DISCRETE_OPS_HD Mean weigh(const F& unnormalised) {
     V total, dot;
@@ -66,11 +72,12 @@ struct Surrogate {
         [&](auto s, V& w, V& wv) {
           w = unnormalised(s);
           r.a(s) = w;
+          if constexpr (Row::kMode == Mode::kTau) r.v(s) = minus_log(w);
           wv = w * r.v(s);
         },
         total, dot);
     Mean mean{M::divide(M::set(1), total), M::set(0), M::set(0)};
-    if constexpr (!Row::kSoft) {
+    if constexpr (Row::kMode != Mode::kSoft) {
       mean.high = dot * mean.inverse;
       mean.low = r.sum([&](auto s) { return r.a(s) * (r.v(s) - mean.high); }) * mean.inverse;
     }
@@ -81,12 +88,12 @@ struct Surrogate {
   template <class F>
   DISCRETE_OPS_HD void add(V weight, const F& unnormalised) {
     const Mean mean = weigh(unnormalised);
-    if constexpr (Row::kSoft) {
+    if constexpr (Row::kMode == Mode::kSoft) {
       const V share = tau * weight * mean.inverse;  // in this order no factor leaves the normal range
       r.each([&](auto s) { r.out(s) += share * r.a(s); });
     } else {
-      const V scale = weight * mean.inverse, scaled_low = scale * mean.low;
-      r.each([&](auto s) { r.out(s) += r.a(s) * ((r.v(s) - mean.high) * scale - scaled_low); });  // two FMAs
+      const V scale = weight * mean.inverse;
+      r.each([&](auto s) { r.out(s) += (r.a(s) * scale) * deviation(s, mean); });  // in this order 0 meets no inf
     }
   }
 
@@ -143,7 +150,7 @@ struct Surrogate {
     const V of_winner = r.exponentials(k);
     if (at_unit_temperature()) {  // half the work at the commonest temperature
       const V share = of_winner * M::divide(M::set(1), partition);
-      use([&](auto s) { return M::divide(M::set(1), share + r.a(s) * r.b(s)); });
+      use([&](auto s) { return M::divide(share, share + r.a(s) * r.b(s)); });
     } else {
       const V inverse = M::divide(partition, of_winner);
       const V rate = inv_tau * T(-1.44269504088896340736);
@@ -160,12 +167,12 @@ struct Surrogate {
 
   // What distinguishes the estimators that draw: out += weight / (K tau) * sum over the K draws from `first` on of J.
   struct Draws {
-    T weight;
+    V weight;
     uint32_t first;
     V partition;
   };
   DISCRETE_OPS_HD void add_draws(const Draws& draws) {
-    const V each = inv_tau * T(draws.weight / static_cast<double>(spec.num_samples));
+    const V each = inv_tau * M::divide(draws.weight, M::set(static_cast<T>(spec.num_samples)));
     const uint32_t end = draws.first + static_cast<uint32_t>(spec.num_samples);  // at most 2^31
     for (uint32_t k = draws.first + r.draw_begin(); k < end; k += r.draw_step()) {
       draw(k, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
@@ -179,7 +186,7 @@ struct Surrogate {
     add(rate * weight, [&, rate](auto s) { return M::exp(r.z(s) * rate); });
   }
 
-  DISCRETE_OPS_HD Draws gumbel_rao() { return {T(1), 0, prepare(M::set(1))}; }
+  DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
   DISCRETE_OPS_HD void gst(V gap) {
     add(inv_tau, [&](auto s) {
@@ -205,14 +212,14 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax() {
-    if (M::all(tau == M::set(1))) return reinmax_rk2(T(0.5));  // the same, with one softmax
+    if (M::all(tau == M::set(1))) return reinmax_rk2(M::set(T(0.5)));  // the same, with one softmax
     add_half_way(inv_tau);
     straight_through(T(-0.5), M::set(1));
   }
 
   DISCRETE_OPS_HD Draws reinmax_rao() {
     if (r.leads()) straight_through(T(-0.5), M::set(1));
-    return {T(2), 0, prepare(inv_tau) * T(2)};  // off the winner p_D is pi_t / 2
+    return {M::set(2), 0, prepare(inv_tau) * T(2)};  // off the winner p_D is pi_t / 2
   }
 
   DISCRETE_OPS_HD Draws reinmax_cv(bool soft) {
@@ -222,11 +229,11 @@ struct Surrogate {
       add_half_way(M::set(1));
       add_control(soft, pi_total);
     }
-    return {static_cast<T>(spec.coefficient), 1, pi_total * T(2)};
+    return {coefficient, 1, pi_total * T(2)};
   }
 
   DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
-    const V one = M::set(1), eta = M::set(static_cast<T>(spec.coefficient));
+    const V one = M::set(1), eta = coefficient;
     if (!soft) {
       return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
     }
@@ -240,12 +247,12 @@ struct Surrogate {
     });
   }
 
-  DISCRETE_OPS_HD void reinmax_rk2(T beta) {
+  DISCRETE_OPS_HD void reinmax_rk2(V beta) {
     const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
     const V inverse = mean.inverse, v_winner = winner_of_v();
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
-      const V from_pi = deviation(s, mean) * beta, from_D = (r.v(s) - v_winner) * (T(1) - beta);
+      const V from_pi = deviation(s, mean) * beta, from_D = (r.v(s) - v_winner) * (M::set(1) - beta);
       r.out(s) += (pi + D) * (from_pi + from_D) - pi * from_pi;
     });
   }
@@ -260,16 +267,23 @@ struct Surrogate {
       case kStraightThrough:
         return straight_through(T(1), inv_tau);
       case kGST:
-        return gst(M::set(static_cast<T>(spec.coefficient)));
+        return gst(coefficient);
       case kGSTPi:
         return gst(pi_gap());
+      default:
+        if constexpr (kPullsBack) reinmax_without_draws();
+    }
+  }
+
+  DISCRETE_OPS_HD void reinmax_without_draws() {
+    switch (spec.estimator) {
       case kReinMaxArgmax:
         r.set_winner_argmax();
         return reinmax();
       case kReinMax:
         return reinmax();
       case kReinMaxRK2:
-        return reinmax_rk2(static_cast<T>(spec.coefficient));
+        return reinmax_rk2(coefficient);
       default:
         return;
     }
@@ -278,10 +292,14 @@ struct Surrogate {
   DISCRETE_OPS_HD void with_draws() {
     const Estimator estimator = spec.estimator;
     if (!takes_draws(estimator)) return;
-    const Draws draws = estimator == kGumbelRao    ? gumbel_rao()
-                        : estimator == kReinMaxRao ? reinmax_rao()
-                                                   : reinmax_cv(estimator == kReinMaxCV);
-    add_draws(draws);
+    if constexpr (!kPullsBack) {
+      add_draws(gumbel_rao());
+    } else {
+      const Draws draws = estimator == kGumbelRao    ? gumbel_rao()
+                          : estimator == kReinMaxRao ? reinmax_rao()
+                                                     : reinmax_cv(estimator == kReinMaxCV);
+      add_draws(draws);
+    }
   }
 };
 

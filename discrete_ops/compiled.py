@@ -1,4 +1,4 @@
-"""The functions of ``reference.py`` on the compiled operators, which ``cpp.py`` and ``cuda.py`` load.
+"""The functions of ``reference.py`` on the kernels' operators, which ``cpp.py`` and ``cuda.py`` load.
 
 The operators' schemas are in the CPU library; torch sends a call to the library of the tensors' device.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .reference import AT_ONE, Parameters
 
 _HERE = Path(__file__).parent
 _NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
@@ -40,27 +41,30 @@ def load(name: str) -> Path:
 
 
 CPU_LIBRARY = load("libdiscrete_ops_cpu.so")
-_sample = torch.ops.discrete_ops.sample.default
-_surrogate = torch.ops.discrete_ops.surrogate.default
-_surrogate_vjp = torch.ops.discrete_ops.surrogate_vjp.default
+_kernels = torch.ops.discrete_ops_kernels
+_sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.of_rows, _kernels.surrogate.default
+_surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
 
 
-def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
     """As :func:`discrete_ops.reference.sample`."""
-    return _sample(logits, seed)
+    if type(parameters) is tuple and parameters[2] == 1.0 and first_row == 0:
+        return _sample(logits, seed)
+    given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
+    return _sample_of_rows(logits, seed, *given, first_row)
 
 
 def surrogate(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
     """As :func:`discrete_ops.reference.surrogate`."""
-    return _surrogate(logits, index, seed, *_tau(tau), _NUMBER[estimator], coefficient, num_samples)
+    return _surrogate(logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
 
 
 def surrogate_vjp(
@@ -68,18 +72,31 @@ def surrogate_vjp(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
     """As :func:`discrete_ops.reference.surrogate_vjp`."""
-    return _surrogate_vjp(grad, logits, index, seed, *_tau(tau), _NUMBER[estimator], coefficient, num_samples)
+    return _surrogate_vjp(grad, logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
 
 
-def _tau(tau: float | Tensor) -> tuple[Tensor | None, float]:
-    """The operators take a tensor, or a float where there is none."""
-    return (tau.double(), 0.0) if isinstance(tau, Tensor) else (None, tau)
+def tau_derivative(
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """As :func:`discrete_ops.reference.tau_derivative`."""
+    return _tau_derivative(logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
+
+
+def _split(parameters: Parameters) -> tuple[Tensor | None, float, float]:
+    """The operators take a tensor, or tau and the coefficient where there is none."""
+    return (parameters, 1.0, 0.0) if isinstance(parameters, Tensor) else (None, parameters[0], parameters[1])
 
 
 def _check_devices(*tensors: object) -> None:
@@ -88,19 +105,22 @@ def _check_devices(*tensors: object) -> None:
         raise RuntimeError(f"discrete_ops: got tensors on {devices}, allowed: one device")
 
 
-@torch.library.register_fake("discrete_ops::sample")
-def _(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    _check_devices(logits, seed)
+def _fake_sample(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    _check_devices(logits, *rest)
     return logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)
 
 
-@torch.library.register_fake("discrete_ops::surrogate")
-def _(logits: Tensor, *rest: object) -> Tensor:
+def _fake_like_logits(logits: Tensor, *rest: object) -> Tensor:
     _check_devices(logits, *rest)
     return logits.new_empty(logits.shape)
 
 
-@torch.library.register_fake("discrete_ops::surrogate_vjp")
-def _(grad: Tensor, logits: Tensor, *rest: object) -> Tensor:
-    _check_devices(grad, logits, *rest)
-    return logits.new_empty(logits.shape)
+def _fake_like_grad(grad: Tensor, logits: Tensor, *rest: object) -> Tensor:
+    return _fake_like_logits(logits, grad, *rest)
+
+
+torch.library.register_fake("discrete_ops_kernels::sample", _fake_sample)
+torch.library.register_fake("discrete_ops_kernels::sample.of_rows", _fake_sample)
+torch.library.register_fake("discrete_ops_kernels::surrogate", _fake_like_logits)
+torch.library.register_fake("discrete_ops_kernels::tau_derivative", _fake_like_logits)
+torch.library.register_fake("discrete_ops_kernels::surrogate_vjp", _fake_like_grad)

@@ -2,9 +2,9 @@
 
 import ctypes
 
-from .compiled import CPU_LIBRARY, sample, surrogate, surrogate_vjp
+from .compiled import CPU_LIBRARY, sample, surrogate, surrogate_vjp, tau_derivative
 
-__all__ = ["instruction_set", "sample", "surrogate", "surrogate_vjp"]
+__all__ = ["instruction_set", "sample", "surrogate", "surrogate_vjp", "tau_derivative"]
 
 
 def instruction_set() -> str:

@@ -4,9 +4,9 @@ import ctypes
 
 import torch
 
-from .compiled import load, sample, surrogate, surrogate_vjp
+from .compiled import load, sample, surrogate, surrogate_vjp, tau_derivative
 
-__all__ = ["obstacle", "sample", "surrogate", "surrogate_vjp"]
+__all__ = ["obstacle", "sample", "surrogate", "surrogate_vjp", "tau_derivative"]
 
 if torch.version.cuda is None:
     raise ImportError("torch here is built without CUDA")

@@ -12,7 +12,8 @@ so the 32-bit word of every (row, column, draw) is the same on every device and 
 forward pass takes its one uniform a row from a draw index of its own, ``FORWARD_DRAW``.
 
 A ``seed`` is an int64 tensor of shape ``(S,)``: the rows fall into S equal consecutive groups, and
-each group counts its rows from 0 under its own seed. S is 1 but for ``vmap`` and ensembles.
+each group counts its rows under its own seed, from ``first_row``: 0 but where the rows are a part of more.
+S is 1 but for ``vmap`` and ensembles.
 """
 
 import torch
@@ -49,19 +50,20 @@ def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> 
     return c0, c1, c2, c3
 
 
-def words(seed: Tensor, draw: Tensor, rows: int, columns: int) -> Tensor:
+def words(seed: Tensor, draw: Tensor, rows: int, columns: int, first_row: int = 0) -> Tensor:
     """The uint32 noise of some draws.
 
     Args:
         seed: ``(S,)`` int64, S divides ``rows``.
         draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``.
         rows, columns: size of the noise.
+        first_row: number of the first row.
 
     Returns:
         ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``.
     """
     groups = seed.numel()
-    row = torch.arange(rows, device=seed.device) % max(rows // groups, 1)
+    row = torch.arange(rows, device=seed.device) % max(rows // groups, 1) + first_row
     key = seed.repeat_interleave(rows // groups) if groups > 1 else seed
     block = torch.arange((columns + 3) // 4, device=seed.device)
     row, key = row[:, None], key[:, None]
@@ -70,17 +72,17 @@ def words(seed: Tensor, draw: Tensor, rows: int, columns: int) -> Tensor:
     return torch.stack([lane.expand(shape) for lane in lanes], -1).flatten(-2)[..., :columns]
 
 
-def uniform(seed: Tensor, rows: int) -> Tensor:
+def uniform(seed: Tensor, rows: int, first_row: int = 0) -> Tensor:
     """The forward pass's uniform: ``(rows, 1)`` float64 in (0, 1), on the grid ``(n + 1/2) 2**-52``.
 
     52 bits (all of lane 0 and the top 20 of lane 1), so that the inverse CDF resolves every category.
     """
     draw = torch.full((1,), FORWARD_DRAW, device=seed.device)
-    high, low = words(seed, draw, rows, 2)[0].unbind(-1)
+    high, low = words(seed, draw, rows, 2, first_row)[0].unbind(-1)
     return (((high << 20) + (low >> 12)).double() + 0.5)[:, None] * 2.0**-52
 
 
-def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torch.dtype, first_row: int = 0) -> Tensor:
     """Standard exponential noise ``E = -log1p(-u)``, ``u = (word + 1/2) 2**-32``.
 
     In float32 the sum rounds, so u is clipped to the largest value below 1: E is never 0 and never
@@ -90,6 +92,6 @@ def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torc
     Returns:
         ``(K, rows, columns)`` of ``dtype`` (float32 or float64).
     """
-    u = (words(seed, draw, rows, columns).to(dtype) + 0.5) * 2.0**-32
+    u = (words(seed, draw, rows, columns, first_row).to(dtype) + 0.5) * 2.0**-32
     u = u.clamp(max=1 - torch.finfo(dtype).eps / 2)
     return -torch.log1p(-u.double()).to(dtype)

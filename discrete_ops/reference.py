@@ -16,18 +16,23 @@ noise is float32 for float32 and half inputs and float64 for float64 inputs, as 
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import one_hot
 
 from . import philox
-from .checks import LEAST_TAU, MOST_TAU
 
+#: Temperatures whose inverse is a normal float32 too.
+LEAST_TAU = torch.finfo(torch.float32).tiny
+MOST_TAU = 1 / LEAST_TAU
 CHUNK = 2**20  #: Elements of noise held at once: memory does not grow with the number of draws.
 
 Weight = float | Tensor
+#: ``(tau, coefficient, sample_tau)`` of all rows, or a ``(T, 3)`` float64 tensor for T equal groups of rows.
+Parameters: TypeAlias = tuple[float, float, float] | Tensor
+AT_ONE = (1.0, 0.0, 1.0)  #: Parameters at temperature 1.
 
 
 class Term(NamedTuple):
@@ -44,9 +49,10 @@ class Rows(NamedTuple):
     l: Tensor  # noqa: E741  (the papers' name) logits, float64, maximum 0
     D: Tensor  # one-hot of the sampled index, float64
     tau: Weight  # float, or (rows, 1)
-    coefficient: float  # the gap of GST, eta of ReinMax-CV, beta of RK2
+    coefficient: Weight  # the gap of GST, eta of ReinMax-CV, beta of RK2
     num_samples: int  # K
     seed: Tensor  # (S,) int64
+    first_row: int  # its number, for the noise
     noise: torch.dtype  # float32 or float64
 
 
@@ -85,10 +91,15 @@ def conditional_gumbels(rows: Rows, lp: Tensor, first: int, count: int) -> Itera
         size = (size + 1) // 2
     for start in range(first, first + count, size):
         draw = torch.arange(start, min(start + size, first + count), device=lp.device)
-        log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise).double().log()
+        log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise, rows.first_row).double().log()
         log_e_winner = (log_e * rows.D).sum(-1, keepdim=True)
-        y = -softplus(log_e - log_e_winner - lp, threshold=40.0)
+        y = -_softplus(log_e - log_e_winner - lp)
         yield (y.masked_fill(winner, 0.0) / rows.tau).softmax(-1)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))``; of plain operators, for ONNX has that of float64 in none of its runtimes."""
+    return torch.maximum(x, torch.zeros_like(x)) + (-x.abs()).exp().log1p()
 
 
 def perturbed(l: Tensor, D: Tensor, gap: Weight) -> Tensor:  # noqa: E741
@@ -115,6 +126,14 @@ def through_perturbation(r: Rows, pulled: Tensor, gap: Weight) -> Tensor:
     taken, is_top = r.D.bool() | (r.l > top - gap), r.l == top
     back = pulled.masked_fill(~taken, 0.0).sum(-1, keepdim=True) / is_top.sum(-1, keepdim=True)
     return pulled.masked_fill(taken, 0.0) + back * is_top
+
+
+def into_perturbation(r: Rows, tangent: Tensor, gap: Weight) -> Tensor:
+    """Its transpose: where h takes from ``max(l)``, it moves as ``max(l)`` does."""
+    top = r.l.amax(-1, keepdim=True)
+    taken, is_top = r.D.bool() | (r.l > top - gap), r.l == top
+    of_top = (tangent * is_top).sum(-1, keepdim=True) / is_top.sum(-1, keepdim=True)
+    return torch.where(taken, of_top, tangent)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -212,10 +231,15 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
 #: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
 NONZERO = "nonzero_"
 
+#: Whose pull-back is the Jacobian of a soft sample: they have one, and a derivative in tau.
+WITH_SOFT_SAMPLE = ("straight_through", "gumbel_rao", "gst", "gst_pi", NONZERO + "gst", NONZERO + "gst_pi")
+#: Whose pull-back is no symmetric matrix, as softmax Jacobians and their sums are.
+ASYMMETRIC = ("reinmax_rk2", NONZERO + "gst", NONZERO + "gst_pi")
+
 
 # ---------------------------------------------------------------------------------------------------
-# The two row kernels (and the soft forward), with the row rules: -inf masks a category, a row masked
-# whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1
+# The row kernels: the sample, its pull-back, the soft sample and its derivative in tau. The row rules: -inf masks a
+# category, a row masked whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1
 
 
 def _as_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,20 +255,39 @@ def _as_output(rows: Tensor, invalid: Tensor, empty: Tensor, like: Tensor) -> Te
     return rows.view(like.shape).to(like.dtype, copy=True)  # not a view: those may not be changed in place
 
 
-def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw ``D ~ softmax(logits)`` by the inverse CDF, accumulated in float64 so that no category hides.
+def _parameters(parameters: Parameters, rows: int) -> tuple[Weight, Weight, Weight]:
+    """tau, coefficient and sample_tau as floats, or ``(rows, 1)``; NaN shows a bad temperature without a sync."""
+    if not isinstance(parameters, Tensor):
+        return parameters
+    groups = len(parameters)
+    each = parameters.repeat_interleave(rows // groups, 0) if groups > 1 else parameters
+    tau, coefficient, sample_tau = each.split(1, -1)
+    return _checked(tau), coefficient, _checked(sample_tau)
+
+
+def _checked(tau: Tensor) -> Tensor:
+    return torch.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, torch.nan)
+
+
+def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw ``D ~ softmax(logits / sample_tau)`` by the inverse CDF, accumulated in float64 so that no category hides.
 
     Args:
         logits: ``(..., N)``.
         seed: ``(S,)`` int64.
+        parameters: ``(tau, coefficient, sample_tau)``, or ``(T, 3)`` float64 for T equal groups of rows.
+        first_row: number of the first row, for the noise.
 
     Returns:
         one-hot ``(..., N)`` like ``logits``, index ``(...)`` int64.
     """
     l, invalid, empty = _as_rows(logits)  # noqa: E741
-    cdf = l.exp().cumsum(-1)
-    target = philox.uniform(seed, len(l)) * cdf[:, -1:]  # below the total, since uniform <= 1 - 2**-53
-    index = (cdf <= target).sum(-1, keepdim=True)
+    sample_tau = _parameters(parameters, len(l))[2]
+    if isinstance(sample_tau, Tensor):
+        invalid = invalid | sample_tau.isnan()
+    cdf = (l / sample_tau).exp().cumsum(-1)
+    target = philox.uniform(seed, len(l), first_row) * cdf[:, -1:]  # below the total, since uniform <= 1 - 2**-53
+    index = (cdf <= target).sum(-1, keepdim=True).masked_fill(invalid, 0)
     D = torch.zeros_like(l).scatter_(-1, index, 1.0)
     index = index.masked_fill(invalid | empty, -1)
     return _as_output(D, invalid, empty, logits), index.view(logits.shape[:-1])
@@ -255,36 +298,62 @@ def _sum_over_draws(x: Tensor) -> Tensor:
 
 
 def _rows(
-    logits: Tensor, index: Tensor, seed: Tensor, tau: Weight, coefficient: float, num_samples: int
+    logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, num_samples: int, first_row: int
 ) -> tuple[Rows, Tensor, Tensor]:
     l, invalid, empty = _as_rows(logits)  # noqa: E741
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
-    if isinstance(tau, Tensor):  # (T,): T equal groups of rows; NaN shows a bad one without a sync
-        tau = tau.to(l).reshape(-1, 1)
-        tau = torch.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, torch.nan)
-        tau = tau.repeat_interleave(len(l) // len(tau), 0) if len(tau) > 1 else tau
+    tau, coefficient, _ = _parameters(parameters, len(l))
     noise = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return Rows(l, D, tau, coefficient, num_samples, seed, noise), invalid, empty
+    return Rows(l, D, tau, coefficient, num_samples, seed, first_row, noise), invalid, empty
+
+
+def check_soft(estimator: str) -> None:
+    """Raises ValueError for an estimator without a soft sample."""
+    if estimator not in WITH_SOFT_SAMPLE:
+        raise ValueError(f"estimator: got {estimator!r}, allowed: {', '.join(map(repr, WITH_SOFT_SAMPLE))}")
 
 
 def surrogate(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: Weight,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
-    """The soft sample of an estimator whose pull-back is the Jacobian of one: ``tau * sum weight * p``.
+    """The soft sample of an estimator ``WITH_SOFT_SAMPLE``: ``tau * sum weight * p``.
 
     Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
     """
-    rows, invalid, empty = _rows(logits, index, seed, tau, coefficient, num_samples)
+    check_soft(estimator)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
     soft = torch.zeros_like(rows.l)
     for weight, p, _ in TERMS[estimator.removeprefix(NONZERO)](rows):
         soft = soft + _sum_over_draws(rows.tau * weight * p)
     return _as_output(soft, invalid, empty, logits)
+
+
+def tau_derivative(
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """The derivative of :func:`surrogate` in tau, row by row: ``sum weight * J(p; -log p)``.
+
+    Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
+    """
+    check_soft(estimator)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    derivative = torch.zeros_like(rows.l)
+    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
+        minus_log_p = -p.clamp_min(torch.finfo(p.dtype).tiny).log()
+        derivative = derivative + _sum_over_draws(weight * jacobian_product(p, q, minus_log_p))
+    return _as_output(derivative, invalid, empty, logits)
 
 
 def surrogate_vjp(
@@ -292,10 +361,10 @@ def surrogate_vjp(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: Weight,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
     """Pull ``grad`` (the ``v`` of the papers) back to the logits: ``sum over terms of weight * J(p, q; v)``.
 
@@ -304,19 +373,54 @@ def surrogate_vjp(
         logits: ``(..., N)``.
         index: ``(...)`` int64, as :func:`sample` returned it.
         seed: ``(S,)`` int64, as :func:`sample` took it.
-        tau: temperature, a float or a tensor of T elements for T equal groups of rows.
+        parameters: as :func:`sample` took them.
         estimator: a key of ``TERMS``.
-        coefficient: gap, eta or beta.
         num_samples: K.
+        first_row: as :func:`sample` took it.
 
     Returns:
         ``(..., N)`` like ``logits``.
     """
-    rows, invalid, empty = _rows(logits, index, seed, tau, coefficient, num_samples)
-    v = grad.reshape(rows.l.shape).to(rows.l).masked_fill(rows.l == -torch.inf, 0.0)
-    pulled = torch.zeros_like(v)
-    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
-        pulled = pulled + _sum_over_draws(weight * jacobian_product(p, q, v))
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    v, scale = _scaled(grad, rows.l)
+    pulled = _sum_of_products(rows, estimator, v)
     if estimator.startswith(NONZERO):
-        pulled = through_perturbation(rows, pulled, pi_gap(rows.l, rows.D) if estimator.endswith("pi") else coefficient)
-    return _as_output(pulled, invalid, empty, logits)
+        pulled = through_perturbation(rows, pulled, _gap(rows, estimator))
+    return _as_output(pulled / scale, invalid, empty, logits)
+
+
+def surrogate_jvp(
+    tangent: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """Push a tangent at the logits forward: the transpose of :func:`surrogate_vjp`, which is another function for the
+    estimators that are ``ASYMMETRIC`` alone. Args and result as there."""
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    t, scale = _scaled(tangent, rows.l)
+    if estimator.startswith(NONZERO):
+        t = into_perturbation(rows, t, _gap(rows, estimator))
+    return _as_output(_sum_of_products(rows, estimator, t, transposed=True) / scale, invalid, empty, logits)
+
+
+def _gap(rows: Rows, estimator: str) -> Weight:
+    return pi_gap(rows.l, rows.D) if estimator.endswith("pi") else rows.coefficient
+
+
+def _sum_of_products(rows: Rows, estimator: str, v: Tensor, transposed: bool = False) -> Tensor:
+    total = torch.zeros_like(v)
+    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
+        product = p * v - q * (p * v).sum(-1, keepdim=True) if transposed else jacobian_product(p, q, v)
+        total = total + _sum_over_draws(weight * product)
+    return total
+
+
+def _scaled(v: Tensor, l: Tensor) -> tuple[Tensor, float]:  # noqa: E741
+    """``v`` as rows, 0 where masked, times a power of 2: sums over a row of any finite ones stay finite."""
+    scale = 2.0**-34  # of float64: rows have less than 2**31 columns
+    return v.reshape(l.shape).to(l).masked_fill(l == -torch.inf, 0.0) * scale, scale

@@ -1,5 +1,5 @@
-// The operators of csrc/cuda on a CPU, as torch.ops.discrete_ops_emulation: the kernels' own source on emulated
-// threads.
+// The operators of csrc/cuda on a CPU, as torch.ops.discrete_ops_emulation, with the schemas of csrc/library.cpp: the
+// kernels' own source on emulated threads.
 #include "cuda_emulation.h"
 
 #include "cuda/kernels_double.cu"
@@ -8,6 +8,7 @@
 #include "cuda/kernels_sample.cu"
 #include "cuda/kernels_without_draws.cu"
 #include "operators.h"
+#include "schemas.h"
 
 namespace discrete_ops {
 namespace {
@@ -21,9 +22,8 @@ struct Emulated {
 
   static int32_t type() { return aoti_torch_device_type_cpu(); }
 
-  static int set_tau(Call& call, const double* tensor, double value) {
-    call.tau = tensor;
-    call.one_tau = checked_tau(value);
+  static int set_parameters(Call& call, const double* tensor, const double* one) {
+    call.set_parameters(tensor, one);
     return 0;
   }
 
@@ -67,16 +67,8 @@ extern "C" void exponentials(const uint32_t* words, float* noise, int64_t n) {
 }
 
 STABLE_TORCH_LIBRARY(discrete_ops_emulation, m) {
-  m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");
-  m.def(
-      "surrogate(Tensor logits, Tensor index, Tensor seed, Tensor? tau_tensor, float tau, int estimator, "
-      "float coefficient, int num_samples) -> Tensor");
-  m.def(
-      "surrogate_vjp(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor? tau_tensor, float tau, "
-      "int estimator, float coefficient, int num_samples) -> Tensor");
+  DISCRETE_OPS_DEFINE(m)
 }
 STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
-  m.impl("sample", TORCH_BOX(&discrete_ops::OnEmulator::sample));
-  m.impl("surrogate", TORCH_BOX(&discrete_ops::OnEmulator::surrogate));
-  m.impl("surrogate_vjp", TORCH_BOX(&discrete_ops::OnEmulator::surrogate_vjp));
+  DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnEmulator)
 }

@@ -13,20 +13,20 @@ CDF_ERROR = {torch.float64: 1e-13}
 CDF_ERROR_FLOAT32 = 2.0**-21
 
 
-def assert_same_draws(got: Tensor, logits: Tensor, seed: Tensor) -> Tensor:
+def assert_same_draws(got: Tensor, logits: Tensor, seed: Tensor, sample_tau: float = 1.0, first_row: int = 0) -> Tensor:
     """``got`` is the reference's index, but where a category's boundary lies so near to the row's uniform that rounding
     decides which side it is on. Returns the reference's index, on the CPU."""
     logits, seed, got = logits.cpu(), seed.cpu(), got.cpu()
-    want = reference.sample(logits, seed)[1]
+    want = reference.sample(logits, seed, (1.0, 0.0, sample_tau), first_row)[1]
     rows, flat, drawn = logits.double().reshape(-1, logits.shape[-1]), want.reshape(-1), got.reshape(-1)
     for row in torch.nonzero(flat != drawn).flatten().tolist():
         index = int(drawn[row])
         assert 0 <= index < rows.shape[1], f"row {row}: got index {index}, want {int(flat[row])}"
         assert int(flat[row]) >= 0, f"row {row}: got index {index} where the row has no sample"
         assert rows[row, index] > -math.inf, f"row {row}: got the masked category {index}"
-        weight = (rows[row] - rows[row].max()).exp()
+        weight = ((rows[row] - rows[row].max()) / sample_tau).exp()
         cdf = weight.cumsum(-1) / weight.sum()
-        uniform = float(philox.uniform(seed, len(rows))[row])
+        uniform = float(philox.uniform(seed, len(rows), first_row)[row])
         below, above = float(cdf[index - 1]) if index else 0.0, float(cdf[index])
         error = CDF_ERROR.get(logits.dtype, CDF_ERROR_FLOAT32)
         near = below - error <= uniform <= above + error

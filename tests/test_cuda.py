@@ -63,12 +63,12 @@ def test_two_runs_of_one_seed_are_bit_equal(name: str, estimator: str, shape: tu
     kernels, seed = backends.get(name), torch.tensor([7], device="cuda")
     logits, v = torch.randn(shape, device="cuda"), torch.randn(shape, device="cuda")
     sample, index = kernels.sample(logits, seed)
-    pulled = kernels.surrogate_vjp(v, logits, index, seed, 0.7, estimator, 1.0, 5)
+    pulled = kernels.surrogate_vjp(v, logits, index, seed, (0.7, 1.0, 1.0), estimator, 5)
     for _ in range(3):
         again, index_again = kernels.sample(logits, seed)
         assert torch.equal(again, sample)
         assert torch.equal(index_again, index)
-        assert torch.equal(kernels.surrogate_vjp(v, logits, index, seed, 0.7, estimator, 1.0, 5), pulled)
+        assert torch.equal(kernels.surrogate_vjp(v, logits, index, seed, (0.7, 1.0, 1.0), estimator, 5), pulled)
 
 
 def test_samples_follow_the_softmax(name: str) -> None:
@@ -144,8 +144,8 @@ def test_a_tensor_of_more_than_2_31_elements(name: str) -> None:
     assert torch.equal(sample[-5:], alone)
     assert torch.equal(index[-5:], index_alone)
     del sample
-    pulled = kernels.surrogate_vjp(logits, logits, index, seeds, 1.0, "gumbel_rao", 0.0, 1)[-5:]
-    alone = kernels.surrogate_vjp(tail, tail, index_alone, seeds[-5:], 1.0, "gumbel_rao", 0.0, 1)
+    pulled = kernels.surrogate_vjp(logits, logits, index, seeds, reference.AT_ONE, "gumbel_rao", 1)[-5:]
+    alone = kernels.surrogate_vjp(tail, tail, index_alone, seeds[-5:], reference.AT_ONE, "gumbel_rao", 1)
     torch.testing.assert_close(pulled, alone, rtol=2**-10, atol=1e-7)  # few rows are summed by other threads
 
 
@@ -191,12 +191,12 @@ def test_annealing_compiles_nothing_new(name: str) -> None:
     logits, v = torch.randn(3000, 10, device="cuda"), torch.randn(3000, 10, device="cuda")
     seed, kernels = torch.tensor([1], device="cuda"), backends.get(name)
     index = kernels.sample(logits, seed)[1]
-    kernels.surrogate_vjp(v, logits, index, seed, 1.0, "gst", 1.0, 1)
-    kernels.surrogate_vjp(v, logits, index, seed, 0.9, "gst", 1.0, 1)
+    kernels.surrogate_vjp(v, logits, index, seed, (1.0, 1.0, 1.0), "gst", 1)
+    kernels.surrogate_vjp(v, logits, index, seed, (0.9, 1.0, 1.0), "gst", 1)
     triton.knobs.runtime.jit_post_compile_hook = lambda *_, **__: compiled.append(1)
     try:
         for step in range(10):
-            kernels.surrogate_vjp(v, logits, index, seed, 0.9**step + 0.01, "gst", 1.0, 1)
+            kernels.surrogate_vjp(v, logits, index, seed, (0.9**step + 0.01, 1.0, 1.0), "gst", 1)
     finally:
         triton.knobs.runtime.jit_post_compile_hook = hook
     assert not compiled

@@ -5,137 +5,24 @@ the barriers, the branches, the strides. Each case says which kernel and which s
 """
 
 import ctypes
-import fcntl
-import itertools
-import os
 import shutil
-import subprocess
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils import cpp_extension
+from cuda_emulator import TOLERANCE, UNIT, Emulator, compare, compare_sample, inputs, library, parameters_of
 
 from discrete_ops import reference
-
-HERE = Path(__file__).parent
-CSRC = HERE.parent / "csrc"
-COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
-SOFT = ("gumbel_rao", "gst", "gst_pi")
-NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
-
-#: (relative, absolute) for every element, as in test_kernels.py; control and mean of reinmax_cv_gumbel cancel.
-TOLERANCE = {
-    torch.float64: (1e-11, 1e-13),
-    torch.float32: (2e-6, 1e-7),
-    torch.float16: (2.0**-10, 1e-7),
-    torch.bfloat16: (2.0**-7, 1e-7),
-}
-CANCELLING = 5e-7
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="NOT COVERED: no g++, the CUDA kernels' source is not run on the CPU"
 )
 
 
-class Launch(NamedTuple):
-    blocks: int
-    threads: int
-    team: int  # threads a row
-    draw_groups: int
-    split: int  # blocks a row
-
-
-class Emulator:
-    """The operators on an emulated GPU of ``multiprocessors``, its threads run in the order of a seed."""
-
-    def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
-        torch.ops.load_library(str(path))
-        self.ops = torch.ops.discrete_ops_emulation
-
-    def machine(self, multiprocessors: int = 2, l2_bytes: int = 2**20, order: int = 0) -> None:
-        self.library.set_machine(multiprocessors, ctypes.c_int64(l2_bytes), order)
-
-    def last_launch(self) -> Launch:
-        figures = (ctypes.c_int64 * 5)()
-        self.library.last_launch(figures)
-        return Launch(*figures)
-
-    def surrogate_vjp(self, v: Tensor, *call: Any) -> Tensor:
-        return self.ops.surrogate_vjp(v, *_raw(*call))
-
-    def surrogate(self, *call: Any) -> Tensor:
-        return self.ops.surrogate(*_raw(*call))
-
-
-def _raw(logits: Tensor, index: Tensor, seed: Tensor, tau: Any, estimator: str, coefficient: float, k: int) -> tuple:
-    taus, value = (tau, 0.0) if isinstance(tau, Tensor) else (None, tau)
-    return logits, index, seed, taus, value, NUMBER[estimator], coefficient, k
-
-
-@pytest.fixture(scope="session")
-def library() -> Emulator:
-    directory = HERE.parent / "build" / "cuda_emulation"
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "libcuda_emulation.so"
-    with open(directory / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes share one build
-        sources = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*"), *HERE.glob("cuda_emulation.*"), Path(torch.__file__)]
-        if not path.exists() or path.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-            unfinished = path.with_suffix(".new")
-            flags = [
-                "-std=c++17",
-                "-O1",
-                "-U_FORTIFY_SOURCE",
-                "-fPIC",
-                "-shared",
-                "-DTORCH_TARGET_VERSION=0x020a000000000000",
-            ]
-            include = [f"-I{p}" for p in (CSRC, HERE, *cpp_extension.include_paths())]
-            link = [*(f"-L{p}" for p in cpp_extension.library_paths()), "-ltorch", "-ltorch_cpu", "-lc10"]
-            command = ["g++", *flags, *include, str(HERE / "cuda_emulation.cpp"), "-o", str(unfinished), *link]
-            subprocess.run(command, check=True)
-            os.replace(unfinished, path)
-    return Emulator(path)
-
-
 @pytest.fixture
-def emulator(library: Emulator) -> Emulator:
-    library.machine()
-    return library
-
-
-def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(sum(shape))
-    logits = (2 * torch.randn(shape, generator=generator)).to(dtype)
-    v = torch.randn(shape, generator=generator).to(dtype)
-    return logits, v, torch.randint(2**63 - 1, (1,), generator=generator)
-
-
-def close(got: Tensor, want: Tensor, estimator: str) -> None:
-    relative, absolute = TOLERANCE[got.dtype]
-    if estimator == "reinmax_cv_gumbel" and got.dtype != torch.float64:
-        absolute = max(absolute, CANCELLING)
-    torch.testing.assert_close(got.double(), want.double(), rtol=relative, atol=absolute, equal_nan=True)
-
-
-def compare_sample(emulator: Emulator, logits: Tensor, seed: Tensor) -> Tensor:
-    sample, index = reference.sample(logits, seed)
-    got_sample, got_index = emulator.ops.sample(logits, seed)
-    assert torch.equal(got_index, index)
-    torch.testing.assert_close(got_sample, sample, rtol=0, atol=0, equal_nan=True)
-    return index
-
-
-def compare(emulator: Emulator, x: Tensor, v: Tensor, seed: Tensor, estimator: str, tau: Any, k: int) -> None:
-    index = reference.sample(x, seed)[1]
-    call = (x, index, seed, tau, estimator, COEFFICIENT.get(estimator, 0.0), k)
-    close(emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), estimator)
-    if estimator in SOFT:
-        close(emulator.surrogate(*call), reference.surrogate(*call), estimator)
+def emulator() -> Emulator:
+    emulator = library()
+    emulator.machine()
+    return emulator
 
 
 def test_exponential_noise_to_2_ulp(emulator: Emulator) -> None:
@@ -175,20 +62,20 @@ def test_rows_in_registers(
     emulator.machine(multiprocessors)
     x, v, seed = inputs(shape, dtype)
     index = compare_sample(emulator, x, seed)
-    emulator.surrogate_vjp(v, x, index, seed, 1.0, "gst", 1.0, 1)
+    emulator.surrogate_vjp(v, x, index, seed, UNIT, "gst", 1)
     if dtype == torch.float32:
         assert emulator.last_launch()[2:] == (team, 1, 1)
     for estimator in reference.TERMS:
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=3)
+        compare(emulator, x, v, seed, estimator, k=3)
         if dtype == torch.float64:  # other temperatures amplify float32 rounding
-            compare(emulator, x, v, seed, estimator, tau=0.4, k=2)
+            compare(emulator, x, v, seed, estimator, k=2, parameters=parameters_of(estimator, tau=0.4))
 
 
 def test_longest_row_in_registers(emulator: Emulator) -> None:
     x, v, seed = inputs((1, 4093), torch.float32)
     compare_sample(emulator, x, seed)
     for estimator in ("straight_through", "gst_pi", "gumbel_rao", "reinmax_argmax"):
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        compare(emulator, x, v, seed, estimator, k=2)
     assert emulator.last_launch() == (1, 256, 256, 1, 1)
 
 
@@ -201,12 +88,12 @@ def test_draws_are_shared_by_teams(
 ) -> None:
     """K no multiple of the groups; the order of the sums, so each bit, is the same however threads run."""
     x, v, seed = inputs(shape, torch.float32)
-    compare(emulator, x, v, seed, estimator, tau=1.0, k=k)
-    index = reference.sample(x, seed)[1]
+    compare(emulator, x, v, seed, estimator, k=k)
+    index = reference.sample(x, seed, UNIT)[1]
     results = []
     for order in range(3):
         emulator.machine(2, order=order)
-        results.append(emulator.surrogate_vjp(v, x, index, seed, 0.7, estimator, 1.5, k))
+        results.append(emulator.surrogate_vjp(v, x, index, seed, (0.7, 1.5, 1.0), estimator, k))
         assert emulator.last_launch()[2:4] == (team, groups)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -228,11 +115,11 @@ def test_long_rows(emulator: Emulator, shape: tuple[int, int], l2_bytes: int, sp
     assert emulator.last_launch().split == split
     few = shape[1] > 5000
     for estimator in ("straight_through", "reinmax_cv") if few else reference.TERMS:
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        compare(emulator, x, v, seed, estimator, k=2)
     results = []
     for order in range(3):
         emulator.machine(2, l2_bytes, order)
-        results.append(emulator.surrogate_vjp(v, x, index, seed, 0.7, "reinmax_rk2", 0.3, 1))
+        results.append(emulator.surrogate_vjp(v, x, index, seed, (0.7, 0.3, 1.0), "reinmax_rk2", 1))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
@@ -242,7 +129,7 @@ def test_long_rows_of_other_dtypes(emulator: Emulator, dtype: torch.dtype) -> No
     x, v, seed = inputs((1, 1030 if dtype == torch.float64 else 4100), dtype)
     compare_sample(emulator, x, seed)
     for estimator in ("gst_pi", "reinmax_rao") if dtype != torch.float64 else reference.TERMS:
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        compare(emulator, x, v, seed, estimator, k=2)
 
 
 def test_an_unlikely_category_is_not_lost(emulator: Emulator) -> None:
@@ -271,7 +158,7 @@ def test_masks_and_bad_rows(emulator: Emulator, columns: int) -> None:
     v[0, ::3] = torch.inf  # an upstream gradient where nothing can be sampled
     compare_sample(emulator, x, seed)
     for estimator in reference.TERMS if columns < 4000 else ("gst_pi", "reinmax_cv", "reinmax_argmax"):
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        compare(emulator, x, v, seed, estimator, k=2)
 
 
 @pytest.mark.parametrize("columns", [10, 300])
@@ -290,38 +177,18 @@ def test_layouts(emulator: Emulator, columns: int) -> None:
         try:
             compare_sample(emulator, x, seed)
             for estimator in ("straight_through", "gumbel_rao"):
-                compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+                compare(emulator, x, v, seed, estimator, k=2)
         except AssertionError as error:
             raise AssertionError(layout) from error
-
-
-@pytest.mark.parametrize("columns", [10, 100, 1100])
-def test_groups_of_seeds_and_temperatures(emulator: Emulator, columns: int) -> None:
-    x, v, _ = inputs((12, columns), torch.float64)
-    seeds, taus = torch.tensor([5, 2**62, 11]), torch.tensor([0.5, 1.0], dtype=torch.float64)
-    compare_sample(emulator, x, seeds)
-    for estimator in reference.TERMS if columns < 1000 else ("gumbel_rao",):
-        compare(emulator, x, v, seeds, estimator, taus, k=2)
-
-
-@pytest.mark.parametrize("columns", [10, 4100])
-def test_a_bad_temperature_shows(emulator: Emulator, columns: int) -> None:
-    x, v, seed = inputs((2, columns), torch.float32)
-    index = reference.sample(x, seed)[1]
-    for estimator, tau in itertools.product(("straight_through", "gst_pi", "gumbel_rao"), (0.0, -1.0, 1e-39, 1e39)):
-        taus = torch.tensor([tau, 1.0], dtype=torch.float64)
-        got = emulator.surrogate_vjp(v, x, index, seed, taus, estimator, 1.0, 1)
-        assert got[0].isnan().all()
-        assert got[1].isfinite().all()
 
 
 @pytest.mark.parametrize("columns", [10, 4100])
 def test_an_index_out_of_range_touches_no_other_memory(emulator: Emulator, columns: int) -> None:
     """It cannot be checked without waiting for the device; it is taken for 0."""
     x, v, seed = inputs((2, columns), torch.float32)
-    zero = emulator.surrogate_vjp(v, x, torch.zeros(2, dtype=torch.int64), seed, 1.0, "gumbel_rao", 0.0, 2)
+    zero = emulator.surrogate_vjp(v, x, torch.zeros(2, dtype=torch.int64), seed, UNIT, "gumbel_rao", 2)
     for bad in (columns, 2**40, -(2**40)):
-        got = emulator.surrogate_vjp(v, x, torch.full((2,), bad), seed, 1.0, "gumbel_rao", 0.0, 2)
+        got = emulator.surrogate_vjp(v, x, torch.full((2,), bad), seed, UNIT, "gumbel_rao", 2)
         assert torch.equal(got, zero)
 
 
@@ -339,7 +206,7 @@ def test_tiles_wherever_a_tensor_begins(
     x = storage[shift : shift + x.numel()].view(shape)
     compare_sample(emulator, x, seed)
     for estimator in ("straight_through", "gumbel_rao"):
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=2)
+        compare(emulator, x, v, seed, estimator, k=2)
 
 
 def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emulator) -> None:
@@ -354,11 +221,12 @@ def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emul
     v[1, 5] = torch.nan
     compare_sample(emulator, x, seed)
     for estimator in reference.TERMS:
-        compare(emulator, x, v, seed, estimator, tau=1.0, k=3)
-    taus = torch.tensor([1.0, 0.5, 1.0, 2.0], dtype=torch.float64).repeat(16)  # a path of its own at 1
+        compare(emulator, x, v, seed, estimator, k=3)
+    taus = (1.0, 0.5, 1.0, 2.0)  # a path of its own at 1
+    parameters = torch.tensor([(tau, 1.5, 1.0) for tau in taus], dtype=torch.float64).repeat(16, 1)
     x, v, seed = inputs((64, 64), torch.float32)
     for estimator in ("reinmax", "gumbel_rao", "reinmax_cv"):
-        index = reference.sample(x, seed)[1]
-        call = (x, index, seed, taus, estimator, COEFFICIENT.get(estimator, 0.0), 3)
+        index = reference.sample(x, seed, UNIT)[1]
+        call = (x, index, seed, parameters, estimator, 3)
         got, want = emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call)
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)

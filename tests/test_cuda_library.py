@@ -112,8 +112,8 @@ def test_it_loads_and_serves_the_operators_beside_a_torch_that_has_cuda(tmp_path
         "import ctypes, torch, discrete_ops\n"
         f"ctypes.CDLL({str(stub)!r}, ctypes.RTLD_GLOBAL)\n"
         f"torch.ops.load_library({str(LIBRARY)!r})\n"
-        "for name in ('sample', 'surrogate', 'surrogate_vjp'):\n"
-        "    assert torch._C._dispatch_has_kernel_for_dispatch_key(f'discrete_ops::{name}', 'CUDA'), name\n"
+        "for name in ('sample', 'surrogate', 'surrogate_vjp', 'tau_derivative'):\n"
+        "    assert torch._C._dispatch_has_kernel_for_dispatch_key(f'discrete_ops_kernels::{name}', 'CUDA'), name\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -117,7 +117,7 @@ def law_of_estimator(f, logits: Tensor, estimator: str, coefficient: float = 0.0
 
     def pulled(d: tuple[int, ...], D: Tensor) -> Tensor:
         v = gradient_at(f, D, shape)
-        return reference.surrogate_vjp(v, l, torch.tensor(d), seed, 1.0, estimator, coefficient, 1).view(shape)
+        return reference.surrogate_vjp(v, l, torch.tensor(d), seed, (1.0, coefficient, 1.0), estimator, 1).view(shape)
 
     return [(p, pulled(d, D)) for d, D, p in codes(l)]
 

@@ -201,7 +201,7 @@ def test_reinmax_cv_of_weight_zero_is_reinmax(control, backend):
 def kernel(backend, name, coefficient, l, v):  # noqa: E741
     """Straight from the backend, at temperature 1: the pull-back in row i is that of the outcome D = i."""
     arguments = v, l, torch.arange(len(l)), torch.tensor([0])
-    return backends.get(backend).surrogate_vjp(*arguments, 1.0, name, coefficient, 1)
+    return backends.get(backend).surrogate_vjp(*arguments, (1.0, coefficient, 1.0), name, 1)
 
 
 def test_rk2_of_one_half_is_reinmax(backend):

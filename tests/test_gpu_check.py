@@ -102,11 +102,11 @@ def test_a_wrong_result_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     def wrong_gst(*call: Any) -> torch.Tensor:
         return reference.surrogate_vjp(*call) * (1.001 if call[5] == "gst" else 1)
 
-    def wrong_sample(logits: torch.Tensor, seed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        sample, index = reference.sample(logits, seed)
+    def wrong_sample(logits: torch.Tensor, *call: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        sample, index = reference.sample(logits, *call)
         return sample, (index + 1) % logits.shape[-1]
 
-    fine = {"sample": reference.sample, "surrogate": reference.surrogate, "surrogate_vjp": reference.surrogate_vjp}
+    fine = {name: getattr(reference, name) for name in ("sample", "surrogate", "surrogate_vjp", "tau_derivative")}
     shapes = ((7, 10),)
     assert gpu_smoke.check(types.SimpleNamespace(**fine), "cpu", shapes) == []  # type: ignore[arg-type]
     kernels = types.SimpleNamespace(**{**fine, "surrogate_vjp": wrong_gst})
@@ -119,7 +119,7 @@ def test_a_wrong_result_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     script = (
         "from bench import gpu_smoke; from discrete_ops import cpp; right = cpp.sample\n"
-        "cpp.sample = lambda logits, seed: (right(logits, seed)[0], 0 * right(logits, seed)[1])\n"
+        "cpp.sample = lambda *call: (right(*call)[0], 0 * right(*call)[1])\n"
         "gpu_smoke.check.__defaults__ = (((7, 10),),)\n"
         "gpu_smoke.main()\n"
     )
@@ -129,7 +129,8 @@ def test_a_wrong_result_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     every = {"smoke": Stage(command, 60, {"PYTHONPATH": str(ROOT)}), "parity": python("")}
     good, found, _ = verify(monkeypatch, tmp_path, every)
     assert not good
-    assert "cases are wrong, the first: sample 7x10 torch.float32 contiguous" in found["1 smoke"]["reason"]
+    reason = found["1 smoke"]["reason"]
+    assert "cases are wrong, the first: sample at 1.7 from row 4294967294 7x10 torch.float32 contiguous" in reason
     assert found["1 parity"]["passed"]
 
 

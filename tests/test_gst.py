@@ -9,7 +9,7 @@ import torch
 from helpers import assert_close, draw_and_pull, naive_gradient, noise
 
 import discrete_ops as do
-from discrete_ops import backends
+from discrete_ops import backends, reference
 from discrete_ops.estimators import GST
 
 
@@ -80,7 +80,7 @@ def _enumerated(backend: str, logits: torch.Tensor, tau: float, gap: float | str
     v = torch.arange(n).to(l).expand(n, n).contiguous()
     estimator, number = ("gst_pi", 0.0) if gap == "pi" else ("gst", gap)
     kernel = backends.get(backend).surrogate_vjp
-    got = kernel(v, l, torch.arange(n), torch.tensor([0]), tau, estimator, number, 1)
+    got = kernel(v, l, torch.arange(n), torch.tensor([0]), (tau, number, 1.0), estimator, 1)
     D = torch.eye(n, dtype=torch.float64)
     return got, naive_gradient(GST(tau, gap), l.double(), D, v.double(), noise(0, 1, n, n))
 
@@ -107,7 +107,7 @@ def test_pull_back_of_the_pi_gap_at_every_probability(a, dtype, backend):
     logits = torch.tensor([[a, 0.0]], dtype=dtype)
     v = torch.tensor([[0.0, 1.0]], dtype=dtype)
     kernel = backends.get(backend).surrogate_vjp
-    got = kernel(v, logits, torch.tensor([0]), torch.tensor([0]), 1.0, "gst_pi", 0.0, 1)
+    got = kernel(v, logits, torch.tensor([0]), torch.tensor([0]), reference.AT_ONE, "gst_pi", 1)
     odds = np.exp(-float(exact_gap(logits[0].tolist(), 0)))
     want = odds / (1 + odds) ** 2 * torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(got.double(), want, rtol=1e-4 if dtype == torch.float32 else 1e-9, atol=0)
@@ -118,7 +118,7 @@ def test_pi_gap_gradient_vanishes_as_the_sample_grows_certain(backend):
     for a in (0.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1e4):
         logits = torch.tensor([[a, 0.0, 0.0, -1.0]], dtype=torch.float64)
         v = torch.tensor([[1.0, -1.0, 2.0, 0.5]], dtype=torch.float64)
-        args = (v, logits, torch.tensor([0]), torch.tensor([0]), 1.0, "gst_pi", 0.0, 1)
+        args = (v, logits, torch.tensor([0]), torch.tensor([0]), reference.AT_ONE, "gst_pi", 1)
         gradients.append(backends.get(backend).surrogate_vjp(*args).abs().max().item())
     assert all(a > b for a, b in itertools.pairwise(gradients))
     assert gradients[0] > 0.1

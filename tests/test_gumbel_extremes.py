@@ -190,7 +190,7 @@ def test_gumbel_rao_at_extreme_logits(row, tau, dtype, backend):
     v = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25], dtype=dtype)
     spread = lambda x: x.expand(count, 5).contiguous()  # noqa: E731
     kernel = backends.get(backend).surrogate_vjp
-    got = kernel(spread(v), spread(logits), index, torch.tensor([12]), tau, "gumbel_rao", 0.0, draws)
+    got = kernel(spread(v), spread(logits), index, torch.tensor([12]), (tau, 0.0, 1.0), "gumbel_rao", draws)
     E = noise(12, draws, count, 5, dtype)
     want = [exact_rao(logits.tolist(), int(i), E[:, r], v.tolist(), tau) for r, i in enumerate(index)]
     # As a share of 1/tau, the largest gradient there is. In float32 the exponent log(.)/tau carries an error of

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ if not TARGETS:
 Target = tuple[str, str]
 
 COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
-SOFT = ("gumbel_rao", "gst", "gst_pi")
 
 #: (relative, absolute) for every element of a gradient or soft sample; the reference computes in float64.
 TOLERANCE = {
@@ -31,8 +31,10 @@ TOLERANCE = {
     torch.float16: (2.0**-10, 1e-7),  # a float32 result rounded once: half an ulp, or a whole one at a tie
     torch.bfloat16: (2.0**-7, 1e-7),
 }
-#: Its control and the mean of its draws cancel: what is left of terms of size eta is rounded as they are.
-CANCELLING = {"reinmax_cv_gumbel": 5e-7}
+SOFT = reference.WITH_SOFT_SAMPLE
+#: Its control and the mean of its draws cancel: what is left of terms of size eta is rounded as they are. The
+#: derivative in tau is made of logarithms up to 88 / tau, whose differences are left: 88 * 2**-24.
+CANCELLING = {"reinmax_cv_gumbel": 5e-7, "tau_derivative": 6e-6}
 
 SHAPES = [
     (1, 1),  # a single category
@@ -76,19 +78,29 @@ def compare(
     kernels = backends.get(name)
     got_sample, got_index = kernels.sample(_to(logits, device), _to(seed, device))
     index = assert_same_draws(got_index, logits, seed)
-    there = [_to(x, device) for x in (logits, v, index, seed, tau)]
+    parameters = of(tau, COEFFICIENT.get(estimator, 0.0))
+    there = [_to(x, device) for x in (logits, v, index, seed, parameters)]
     same = got_index.cpu() == index
     sample = reference.sample(logits, seed)[0]
     torch.testing.assert_close(got_sample.cpu()[same], sample[same], rtol=0, atol=0, equal_nan=True)
-    spec = (estimator, COEFFICIENT.get(estimator, 0.0), k)
-    want = reference.surrogate_vjp(v, logits, index, seed, tau, *spec)
-    close(kernels.surrogate_vjp(there[1], there[0], *there[2:], *spec).cpu(), want, estimator)
+    want = reference.surrogate_vjp(v, logits, index, seed, parameters, estimator, k)
+    close(kernels.surrogate_vjp(there[1], there[0], *there[2:], estimator, k).cpu(), want, estimator)
     if estimator in SOFT:
-        want = reference.surrogate(logits, index, seed, tau, *spec)
-        close(kernels.surrogate(there[0], *there[2:], *spec).cpu(), want, estimator)
+        for function in ("surrogate", "tau_derivative"):
+            want = getattr(reference, function)(logits, index, seed, parameters, estimator, k)
+            got = getattr(kernels, function)(there[0], *there[2:], estimator, k).cpu()
+            close(got, want, function if function in CANCELLING else estimator)
 
 
-def _to(x: float | Tensor, device: str) -> float | Tensor:
+def of(tau: float | Tensor, coefficient: float = 0.0) -> tuple[float, float, float] | Tensor:
+    """Parameters, of all rows or of T groups."""
+    if not isinstance(tau, Tensor):
+        return tau, coefficient, 1.0
+    columns = (tau.double(), torch.full(tau.shape, coefficient).double(), torch.ones(tau.shape).double())
+    return torch.stack(columns, -1)
+
+
+def _to(x: Any, device: str) -> Any:
     """The same values in the same memory layout."""
     if not isinstance(x, Tensor) or device == "cpu":
         return x
@@ -105,6 +117,28 @@ def test_agrees_with_the_reference(target: Target, estimator: str, shape: tuple[
     compare(target, logits, v, seed, estimator, tau=1.0, k=3)
     if dtype == torch.float64 and logits.numel() < 10**5:  # other temperatures amplify float32 rounding
         compare(target, logits, v, seed, estimator, tau=0.4, k=5)
+
+
+@every_target
+@pytest.mark.parametrize("shape", [(40, 10), (6, 300), (2, 20000)], ids=str)
+@pytest.mark.parametrize("estimator", reference.TERMS)
+def test_parameters_of_each_row_of_a_part_of_the_rows(target: Target, estimator: str, shape: tuple[int, int]) -> None:
+    """A tau, coefficient and sample_tau for every row, of rows whose numbers pass 2**32."""
+    name, device = target
+    logits, v, seed = inputs(shape, torch.float64)
+    first_row = 2**32 - 1
+    parameters = torch.linspace(0.4, 1.9, 3 * shape[0], dtype=torch.float64).view(3, -1).t()
+    sample, index = reference.sample(logits, seed, parameters, first_row)
+    there = [_to(x, device) for x in (v, logits, index, seed, parameters.contiguous())]
+    kernels = backends.get(name)
+    got_sample, got_index = kernels.sample(there[1], *there[3:], first_row)
+    assert torch.equal(got_index.cpu(), index)
+    assert torch.equal(got_sample.cpu(), sample)
+    for function in ("surrogate_vjp", *(("surrogate", "tau_derivative") if estimator in SOFT else ())):
+        first = 0 if function == "surrogate_vjp" else 1
+        got = getattr(kernels, function)(*there[first:], estimator, 3, first_row)
+        want = getattr(reference, function)(*(v, logits, index, seed, parameters)[first:], estimator, 3, first_row)
+        close(got.cpu(), want, estimator)
 
 
 @every_target
@@ -157,7 +191,7 @@ def test_bits_do_not_depend_on_threads(shape: tuple[int, int]) -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             sample, index = kernels.sample(logits, seed)
-            pulled = kernels.surrogate_vjp(v, logits, index, seed, 0.7, "gumbel_rao", 0.0, 3)
+            pulled = kernels.surrogate_vjp(v, logits, index, seed, of(0.7), "gumbel_rao", 3)
             results.append((sample, index, pulled))
     finally:
         torch.set_num_threads(before)
@@ -190,13 +224,15 @@ def test_default_on_cpu() -> None:
 @on_cpp
 def test_operators_pass_opcheck() -> None:
     logits, v, seed = inputs((5, 7), torch.float32)
-    ops = torch.ops.discrete_ops
+    ops = torch.ops.discrete_ops_kernels
     index = ops.sample(logits, seed)[1]
-    torch.library.opcheck(ops.sample.default, (logits, seed))
-    for number in range(len(reference.TERMS)):
-        for tau in (None, torch.tensor([0.5], dtype=torch.float64)):
-            call = (logits, index, seed, tau, 0.5, number, 1.0, 3)
-            torch.library.opcheck(ops.surrogate.default, call)
+    for parameters in (None, of(torch.tensor([0.5]), 1.0)):
+        torch.library.opcheck(ops.sample.of_rows, (logits, seed, parameters, 0.5, 0))
+        for number in range(len(reference.TERMS)):
+            call = (logits, index, seed, parameters, 0.5, 1.0, number, 3)
+            if list(reference.TERMS)[number] in SOFT:
+                torch.library.opcheck(ops.surrogate.default, call)
+                torch.library.opcheck(ops.tau_derivative.default, call)
             torch.library.opcheck(ops.surrogate_vjp.default, (v, *call))
 
 
@@ -204,22 +240,26 @@ def test_operators_pass_opcheck() -> None:
 @pytest.mark.parametrize(
     ("argument", "call"),
     [
-        ("logits", lambda o, x, i, s: o.surrogate(x.long(), i, s, None, 1.0, 0, 0.0, 1)),
-        ("seed", lambda o, x, i, s: o.surrogate(x, i, torch.tensor([1, 2]), None, 1.0, 0, 0.0, 1)),
+        ("logits", lambda o, x, i, s: o.surrogate(x.long(), i, s, None, 1.0, 0.0, 0, 1)),
+        ("seed", lambda o, x, i, s: o.surrogate(x, i, torch.tensor([1, 2]), None, 1.0, 0.0, 0, 1)),
         ("seed", lambda o, x, i, s: o.sample(x, s.int())),
-        ("index", lambda o, x, i, s: o.surrogate(x, i + 7, s, None, 1.0, 0, 0.0, 1)),
-        ("index", lambda o, x, i, s: o.surrogate(x, i[:2], s, None, 1.0, 0, 0.0, 1)),
-        ("tau", lambda o, x, i, s: o.surrogate(x, i, s, torch.ones(2).double(), 1.0, 0, 0.0, 1)),
-        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 99, 0.0, 1)),
-        ("num_samples", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 1, 0.0, 0)),
-        ("grad", lambda o, x, i, s: o.surrogate_vjp(x[:2], x, i, s, None, 1.0, 0, 0.0, 1)),
+        ("first_row", lambda o, x, i, s: o.sample.of_rows(x, s, None, 1.0, -1)),
+        ("index", lambda o, x, i, s: o.surrogate(x, i + 7, s, None, 1.0, 0.0, 0, 1)),
+        ("index", lambda o, x, i, s: o.surrogate(x, i[:2], s, None, 1.0, 0.0, 0, 1)),
+        ("parameters", lambda o, x, i, s: o.surrogate(x, i, s, torch.ones(2, 3).double(), 1.0, 0.0, 0, 1)),
+        ("parameters", lambda o, x, i, s: o.sample.of_rows(x, s, torch.ones(1, 2).double(), 1.0, 0)),
+        ("parameters", lambda o, x, i, s: o.sample.of_rows(x, s, torch.ones(1, 3), 1.0, 0)),
+        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 99, 1)),
+        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 4, 1)),
+        ("num_samples", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 1, 0)),
+        ("grad", lambda o, x, i, s: o.surrogate_vjp(x[:2], x, i, s, None, 1.0, 0.0, 0, 1)),
     ],
 )
 def test_raw_operators_check_what_they_read(argument: str, call: object) -> None:
     logits, _, seed = inputs((3, 7), torch.float32)
-    index = torch.ops.discrete_ops.sample(logits, seed)[1]
+    index = torch.ops.discrete_ops_kernels.sample(logits, seed)[1]
     with pytest.raises(RuntimeError, match=f"{argument}: "):
-        call(torch.ops.discrete_ops, logits, index, seed)  # type: ignore[operator]
+        call(torch.ops.discrete_ops_kernels, logits, index, seed)  # type: ignore[operator]
 
 
 SUBPROCESS_PARITY = """
@@ -236,7 +276,7 @@ for shape in ((37, 11), (3, 1000)):
         index = reference.sample(logits, seed)[1]
         assert torch.equal(cpp.sample(logits, seed)[1], index)
         for estimator in TERMS:
-            call = (v, logits, index, seed, 1.0, estimator, 1.0, 2)
+            call = (v, logits, index, seed, (1.0, 1.0, 1.0), estimator, 2)
             got, want = cpp.surrogate_vjp(*call), reference.surrogate_vjp(*call)
             torch.testing.assert_close(got, want, rtol=tolerance, atol=5e-7)
 print("agrees:", NAME)

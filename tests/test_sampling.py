@@ -120,7 +120,9 @@ def test_inverse_cdf_of_the_seeds_uniform(n, dtype, backend):
 @pytest.mark.parametrize("backend", [b for b in CPU_BACKENDS if b == "reference"])
 @pytest.mark.parametrize("word", [0, 2**32 - 1])
 def test_extreme_uniforms_take_an_end_category_that_is_not_masked(word, backend, monkeypatch):
-    monkeypatch.setattr(philox, "words", lambda seed, draw, rows, columns: torch.full((1, rows, columns), word))
+    monkeypatch.setattr(
+        philox, "words", lambda seed, draw, rows, columns, first_row: torch.full((1, rows, columns), word)
+    )
     logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(1))
     logits[:, [0, 1, 38, 39]] = -torch.inf
     index = do.straight_through(logits, seed=0, return_index=True, backend=backend)[1]

@@ -20,15 +20,13 @@ from triton_ahead import (
     DTYPES,
     KERNELS,
     LONG,
-    SOFT,
     Binary,
     Case,
+    calls,
     compile_case,
     may_spill,
     without_interpreter,
 )
-
-from discrete_ops import reference
 
 pytest.importorskip("triton", reason="NOT COVERED: triton is not installed, its kernels are not compiled")
 
@@ -42,18 +40,16 @@ CELL = (
 )
 
 
-def calls() -> list[tuple[str, str]]:
-    return [("sample", ""), *(("vjp", e) for e in reference.TERMS), *(("soft", e) for e in SOFT)]
-
-
 def default_cases() -> list[Case]:
-    """float32 on sm_90: every call in every other bucket and in those where registers run short (soft samples in
-    three), rows aligned in every other one; and a spread over the rest."""
+    """float32 on sm_90: every call in every other bucket and in those where registers run short (soft samples and
+    their derivatives in three), rows aligned in every other one; and a spread over the rest."""
     cases = [
         Case(call, estimator, columns, (i + j // 2) % 2 == 0, "float32", 90)
         for i, (call, estimator) in enumerate(calls())
         for j, columns in enumerate((*BUCKETS, LONG))
-        if (columns in (16, 1024, LONG) if call == "soft" else (i + j) % 2 == 0 or columns in (512, 1024, LONG))
+        if (
+            columns in (16, 1024, LONG) if call in ("soft", "tau") else (i + j) % 2 == 0 or columns in (512, 1024, LONG)
+        )
     ]
     rest = [(d, a) for d in DTYPES for a in ARCHITECTURES if (d, a) != ("float32", 90)]
     sizes = itertools.cycle((16, 1024, LONG, 128))
@@ -114,8 +110,7 @@ def summary(binaries: list[Binary], architecture: int) -> str:
         cells: dict[str, dict[int, tuple[int, int]]] = {}
         for b in binaries:
             if (b.architecture, b.dtype) == (architecture, dtype):
-                words = b.constants.replace("SOFT=True", "soft")
-                chosen = re.sub(r"\b(R|C|VECTOR|PARTS|SOFT)=\w+ ?|\w+=(?=\w)", "", words).strip()
+                chosen = re.sub(r"\b(R|C|VECTOR|PARTS)=\w+ ?|\w+=(?=\w)", "", b.constants).strip()
                 row = cells.setdefault(f"{b.kernel.removesuffix('_kernel')} {chosen}".strip(), {})
                 row[b.columns] = max(row.get(b.columns, (0, 0)), (b.registers, b.spills))
         columns = sorted({c for row in cells.values() for c in row})

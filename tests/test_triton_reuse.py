@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from triton_ahead import BUCKETS, KERNELS, LONG, SOFT, in_a_process, launches, specialise, without_interpreter
+from triton_ahead import BUCKETS, KERNELS, LONG, calls, in_a_process, launches, specialise, without_interpreter
 
 from discrete_ops import reference
 
@@ -18,29 +18,36 @@ pytest.importorskip("triton", reason="NOT COVERED: triton is not installed, its 
 def keys(rows: int, columns: int, architecture: int = 90, **call: Any) -> dict[str, list[str]]:
     """Cache keys of the launches of one call."""
     logits = torch.empty(rows, columns)
-    if isinstance(tau := call.get("tau"), torch.Tensor) and rows % tau.numel():
-        call["tau"] = tau[:1]
-    recorded = [
-        *launches("sample", "", logits),
-        *itertools.chain.from_iterable(launches("vjp", e, logits, **call) for e in reference.TERMS),
-    ]
+    if isinstance(parameters := call.get("parameters"), torch.Tensor) and rows % len(parameters):
+        call["parameters"] = parameters[:1]
+    of_pull_backs = [of for of in calls() if of[0] in ("sample", "vjp")]
+    recorded = itertools.chain.from_iterable(launches(*of, logits, **call) for of in of_pull_backs)
     return sorted({specialise(architecture, *launch)[0] for launch in recorded})
 
 
 def reuse() -> dict[str, Any]:
     """Runs in a process without the interpreter."""
-    tensors = (torch.tensor([0.3]), torch.tensor([0.5, 1.0], dtype=torch.float64))
-    calls = [
-        *({"tau": tau} for tau in (1.0, 0.999, 0.5, 1e-3, 1e3, *tensors)),
-        *({"coefficient": c} for c in (0.0, 1.0, 0.3, 1e30)),
+    groups = torch.tensor([[0.5, 0.3, 1.0], [1.0, 0.0, 2.0]], dtype=torch.float64)
+    changes = [
+        *({"numbers": (tau, 1.0, 1.0)} for tau in (1.0, 0.999, 0.5, 1e-3, 1e3)),
+        *({"numbers": (1.0, coefficient, 1.0)} for coefficient in (0.0, 0.3, 1e30)),
+        *({"numbers": (1.0, 1.0, sample_tau)} for sample_tau in (0.5, 3.0)),
+        *({"parameters": x} for x in (groups[:1], groups)),
+        *({"first_row": n} for n in (1, 7, 16, 2**40)),
         *({"k": k} for k in (1, 2, 16, 32, 33, 1000)),
     ]
     short = {
-        "aligned": [keys(rows, 1024 - 4 * n, **call) for rows in (1, 2, 16, 3000) for n in (0, 3) for call in calls],
-        "unaligned": [keys(rows, 1023 - 4 * n, **call) for rows in (1, 2, 16, 3000) for n in (0, 3) for call in calls],
+        "aligned": [keys(rows, 1024 - 4 * n, **call) for rows in (1, 2, 16, 3000) for n in (0, 3) for call in changes],
+        "unaligned": [
+            keys(rows, 1023 - 4 * n, **call) for rows in (1, 2, 16, 3000) for n in (0, 3) for call in changes
+        ],
     }
     long = [
-        keys(rows, 65536 - 16 * n, **call) for rows in (2, 16, 600) for n in (0, 3) for call in calls if "k" not in call
+        keys(rows, 65536 - 16 * n, **call)
+        for rows in (2, 16, 600)
+        for n in (0, 3)
+        for call in changes
+        if "k" not in call
     ]
     return {
         "short": {name: [len(set(itertools.chain(*k))), len(k[0])] for name, k in short.items()},
@@ -50,7 +57,8 @@ def reuse() -> dict[str, Any]:
 
 
 def test_sizes_and_numbers_compile_nothing_new(tmp_path: Path) -> None:
-    """One binary an estimator, whatever tau, the coefficient, K, the rows, and the columns inside a bucket are."""
+    """One binary an estimator, whatever the parameters, K, the rows, the first one's number, and the columns inside a
+    bucket are."""
     with without_interpreter(tmp_path):
         found = in_a_process(__name__, "reuse()")
     estimators = len(reference.TERMS)
@@ -72,9 +80,7 @@ def translate_copies(folder: Path, architecture: int = 90) -> list[str]:
     recorded = []
     for columns in (61, LONG):
         logits = torch.empty(3, columns)
-        recorded += launches("sample", "", logits)
-        recorded += itertools.chain.from_iterable(launches("vjp", e, logits) for e in reference.TERMS)
-        recorded += itertools.chain.from_iterable(launches("soft", e, logits) for e in SOFT)
+        recorded += itertools.chain.from_iterable(launches(*call, logits) for call in calls())
     sys.path.insert(0, str(folder))
     translated = {}
     for kernel, arguments, options in recorded:

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from discrete_ops import reference
+
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BUCKETS = tuple(2**i for i in range(2, 15))  # in registers
 LONG = 65536
-SOFT = ("gumbel_rao", "gst", "gst_pi")
+MODES = {"vjp": "pull_back", "soft": "soft", "tau": "tau"}  # of the calls that are of an estimator
 KERNELS = {
     *("sample_kernel", "sample_totals_kernel", "sample_part_kernel"),
     *("surrogate_vjp_kernel", "tops_kernel", "term_kernel"),
@@ -30,7 +32,7 @@ NO_SPILLS = 1024  # columns up to which nothing may leave the registers
 
 
 class Case(NamedTuple):
-    """One call of the host side: "sample", "soft" or "vjp"; an estimator; a row; whether rows are aligned to 16
+    """One call of the host side: "sample", or a key of ``MODES``; an estimator; a row; whether rows are aligned to 16
     bytes."""
 
     call: str
@@ -53,8 +55,23 @@ class Binary(NamedTuple):
     seconds: float
 
 
+def calls() -> list[tuple[str, str]]:
+    """Every call that the host side serves, with its estimator."""
+    of_estimators = [("vjp", e) for e in reference.TERMS]
+    of_soft_samples = [
+        (call, e) for call in ("soft", "tau") for e in reference.TERMS if e in reference.WITH_SOFT_SAMPLE
+    ]
+    return [("sample", ""), *of_estimators, *of_soft_samples]
+
+
 def launches(
-    call: str, estimator: str, logits: torch.Tensor, tau: Any = 1.0, coefficient: float = 1.0, k: int = 3
+    call: str,
+    estimator: str,
+    logits: torch.Tensor,
+    parameters: torch.Tensor | None = None,
+    numbers: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    first_row: int = 0,
+    k: int = 3,
 ) -> Any:
     """``(kernel, arguments, options)`` of every launch of one call."""
     from discrete_ops.triton_kernels import operators
@@ -66,11 +83,11 @@ def launches(
 
     seed, index = torch.zeros(1, dtype=torch.int64), torch.zeros(logits.shape[:-1], dtype=torch.int64)
     if call == "sample":
-        operators.sample(launch, logits, seed)
+        operators.sample(launch, logits, seed, parameters, *numbers, first_row)
     else:
-        grad = None if call == "soft" else torch.empty_like(logits)
-        taus, tau = (tau, 0.0) if isinstance(tau, torch.Tensor) else (None, tau)
-        operators.surrogate_vjp(launch, grad, logits, index, seed, taus, tau, estimator, coefficient, k)
+        grad = torch.empty_like(logits) if call == "vjp" else None
+        of_call = (logits, index, seed, parameters, *numbers, first_row, estimator, k)
+        operators.surrogate(launch, MODES[call], grad, *of_call)
     return recorded
 
 

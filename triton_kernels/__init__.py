@@ -5,35 +5,37 @@ Runs on NVIDIA GPUs, and on a CPU in Triton's interpreter where ``TRITON_INTERPR
 
 from torch import Tensor
 
+from ..reference import AT_ONE, Parameters
 from . import operators
 from .operators import device_of, is_eager, launch_now
 
-__all__ = ["sample", "surrogate", "surrogate_vjp"]
+__all__ = ["sample", "surrogate", "surrogate_vjp", "tau_derivative"]
 
 
-def sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
     """As :func:`discrete_ops.reference.sample`."""
+    call = (logits, seed, *_parameters(parameters), first_row)
     if not is_eager(logits):
-        return operators.sample_op(logits, seed)
+        return operators.sample_op(*call)
     with device_of(logits):
-        return operators.sample(launch_now, logits, seed)
+        return operators.sample(launch_now, *call)
 
 
 def surrogate(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
     """As :func:`discrete_ops.reference.surrogate`."""
-    call = (logits, index, seed, *_tau(tau), estimator, coefficient, num_samples)
+    call = (logits, index, seed, *_parameters(parameters), first_row, estimator, num_samples)
     if not is_eager(logits):
         return operators.surrogate_op(*call)
     with device_of(logits):
-        return operators.surrogate_vjp(launch_now, None, *call)
+        return operators.surrogate(launch_now, "soft", None, *call)
 
 
 def surrogate_vjp(
@@ -41,19 +43,36 @@ def surrogate_vjp(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
+    parameters: Parameters,
     estimator: str,
-    coefficient: float,
     num_samples: int,
+    first_row: int = 0,
 ) -> Tensor:
     """As :func:`discrete_ops.reference.surrogate_vjp`."""
-    call = (grad, logits, index, seed, *_tau(tau), estimator, coefficient, num_samples)
+    call = (grad, logits, index, seed, *_parameters(parameters), first_row, estimator, num_samples)
     if not is_eager(grad, logits):
         return operators.surrogate_vjp_op(*call)
     with device_of(logits):
-        return operators.surrogate_vjp(launch_now, *call)
+        return operators.surrogate(launch_now, "pull_back", *call)
 
 
-def _tau(tau: float | Tensor) -> tuple[Tensor | None, float]:
-    """The operators take a tensor, or a float where there is none."""
-    return (tau, 0.0) if isinstance(tau, Tensor) else (None, tau)
+def tau_derivative(
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """As :func:`discrete_ops.reference.tau_derivative`."""
+    call = (logits, index, seed, *_parameters(parameters), first_row, estimator, num_samples)
+    if not is_eager(logits):
+        return operators.tau_derivative_op(*call)
+    with device_of(logits):
+        return operators.surrogate(launch_now, "tau", None, *call)
+
+
+def _parameters(parameters: Parameters) -> tuple[Tensor | None, float, float, float]:
+    """The operators take a tensor, or numbers where there is none."""
+    return (parameters, 0.0, 0.0, 0.0) if isinstance(parameters, Tensor) else (None, *parameters)

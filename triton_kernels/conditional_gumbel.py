@@ -65,9 +65,9 @@ def draw(conditional, factor, k, r):
 
 
 @device_function
-def add_draws(out, weight, conditional, factor, first, r, SOFT: tl.constexpr):
+def add_draws(out, weight, conditional, factor, first, r, MODE: tl.constexpr):
     """``out + weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
     each = r.inv_tau * (weight / tl.full([1, 1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
     for k in range(first, first + r.num_samples):
-        out = add(out, each, draw(conditional, factor, k, r), r, SOFT)
+        out = add(out, each, draw(conditional, factor, k, r), r, MODE)
     return out

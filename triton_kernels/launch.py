@@ -1,13 +1,14 @@
 """How the kernels are launched: the written heuristic of block sizes, and tensors as rows.
 
-Nothing here depends on tau, the gap, eta, K or the seed, nor, inside a bucket of columns, on the number of rows or
-columns: none of them compiles anything new.
+Nothing here depends on the parameters, K, the seed or the first row's number, nor, inside a bucket of columns, on the
+number of rows or columns: none of them compiles anything new.
 """
 
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.nn import Parameter
@@ -120,3 +121,20 @@ def bits(x: float) -> int:
     """The bits of a double but the last: Triton would pass the number as float32, and torch.compile a negative integer
     in 32 bits."""
     return struct.unpack("Q", struct.pack("d", x))[0] >> 1
+
+
+class Parameters(NamedTuple):
+    """tau, coefficient and sample_tau as kernels take them: numbers by their bits, or a tensor by its."""
+
+    groups: Tensor  # (T, 3) int64, or any int64 tensor where the numbers count
+    rows_per_group: int  # 0 where the numbers count
+    tau: int
+    coefficient: int
+    sample_tau: int
+
+
+def parameters_of(tensor: Tensor | None, numbers: tuple[float, float, float], rows: int, unused: Tensor) -> Parameters:
+    """The numbers count where there is no tensor; then ``unused`` is passed in its place."""
+    if tensor is None:
+        return Parameters(unused, 0, *map(bits, numbers))
+    return Parameters(tensor.contiguous().view(torch.int64), rows // tensor.shape[0], 0, 0, 0)

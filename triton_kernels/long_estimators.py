@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .launch import PARTS, TILE, TILE_WARPS, Launcher, Strided, bits, is_vector, split
+from .launch import PARTS, TILE, TILE_WARPS, Launcher, Parameters, Strided, bits, is_vector, split
 from .long_rows import term_kernel, tops_kernel
 
 DRAWS = 32  #: Draws a launch: what the result in memory is read and written for.
@@ -22,26 +22,31 @@ class Term(NamedTuple):
     soft_total: Tensor | None = None  # sums of the draw that is the control's
 
 
+class Weight(NamedTuple):
+    """Of a term: the number, times each row's coefficient, over its tau."""
+
+    number: float = 1.0
+    times_coefficient: bool = False
+    over_tau: bool = False
+
+
 class LongRows:
     """The inputs of a call, and its result as it grows: float32 also for half types."""
 
     def __init__(
         self,
         launch: Launcher,
-        grad: Strided | None,
+        mode: str,
+        grad: Strided,
         logits: Strided,
         index: Tensor,
         seed: Tensor,
-        taus: Tensor,
-        tau: float,
-        rows_per_tau: int,
-        coefficient: float,
+        parameters: Parameters,
+        first_row: int,
         num_samples: int,
     ) -> None:
-        self.launch, self.logits, self.index = launch, logits, index
-        self.soft, self.grad = grad is None, grad or logits
-        self.seed, self.taus, self.tau_bits, self.rows_per_tau = seed, taus, bits(tau), rows_per_tau
-        self.coefficient, self.num_samples = coefficient, num_samples
+        self.launch, self.mode, self.grad, self.logits, self.index = launch, mode, grad, logits, index
+        self.seed, self.parameters, self.first_row, self.num_samples = seed, parameters, first_row, num_samples
         x = logits.tensor
         self.rows, self.columns = index.numel(), x.shape[-1]
         self.parts, self.length = split(self.rows, self.columns)
@@ -59,41 +64,42 @@ class LongRows:
         """``(rows, slots, parts, 2)`` float64: sums over each part of the term's weights w, and of w v."""
         slots = 1 if draws == 1 else DRAWS
         sums = self.out.new_empty((self.rows, slots, self.parts, 2), dtype=torch.float64)
-        self._launch("weigh", term, sums, slots, first, draws)
+        self._launch("weigh", term, sums, slots, first, draws, Weight())
         return sums
 
     def add(
         self,
         term: Term,
-        weight: float = 1.0,
-        mode: str = "jacobian",
-        over_tau: bool = False,
+        weight: Weight,
+        step: str = "jacobian",
         sums: Tensor | None = None,
         first: int = 0,
         draws: int = 1,
+        is_last: bool = True,
     ) -> None:
-        """``out += weight J(p; v)``, the weight divided by tau if ``over_tau``; ``mode`` as in ``term_kernel``."""
+        """``out += weight J(p; v)``; ``step`` as in ``term_kernel``; ``is_last`` of the estimator's terms."""
         sums = self.weigh(term, first, draws) if sums is None else sums
-        mode = "soft" if self.soft else mode
-        self._launch(mode, term, sums, 1 if draws == 1 else DRAWS, first, draws, weight, over_tau)
+        self._launch(step, term, sums, 1 if draws == 1 else DRAWS, first, draws, weight, is_last)
         self.is_empty = False
 
-    def add_draws(self, term: Term, weight: float, first: int) -> None:
-        """``out += weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
+    def add_draws(self, term: Term, first: int, number: float = 1.0, times_coefficient: bool = False) -> None:
+        """The last term: ``out += weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
         end = first + self.num_samples
+        weight = Weight(number / self.num_samples, times_coefficient, over_tau=True)
         for start in range(first, end, DRAWS):
-            self.add(term, weight / self.num_samples, over_tau=True, first=start, draws=min(DRAWS, end - start))
+            draws = min(DRAWS, end - start)
+            self.add(term, weight, first=start, draws=draws, is_last=start + draws == end)
 
     def _launch(
         self,
-        mode: str,
+        step: str,
         term: Term,
         sums: Tensor,
         slots: int,
         first: int,
         draws: int,
-        weight: float = 1.0,
-        over_tau: bool = False,
+        weight: Weight,
+        is_last: bool = False,
     ) -> None:
         unused = sums
         self.launch(
@@ -108,24 +114,28 @@ class LongRows:
             self.logits.tensor,
             self.index,
             self.seed,
-            self.taus,
-            self.tau_bits,
-            bits(self.coefficient),
-            bits(weight),
+            self.parameters.groups,
+            self.parameters.rows_per_group,
+            self.parameters.tau,
+            self.parameters.coefficient,
+            bits(weight.number),
             bits(term.factor),
             int(term.at_one),
-            int(over_tau),
+            int(weight.times_coefficient),
+            int(weight.over_tau),
             int(self.is_empty),
+            int(is_last),
             first,
             draws,
             slots,
             self.columns,
             self.length,
             self.rows // self.seed.numel(),
-            self.rows_per_tau,
+            self.first_row,
             *self.logits[1:],
             *self.grad[1:],
-            MODE=mode,
+            STEP=step,
+            MODE=self.mode,
             TERM=term.name,
             PARTS=PARTS,
             **self.layout,
@@ -133,32 +143,33 @@ class LongRows:
 
 
 SOFTMAX, SOFTMAX_AT_ONE = Term("softmax"), Term("softmax", at_one=True)
+OVER_TAU, MINUS_HALF = Weight(over_tau=True), Weight(-0.5)
 
 
 def straight_through(r: LongRows) -> None:
     """GST Eq. 7, BR Eq. 3."""
-    r.add(SOFTMAX, over_tau=True)
+    r.add(SOFTMAX, OVER_TAU)
 
 
 def gumbel_rao(r: LongRows) -> None:
     """GST Eq. 11, BR Eq. 6-7."""
-    r.add_draws(Term("draws", at_one=True, partition=r.weigh(SOFTMAX_AT_ONE)), 1.0, first=0)
+    r.add_draws(Term("draws", at_one=True, partition=r.weigh(SOFTMAX_AT_ONE)), first=0)
 
 
 def gst(r: LongRows) -> None:
     """GST Eq. 17-19, Algorithm 1."""
-    r.add(Term("perturbed"), over_tau=True)
+    r.add(Term("perturbed"), OVER_TAU)
 
 
 def gst_pi(r: LongRows) -> None:
     """GST with the gap of Lemma 1."""
-    r.add(Term("perturbed_pi", partition=r.weigh(Term("others"))), over_tau=True)
+    r.add(Term("perturbed_pi", partition=r.weigh(Term("others"))), OVER_TAU)
 
 
 def reinmax(r: LongRows) -> None:
     """BR Eq. 12, 16."""
-    r.add(SOFTMAX, mode="half_way")
-    r.add(SOFTMAX_AT_ONE, -0.5)
+    r.add(SOFTMAX, Weight(), step="half_way", is_last=False)
+    r.add(SOFTMAX_AT_ONE, MINUS_HALF)
 
 
 def reinmax_argmax(r: LongRows) -> None:
@@ -169,21 +180,22 @@ def reinmax_argmax(r: LongRows) -> None:
 
 def reinmax_rao(r: LongRows) -> None:
     """BR Eq. 17; the last term is at temperature 1. Off the winner p_D is pi_t / 2, so the partition doubles."""
-    r.add(SOFTMAX_AT_ONE, -0.5)
-    r.add_draws(Term("draws", partition=r.weigh(SOFTMAX), factor=2.0), 2.0, first=0)
+    r.add(SOFTMAX_AT_ONE, MINUS_HALF, is_last=False)
+    r.add_draws(Term("draws", partition=r.weigh(SOFTMAX), factor=2.0), first=0, number=2.0)
 
 
 def _reinmax_cv(r: LongRows, is_soft: bool) -> None:
     pi = r.weigh(SOFTMAX_AT_ONE)
-    r.add(SOFTMAX_AT_ONE, mode="half_way", sums=pi)
-    r.add(SOFTMAX_AT_ONE, -0.5, sums=pi)
+    r.add(SOFTMAX_AT_ONE, Weight(), step="half_way", sums=pi, is_last=False)
+    r.add(SOFTMAX_AT_ONE, MINUS_HALF, sums=pi, is_last=False)
     of_rao = Term("draws", at_one=True, partition=pi, factor=2.0)
     if is_soft:
         soft_total = r.weigh(Term("draws", at_one=True, partition=pi))
-        r.add(Term("control", at_one=True, partition=pi, soft_total=soft_total), -r.coefficient)
+        control = Term("control", at_one=True, partition=pi, soft_total=soft_total)
+        r.add(control, Weight(-1.0, times_coefficient=True), is_last=False)
     else:
-        r.add(of_rao, -r.coefficient, over_tau=True)
-    r.add_draws(of_rao, r.coefficient, first=1)
+        r.add(of_rao, Weight(-1.0, times_coefficient=True, over_tau=True), is_last=False)
+    r.add_draws(of_rao, first=1, times_coefficient=True)
 
 
 def reinmax_cv(r: LongRows) -> None:
@@ -198,7 +210,7 @@ def reinmax_cv_gumbel(r: LongRows) -> None:
 
 def reinmax_rk2(r: LongRows) -> None:
     """BR Eq. 27, at temperature 1."""
-    r.add(SOFTMAX_AT_ONE, r.coefficient, mode="rk2")
+    r.add(SOFTMAX_AT_ONE, Weight(times_coefficient=True), step="rk2")
 
 
 #: The table of the family, ``reference.TERMS``.
@@ -220,7 +232,7 @@ PULL_BACKS: dict[str, Callable[[LongRows], Any]] = {
 
 
 def pull_back(r: LongRows, estimator: str) -> Tensor:
-    """The gradient, or the soft sample where no gradient came in."""
+    """The gradient, or what another mode makes."""
     r.find_tops()
     PULL_BACKS[estimator](r)
     return r.out.to(r.logits.tensor.dtype)

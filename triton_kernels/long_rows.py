@@ -1,9 +1,9 @@
 """Pull-backs of rows too long for the registers of one program: a row is split into parts, a part is a loop over tiles.
 
-An estimator is a sequence of terms here too. A term is two launches: ``weigh`` sums its weights w, and w times v,
-over each part; ``add`` puts the parts together and adds the term to the result. So the number of programs does not
-depend on the number of rows, and the order of every sum is fixed. Draws are taken ``DRAWS`` at a time: memory does
-not depend on K, and the noise of a draw is made twice.
+An estimator is a sequence of terms here too, in each MODE of ``softmax_jvp.py``. A term is two launches: ``weigh`` sums
+its weights w, and w times v, over each part; ``add`` puts the parts together and adds the term to the result. So the
+number of programs does not depend on the number of rows, and the order of every sum is fixed. Draws are taken ``DRAWS``
+at a time: memory does not depend on K, and the noise of a draw is made twice.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,14 @@ from .jit import compile_time, device_function
 from .perturbation import gap_of_log_odds, perturbed
 from .philox import exponential_at, exponentials
 from .rows import (
+    COEFFICIENT,
+    TAU,
     below,
     columns_of,
     from_bits,
     group_of,
     maximum_of_tiles,
+    parameter,
     read,
     row_max,
     row_sum,
@@ -29,7 +32,7 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import half_way, jacobian_product, mean_type, rk2, soft_sample, tempered_softmax
+from .softmax_jvp import half_way, jacobian_product, mean_type, minus_log, rk2, soft_sample, tempered_softmax
 from .vector_math import exp, inverse
 
 
@@ -44,11 +47,12 @@ class LongRow(NamedTuple):
     inv_tau: tl.tensor
     is_tau_one: tl.tensor  # a true scalar
     rate: tl.tensor  # what logits are multiplied by: 1 / tau, or 1
+    coefficient: tl.tensor  # float64
     gap: tl.tensor
     partition: tl.tensor  # sum of exp(rate z), times the term's factor
     soft_total: tl.tensor  # sum of the weights of the control's draw
     seed: tl.tensor
-    row: tl.tensor  # place under its seed
+    row: tl.tensor  # its number under its seed
 
 
 @compile_time
@@ -116,14 +120,15 @@ def open_row(
     logits,
     index,
     seed,
-    taus,
+    parameters,
+    rows_per_group,
     tau_bits,
-    gap_bits,
+    coefficient_bits,
     factor,
     at_one,
     columns,
     rows_per_seed,
-    rows_per_tau,
+    first_row,
     logits_stride,
     logits_column_stride,
     TERM: tl.constexpr,
@@ -138,14 +143,15 @@ def open_row(
     others = below(row_max(over_parts(tops, row, 0, 1, 1, -float("inf"), PARTS)), shift)
     winner = tl.minimum(tl.maximum(tl.load(index + place), 0), columns - 1)
     z_winner = below(tl.load(logits + row * logits_stride + winner * logits_column_stride).to(T), shift)
-    tau = temperature(taus, tau_bits, place, tl.num_programs(0), rows_per_tau).to(T)
+    tau = temperature(parameters, TAU, tau_bits, place, tl.num_programs(0), rows_per_group).to(T)
+    coefficient = parameter(parameters, COEFFICIENT, coefficient_bits, place, tl.num_programs(0), rows_per_group)
     rate = tl.where(at_one != 0, 1.0, 1.0 / tau)
     group, place = group_of(place, rows_per_seed, tl.num_programs(0))
     gap = tl.full([1, 1, 1], 0.0, T)
     partition = tl.full([1, 1, 1], 1.0, T)
     soft_total = tl.full([1, 1, 1], 1.0, T)
     if TERM == "perturbed":
-        gap = from_bits(gap_bits).to(T)
+        gap = coefficient.to(T)
     if TERM == "perturbed_pi":
         gap = gap_of_log_odds(z_winner, others, total_of(partitions, row, 0, 1, PARTS).to(T))
     if TERM == "draws" or TERM == "control":
@@ -161,11 +167,12 @@ def open_row(
         1.0 / tau,
         tl.min((tau == 1.0).to(tl.int32)) == 1,
         rate,
+        coefficient,
         gap,
         partition,
         soft_total,
         tl.load(seed + group),
-        place,
+        first_row + place,
     )
 
 
@@ -200,20 +207,23 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "rows_per_group",
         "tau_bits",
-        "gap_bits",
+        "coefficient_bits",
         "weight_bits",
         "factor_bits",
         "at_one",
+        "times_coefficient",
         "over_tau",
         "is_first",
+        "is_last",
         "first_draw",
         "draws",
         "slots",
         "columns",
         "length",
         "rows_per_seed",
-        "rows_per_tau",
+        "first_row",
         "logits_stride",
         "logits_column_stride",
         "grad_stride",
@@ -229,7 +239,7 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
         "logits",
         "index",
         "seed",
-        "taus",
+        "parameters",
     ],
 )
 def term_kernel(
@@ -242,33 +252,38 @@ def term_kernel(
     logits,
     index,
     seed,
-    taus,
+    parameters,
+    rows_per_group: tl.int64,
     tau_bits: tl.int64,
-    gap_bits: tl.int64,
+    coefficient_bits: tl.int64,
     weight_bits: tl.int64,
     factor_bits: tl.int64,
     at_one: tl.int32,
+    times_coefficient: tl.int32,
     over_tau: tl.int32,
     is_first: tl.int32,
+    is_last: tl.int32,
     first_draw: tl.int32,
     draws: tl.int32,
     slots: tl.int32,
     columns: tl.int32,
     length: tl.int32,
     rows_per_seed: tl.int64,
-    rows_per_tau: tl.int64,
+    first_row: tl.int64,
     logits_stride: tl.int64,
     logits_column_stride: tl.int64,
     grad_stride: tl.int64,
     grad_column_stride: tl.int64,
+    STEP: tl.constexpr,
     MODE: tl.constexpr,
     TERM: tl.constexpr,
     C: tl.constexpr,
     PARTS: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """One part of one row, in one term. MODE "weigh" fills ``sums``; any other adds the term to ``out``: "jacobian",
-    "half_way", "rk2", or "soft"."""
+    """One part of one row, in one term. STEP "weigh" fills ``sums``; any other adds the term to ``out``: "jacobian",
+    or what else a pull-back may have, "half_way" and "rk2". A gradient is scaled, and so is ``out`` but for the last
+    term's."""
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     begin = part * length
@@ -281,24 +296,30 @@ def term_kernel(
         logits,
         index,
         seed,
-        taus,
+        parameters,
+        rows_per_group,
         tau_bits,
-        gap_bits,
+        coefficient_bits,
         factor,
         at_one,
         columns,
         rows_per_seed,
-        rows_per_tau,
+        first_row,
         logits_stride,
         logits_column_stride,
         TERM,
         PARTS,
     )
     T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
+    # A power of 2, so that differences from a mean stay finite, and sums over a row: in float64, whose range may be the
+    # gradient's own.
+    SMALL: tl.constexpr = 2.0**-34 if tl.float64 == T else 2.0**-4
+    SCALE: tl.constexpr = SMALL if MODE == "pull_back" else 1.0
     invalid = r.top == float("inf")
     empty = r.top == -float("inf")
     shift = tl.where(invalid | empty, 0.0, r.top)
-    if MODE == "weigh":
+    v = tl.zeros([1, 1, C], T)
+    if STEP == "weigh":
         for k in range(0, draws):
             total = tl.zeros([1, 1, C], tl.float64)
             dot = tl.zeros([1, 1, C], tl.float64)
@@ -316,38 +337,47 @@ def term_kernel(
                     1,
                     VECTOR,
                 )
-                v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR).to(T)
                 z = below(x, shift)
                 winner = first + columns_of(C, 1) == r.winner
-                w = weights(z, winner, first_draw + k, first, r, TERM, C).to(tl.float64)
-                total += w
-                dot += w * without_masked(v, x).to(tl.float64)
+                w = weights(z, winner, first_draw + k, first, r, TERM, C)
+                total += w.to(tl.float64)
+                if MODE == "pull_back":
+                    v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR)
+                    v = without_masked(v.to(T) * SCALE, x)
+                if MODE == "tau":
+                    v = minus_log(w)
+                dot += w.to(tl.float64) * v.to(tl.float64)
             at = ((row * slots + k) * tl.num_programs(1) + part) * 2 + tl.zeros([1, 1, 1], tl.int32)
             tl.store(sums + at, row_sum(total))
             tl.store(sums + at + 1, row_sum(dot))
     else:
-        weight = from_bits(weight_bits).to(T)
+        weight = from_bits(weight_bits)
+        weight = tl.where(times_coefficient != 0, weight * r.coefficient, weight).to(T)
         weight = tl.where(over_tau != 0, weight * r.inv_tau, weight)
-        v_winner = tl.load(grad + row * grad_stride + r.winner.to(tl.int64) * grad_column_stride).to(T)
+        unscale = tl.where(is_last != 0, 1.0 / SCALE, 1.0).to(T)
+        v_winner = tl.load(grad + row * grad_stride + r.winner.to(tl.int64) * grad_column_stride).to(T) * SCALE
         for first in range(begin, end, C):
             x = read(
                 logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR
             )
-            v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR).to(T)
+            if MODE == "pull_back":
+                v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR)
+                v = without_masked(v.to(T) * SCALE, x)
             z = below(x, shift)
-            v = without_masked(v, x)
             winner = first + columns_of(C, 1) == r.winner
             y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, 1, VECTOR)
             for k in range(0, draws):
                 w = weights(z, winner, first_draw + k, first, r, TERM, C)
                 mean = mean_of(sums, row, k, slots, T, PARTS)
-                if MODE == "jacobian":
-                    y = jacobian_product(y, weight, w, mean, v)
-                elif MODE == "soft":
+                if MODE == "soft":
                     y = soft_sample(y, weight, w, mean.inverse, r.tau)
-                elif MODE == "half_way":
+                elif MODE == "tau":
+                    y = jacobian_product(y, weight, w, mean, minus_log(w))
+                elif STEP == "jacobian":
+                    y = jacobian_product(y, weight, w, mean, v)
+                elif STEP == "half_way":
                     y += half_way(w, mean, v, v_winner, winner)
                 else:
-                    tl.static_assert(MODE == "rk2")
+                    tl.static_assert(STEP == "rk2")
                     y += rk2(w, mean, v, v_winner, winner, weight)
-            write(out, with_row_rules(y, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)
+            write(out, with_row_rules(y * unscale, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)

@@ -6,8 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..reference import check_soft
 from .jit import INTERPRETED
-from .launch import MOST_COLUMNS, PARTS, TILE, TILE_WARPS, Launcher, bits, block, has_data, is_vector, split, strided
+from .launch import (
+    MOST_COLUMNS,
+    PARTS,
+    TILE,
+    TILE_WARPS,
+    Launcher,
+    block,
+    has_data,
+    is_vector,
+    parameters_of,
+    split,
+    strided,
+)
 from .long_estimators import LongRows, pull_back
 from .sample import sample_kernel, sample_part_kernel, sample_totals_kernel
 from .surrogate_vjp import WITH_DRAWS, surrogate_vjp_kernel
@@ -22,15 +35,27 @@ def launch_traced(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options
     torch.library.wrap_triton(kernel)[grid](*arguments, **options)
 
 
-def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+def sample(
+    launch: Launcher,
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Tensor | None,
+    tau: float,
+    coefficient: float,
+    sample_tau: float,
+    first_row: int,
+) -> tuple[Tensor, Tensor]:
+    """The numbers tau, coefficient and sample_tau count where there are no parameters."""
     one_hot = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     index = torch.empty(logits.shape[:-1], dtype=torch.int64, device=logits.device)
     rows, columns = index.numel(), logits.shape[-1]
     if rows == 0:
         return one_hot, index
-    check(rows, logits, seed=seed)
+    check(rows, logits, seed=seed, parameters=parameters)
     x, seed = strided(logits), seed.contiguous()
     rows_per_seed, vector = rows // seed.numel(), is_vector(x)
+    given = parameters_of(parameters, (tau, coefficient, sample_tau), rows, seed)
+    rate = (given.groups, given.rows_per_group, given.sample_tau)
     if columns <= MOST_COLUMNS:
         tile = block(columns, has_draws=False)
         launch(
@@ -40,9 +65,11 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
             index,
             x.tensor,
             seed,
+            *rate,
             rows,
             columns,
             rows_per_seed,
+            first_row,
             x.row,
             x.column,
             R=tile.rows,
@@ -57,7 +84,8 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
     tops = torch.empty((rows, parts), dtype=work, device=logits.device)
     totals = torch.empty((rows, parts), dtype=torch.float64, device=logits.device)
     layout = {"C": TILE, "VECTOR": vector, "num_warps": TILE_WARPS}
-    launch(sample_totals_kernel, (rows, parts), tops, totals, x.tensor, columns, length, x.row, x.column, **layout)
+    arguments = (tops, totals, x.tensor, *rate, columns, length, x.row, x.column)
+    launch(sample_totals_kernel, (rows, parts), *arguments, **layout)
     launch(
         sample_part_kernel,
         (rows, parts),
@@ -67,9 +95,11 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
         totals,
         x.tensor,
         seed,
+        *rate,
         columns,
         length,
         rows_per_seed,
+        first_row,
         x.row,
         x.column,
         PARTS=PARTS,
@@ -78,32 +108,36 @@ def sample(launch: Launcher, logits: Tensor, seed: Tensor) -> tuple[Tensor, Tens
     return one_hot, index
 
 
-def surrogate_vjp(
+def surrogate(
     launch: Launcher,
+    mode: str,
     grad: Tensor | None,
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    taus: Tensor | None,
+    parameters: Tensor | None,
     tau: float,
-    estimator: str,
     coefficient: float,
+    sample_tau: float,
+    first_row: int,
+    estimator: str,
     num_samples: int,
 ) -> Tensor:
-    """The pull-back, or the soft sample where there is no gradient; ``tau`` counts where there are no ``taus``."""
+    """The pull-back of a gradient, or what another mode of ``softmax_jvp.py`` makes without one; parameters as in
+    :func:`sample`."""
+    if mode != "pull_back":
+        check_soft(estimator)
     rows, columns = index.numel(), logits.shape[-1]
     if rows == 0:
         return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    check(rows, logits, seed=seed, index=index, tau=taus, grad=grad)
+    check(rows, logits, seed=seed, index=index, parameters=parameters, grad=grad)
     x, seed, index = strided(logits), seed.contiguous(), index.contiguous()
-    v = None if grad is None else strided(grad)
-    rows_per_tau = 0 if taus is None else rows // taus.numel()
-    taus = seed if taus is None else taus.to(torch.float64).contiguous().view(torch.int64)
+    v = x if grad is None else strided(grad)
+    given = parameters_of(parameters, (tau, coefficient, sample_tau), rows, seed)
     if columns > MOST_COLUMNS:
-        call = (launch, v, x, index, seed, taus, tau, rows_per_tau, coefficient, num_samples)
-        return pull_back(LongRows(*call), estimator)
+        return pull_back(LongRows(launch, mode, v, x, index, seed, given, first_row, num_samples), estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    tile, v = block(columns, estimator in WITH_DRAWS), v or x
+    tile = block(columns, estimator in WITH_DRAWS)
     launch(
         surrogate_vjp_kernel,
         (-(-rows // tile.rows),),
@@ -112,20 +146,21 @@ def surrogate_vjp(
         x.tensor,
         index,
         seed,
-        taus,
-        bits(tau),
-        bits(coefficient),
+        given.groups,
+        given.rows_per_group,
+        given.tau,
+        given.coefficient,
         num_samples,
         rows,
         columns,
         rows // seed.numel(),
-        rows_per_tau,
+        first_row,
         x.row,
         x.column,
         v.row,
         v.column,
         ESTIMATOR=estimator,
-        SOFT=grad is None,
+        MODE=mode,
         R=tile.rows,
         C=tile.columns,
         Q=tile.strips,
@@ -144,8 +179,10 @@ def check(rows: int, logits: Tensor, **others: Tensor | None) -> None:
             continue
         if x.device != logits.device:
             raise ValueError(f"{name}: got a tensor on {x.device}, allowed: the logits' device, {logits.device}")
-        if name in ("seed", "tau") and (x.numel() == 0 or rows % x.numel()):
-            raise ValueError(f"{name}: got {x.numel()} for {rows} rows, allowed: a divisor of their number")
+        if name == "parameters" and (x.dtype != torch.float64 or x.ndim != 2 or x.shape[1] != 3):
+            raise ValueError(f"{name}: got {tuple(x.shape)} of {x.dtype}, allowed: (T, 3) of float64")
+        if name in ("seed", "parameters") and (len(x) == 0 or rows % len(x)):
+            raise ValueError(f"{name}: got {len(x)} for {rows} rows, allowed: a divisor of their number")
         if name in ("seed", "index") and x.dtype != torch.int64:
             raise TypeError(f"{name}: got {x.dtype}, allowed: int64")
         if name == "index" and x.shape != logits.shape[:-1]:
@@ -160,23 +197,34 @@ def check(rows: int, logits: Tensor, **others: Tensor | None) -> None:
 _launch = launch_now if INTERPRETED else launch_traced
 
 
-def _sample(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+def _sample(
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Tensor | None,
+    tau: float,
+    coefficient: float,
+    sample_tau: float,
+    first_row: int,
+) -> tuple[Tensor, Tensor]:
     with device_of(logits):
-        return sample(_launch, logits, seed)
+        return sample(_launch, logits, seed, parameters, tau, coefficient, sample_tau, first_row)
 
 
 def _surrogate(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    taus: Tensor | None,
+    parameters: Tensor | None,
     tau: float,
-    estimator: str,
     coefficient: float,
+    sample_tau: float,
+    first_row: int,
+    estimator: str,
     num_samples: int,
 ) -> Tensor:
+    call = (logits, index, seed, parameters, tau, coefficient, sample_tau, first_row, estimator, num_samples)
     with device_of(logits):
-        return surrogate_vjp(_launch, None, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
+        return surrogate(_launch, "soft", None, *call)
 
 
 def _surrogate_vjp(
@@ -184,28 +232,50 @@ def _surrogate_vjp(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    taus: Tensor | None,
+    parameters: Tensor | None,
     tau: float,
-    estimator: str,
     coefficient: float,
+    sample_tau: float,
+    first_row: int,
+    estimator: str,
     num_samples: int,
 ) -> Tensor:
+    call = (logits, index, seed, parameters, tau, coefficient, sample_tau, first_row, estimator, num_samples)
     with device_of(logits):
-        return surrogate_vjp(_launch, grad, logits, index, seed, taus, tau, estimator, coefficient, num_samples)
+        return surrogate(_launch, "pull_back", grad, *call)
+
+
+def _tau_derivative(
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Tensor | None,
+    tau: float,
+    coefficient: float,
+    sample_tau: float,
+    first_row: int,
+    estimator: str,
+    num_samples: int,
+) -> Tensor:
+    call = (logits, index, seed, parameters, tau, coefficient, sample_tau, first_row, estimator, num_samples)
+    with device_of(logits):
+        return surrogate(_launch, "tau", None, *call)
 
 
 _define = torch.library.custom_op if INTERPRETED else torch.library.triton_op
 sample_op = _define("discrete_ops_triton::sample", mutates_args=())(_sample)
 surrogate_op = _define("discrete_ops_triton::surrogate", mutates_args=())(_surrogate)
 surrogate_vjp_op = _define("discrete_ops_triton::surrogate_vjp", mutates_args=())(_surrogate_vjp)
+tau_derivative_op = _define("discrete_ops_triton::tau_derivative", mutates_args=())(_tau_derivative)
 
 
 @sample_op.register_fake
-def _(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)
 
 
 @surrogate_op.register_fake
+@tau_derivative_op.register_fake
 def _(logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 

@@ -2,8 +2,8 @@
 
 key = seed, counter = (column // 4, draw, row low, row high), lane = column % 4.
 
-Source: Salmon, Moraes, Dror, Shaw, SC 2011. ``row`` counts from 0 under its own seed; seeds and rows are ``(1, R, 1)``
-int64.
+Source: Salmon, Moraes, Dror, Shaw, SC 2011. ``row`` counts from the call's first row under each seed; seeds and rows
+are ``(1, R, 1)`` int64.
 """
 
 import triton.language as tl

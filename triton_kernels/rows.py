@@ -14,21 +14,25 @@ from .philox import interleave
 
 LEAST_TAU = tl.constexpr(2.0**-126)
 MOST_TAU = tl.constexpr(2.0**126)
+# The columns of the parameters.
+TAU = tl.constexpr(0)
+COEFFICIENT = tl.constexpr(1)
+SAMPLE_TAU = tl.constexpr(2)
 
 
 class Rows(NamedTuple):
     """What a pull-back may depend on. Mirrors ``reference.Rows``; ``(1, R, 1)`` where not said otherwise."""
 
     z: tl.tensor  # tile: logits minus their maximum, -inf where masked; anything in rows without a sample
-    v: tl.tensor  # tile: incoming gradient, 0 where masked
+    v: tl.tensor  # tile: incoming gradient, scaled, 0 where masked
     winner: tl.tensor  # tile: whether this is the sampled category
     tau: tl.tensor
     inv_tau: tl.tensor
     is_tau_one: tl.tensor  # scalar: whether all temperatures of the tile are 1
-    coefficient: tl.tensor  # scalar float64: the gap of GST, eta of ReinMax-CV, beta of RK2
+    coefficient: tl.tensor  # float64: the gap of GST, eta of ReinMax-CV, beta of RK2
     num_samples: tl.tensor  # scalar: K
     seed: tl.tensor
-    row: tl.tensor  # place under its seed
+    row: tl.tensor  # its number under its seed
 
 
 @compile_time
@@ -179,11 +183,17 @@ def from_bits(bits):
 
 
 @device_function
-def temperature(taus, tau_bits, row, rows, rows_per_tau):
-    """``(1, R, 1)`` float64 temperatures: of the rows' groups, or one for all. Out of range they are NaN."""
-    bits = (tl.zeros_like(row) + tau_bits) << 1
-    if rows_per_tau > 0:
-        group, _ = group_of(tl.minimum(row, rows - 1), rows_per_tau, rows)
-        bits = tl.load(taus + group)
-    tau = bits.to(tl.float64, bitcast=True)
+def parameter(parameters, which, bits, row, rows, rows_per_group):
+    """Column ``which`` of the parameters of each row's group, or one number for all: float64, shaped as ``row``."""
+    bits = (tl.zeros_like(row) + bits) << 1
+    if rows_per_group > 0:
+        group, _ = group_of(tl.minimum(row, rows - 1), rows_per_group, rows)
+        bits = tl.load(parameters + (3 * group + which))
+    return bits.to(tl.float64, bitcast=True)
+
+
+@device_function
+def temperature(parameters, which, bits, row, rows, rows_per_group):
+    """The same of a temperature. Out of range it is NaN."""
+    tau = parameter(parameters, which, bits, row, rows, rows_per_group)
     return tl.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, float("nan"))

@@ -1,4 +1,5 @@
-"""The forward pass: ``D ~ softmax(logits)`` by the inverse CDF, accumulated in float64 so that no category hides."""
+"""The forward pass: ``D ~ softmax(logits / sample_tau)`` by the inverse CDF, accumulated in float64 so that no category
+hides."""
 
 import triton
 import triton.language as tl
@@ -6,6 +7,7 @@ import triton.language as tl
 from .jit import device_function
 from .philox import uniform
 from .rows import (
+    SAMPLE_TAU,
     below,
     columns_of,
     group_of,
@@ -16,6 +18,7 @@ from .rows import (
     row_min,
     row_sum,
     rows_of_program,
+    temperature,
     with_row_rules,
     write,
 )
@@ -43,18 +46,38 @@ def choose(w, target, column):
     return tl.where(first == NONE, last, first)
 
 
+@device_function
+def sampling_rate(parameters, bits, row, rows, rows_per_group, T: tl.constexpr):
+    """``1 / sample_tau``; NaN if that is out of range."""
+    tau = temperature(parameters, SAMPLE_TAU, bits, row, rows, rows_per_group).to(T)
+    return tl.where(tau == 1.0, tau, 1.0 / tau)  # exact at 1, whatever a GPU's division is
+
+
 @triton.jit(
-    do_not_specialize=["rows", "columns", "rows_per_seed", "logits_stride", "logits_column_stride"],
-    do_not_specialize_on_alignment=["one_hot", "index", "logits", "seed"],
+    do_not_specialize=[
+        "rows_per_group",
+        "sample_tau_bits",
+        "rows",
+        "columns",
+        "rows_per_seed",
+        "first_row",
+        "logits_stride",
+        "logits_column_stride",
+    ],
+    do_not_specialize_on_alignment=["one_hot", "index", "logits", "seed", "parameters"],
 )
 def sample_kernel(
     one_hot,
     index,
     logits,
     seed,
+    parameters,
+    rows_per_group: tl.int64,
+    sample_tau_bits: tl.int64,
     rows: tl.int64,
     columns: tl.int32,
     rows_per_seed: tl.int64,
+    first_row: tl.int64,
     logits_stride: tl.int64,
     logits_column_stride: tl.int64,
     R: tl.constexpr,
@@ -66,10 +89,12 @@ def sample_kernel(
     row = rows_of_program(R)
     x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
     z, invalid, empty = normalise(x)
+    rate = sampling_rate(parameters, sample_tau_bits, row, rows, rows_per_group, z.dtype)
+    invalid = invalid | (rate != rate)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
-    w = exp(z).to(tl.float64)
+    w = exp(z * rate).to(tl.float64)
     column = columns_of(C, Q)
-    winner = choose(w, uniform(tl.load(seed + group), place) * row_sum(w), column)
+    winner = choose(w, uniform(tl.load(seed + group), first_row + place) * row_sum(w), column)
     D = tl.where(column == winner, 1.0, 0.0)
     write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
     tl.store(index + row, tl.where(invalid | empty, -1, winner).to(tl.int64), row < rows)
@@ -79,13 +104,23 @@ def sample_kernel(
 
 
 @triton.jit(
-    do_not_specialize=["columns", "length", "logits_stride", "logits_column_stride"],
-    do_not_specialize_on_alignment=["tops", "totals", "logits"],
+    do_not_specialize=[
+        "rows_per_group",
+        "sample_tau_bits",
+        "columns",
+        "length",
+        "logits_stride",
+        "logits_column_stride",
+    ],
+    do_not_specialize_on_alignment=["tops", "totals", "logits", "parameters"],
 )
 def sample_totals_kernel(
     tops,
     totals,
     logits,
+    parameters,
+    rows_per_group: tl.int64,
+    sample_tau_bits: tl.int64,
     columns: tl.int32,
     length: tl.int32,
     logits_stride: tl.int64,
@@ -93,24 +128,34 @@ def sample_totals_kernel(
     C: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """Maximum of each part, and its sum of ``exp(logits - maximum)``."""
+    """Maximum of each part, and its sum of ``exp((logits - maximum) / sample_tau)``."""
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     begin = part * length
     end = tl.minimum(begin + length, columns)
     top, _ = maximum_of_tiles(logits, row, logits_stride, logits_column_stride, begin, end, columns, -1, C, VECTOR)
+    rate = sampling_rate(parameters, sample_tau_bits, row, tl.num_programs(0), rows_per_group, top.dtype)
     total = tl.zeros([1, 1, C], tl.float64)
     for first in range(begin, end, C):
         x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR)
-        total += exp(below(x, top)).to(tl.float64)
+        total += exp(below(x, top) * rate).to(tl.float64)
     at = row * tl.num_programs(1) + part + tl.zeros([1, 1, 1], tl.int32)
     tl.store(tops + at, top)
     tl.store(totals + at, row_sum(total))
 
 
 @triton.jit(
-    do_not_specialize=["columns", "length", "rows_per_seed", "logits_stride", "logits_column_stride"],
-    do_not_specialize_on_alignment=["one_hot", "index", "tops", "totals", "logits", "seed"],
+    do_not_specialize=[
+        "rows_per_group",
+        "sample_tau_bits",
+        "columns",
+        "length",
+        "rows_per_seed",
+        "first_row",
+        "logits_stride",
+        "logits_column_stride",
+    ],
+    do_not_specialize_on_alignment=["one_hot", "index", "tops", "totals", "logits", "seed", "parameters"],
 )
 def sample_part_kernel(
     one_hot,
@@ -119,9 +164,13 @@ def sample_part_kernel(
     totals,
     logits,
     seed,
+    parameters,
+    rows_per_group: tl.int64,
+    sample_tau_bits: tl.int64,
     columns: tl.int32,
     length: tl.int32,
     rows_per_seed: tl.int64,
+    first_row: tl.int64,
     logits_stride: tl.int64,
     logits_column_stride: tl.int64,
     C: tl.constexpr,
@@ -135,12 +184,13 @@ def sample_part_kernel(
     there = parts < tl.num_programs(1)
     tops_of_row = tl.load(tops + row * tl.num_programs(1) + parts, there, other=-float("inf"))
     top = tl.max(tops_of_row)  # scalars: in the layout of a tile of one element every thread would hold all parts
-    invalid = top == float("inf")
+    rate = sampling_rate(parameters, sample_tau_bits, row, tl.num_programs(0), rows_per_group, top.dtype)
+    invalid = (top == float("inf")) | (rate != rate)
     empty = top == -float("inf")
-    scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top)).to(tl.float64))
+    scale = exp(tl.where(invalid | empty, 0.0, below(tops_of_row, top) * rate).to(tl.float64))
     shares = tl.load(totals + row * tl.num_programs(1) + parts, there, other=0.0) * scale
     group, place = group_of(row + tl.zeros([1, 1, 1], tl.int64), rows_per_seed, tl.num_programs(0))
-    target = tl.max(uniform(tl.load(seed + group), place)) * tl.sum(shares)
+    target = tl.max(uniform(tl.load(seed + group), first_row + place)) * tl.sum(shares)
     chosen = tl.where(invalid | empty, 0, tl.max(choose(shares, target, parts)))
     is_chosen = parts == chosen
     target = (target - tl.sum(tl.where(parts < chosen, shares, 0.0))) / tl.sum(tl.where(is_chosen, scale, 0.0))
@@ -154,7 +204,7 @@ def sample_part_kernel(
     before = tl.zeros([1, 1, 1], tl.float64)
     for first in range(begin, tl.where(mine, end, begin), C):
         x = read(logits, row, row + 1, logits_stride, logits_column_stride, first, columns, -float("inf"), C, 1, VECTOR)
-        w = exp(below(x, part_top)).to(tl.float64)
+        w = exp(below(x, part_top) * rate).to(tl.float64)
         passed, possible = passing(w, target, before, first + columns_of(C, 1))
         winner = tl.minimum(winner, passed)
         last = tl.maximum(last, possible)

@@ -1,7 +1,8 @@
 """The tempered softmax and its Jacobian product ``J(p, q; v) = p (v - <q, v>)``, the one primitive of every estimator.
 
-A softmax is given by its weights w, ``p = w / sum(w)``, as ``csrc/surrogates.h`` has it. With ``SOFT`` a term adds
-``tau * weight * p``, the soft sample, where it adds ``weight * J(p, q; v)`` otherwise.
+A softmax is given by its weights w, ``p = w / sum(w)``, as ``csrc/surrogates.h`` has it. What a term adds to the result
+depends on MODE: "pull_back", of the gradient v, ``weight * J(p, q; v)``; "soft", the soft sample, ``tau * weight * p``;
+"tau", the soft sample's derivative in tau, ``weight * J(p, p; -log p)``.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import triton.language as tl
 
 from .jit import compile_time, device_function
 from .rows import row_sum
-from .vector_math import exp, inverse
+from .vector_math import exp, inverse, log1p
 
 
 class Mean(NamedTuple):
@@ -33,6 +34,12 @@ def mean_type():
 def tempered_softmax(z, rate):
     """Weights of ``softmax(rate * z)``, ``z <= 0``."""
     return exp(z * rate)
+
+
+@device_function
+def minus_log(w):
+    """Of weights in [0, 1]; bounded, since those of 0 do not count."""
+    return log1p(inverse(tl.maximum(w, 1.1754943508222875e-38)) - 1.0)
 
 
 @device_function
@@ -80,11 +87,15 @@ def rk2(w, mean, v, v_winner, winner, beta):
 
 
 @device_function
-def add(out, weight, w, r, SOFT: tl.constexpr):
-    """``out + weight J(p; v)``, or its soft sample."""
-    if SOFT:
+def add(out, weight, w, r, MODE: tl.constexpr):
+    """``out`` and what the term adds."""
+    if MODE == "soft":
         return soft_sample(out, weight, w, inverse(row_sum(w)), r.tau)
+    elif MODE == "tau":
+        v = minus_log(w)
+        return jacobian_product(out, weight, w, mean_under(w, v), v)
     else:
+        tl.static_assert(MODE == "pull_back")
         return jacobian_product(out, weight, w, mean_under(w, r.v), r.v)
 
 

@@ -1,7 +1,7 @@
 """The estimators on a tile of whole rows: each is its list of terms, as in ``discrete_ops/reference.py``.
 
-And the kernel of the pull-back (with ``SOFT``: of the soft sample), which keeps everything on chip: it reads logits and
-gradient and writes the result, whatever the number of draws.
+And their kernel, which keeps everything on chip: it reads logits and gradient and writes the result, whatever the
+number of draws. Its MODE is as in ``softmax_jvp.py``.
 """
 
 import triton
@@ -11,9 +11,12 @@ from .conditional_gumbel import add_draws, draw, prepare
 from .jit import device_function
 from .perturbation import perturbed, pi_gap
 from .rows import (
+    COEFFICIENT,
+    TAU,
     columns_of,
     group_of,
     normalise,
+    parameter,
     read,
     row_min,
     row_sum,
@@ -32,27 +35,27 @@ WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
 
 
 @device_function
-def straight_through(out, weight, rate, r, SOFT: tl.constexpr):
+def straight_through(out, weight, rate, r, MODE: tl.constexpr):
     """GST Eq. 7, BR Eq. 3."""
-    return add(out, weight * rate, tempered_softmax(r.z, rate), r, SOFT)
+    return add(out, weight * rate, tempered_softmax(r.z, rate), r, MODE)
 
 
 @device_function
-def gumbel_rao(out, r, SOFT: tl.constexpr):
+def gumbel_rao(out, r, MODE: tl.constexpr):
     """GST Eq. 11, BR Eq. 6-7; K = 1 is STGS, GST Eq. 10, BR Eq. 5."""
-    return add_draws(out, 1.0, prepare(r.z, r), 1.0, 0, r, SOFT)
+    return add_draws(out, 1.0, prepare(r.z, r), 1.0, 0, r, MODE)
 
 
 @device_function
-def gst(out, gap, r, SOFT: tl.constexpr):
+def gst(out, gap, r, MODE: tl.constexpr):
     """GST Eq. 17-19, Algorithm 1."""
-    return add(out, r.inv_tau, tempered_softmax(perturbed(r.z, r.winner, gap), r.inv_tau), r, SOFT)
+    return add(out, r.inv_tau, tempered_softmax(perturbed(r.z, r.winner, gap), r.inv_tau), r, MODE)
 
 
 @device_function
 def reinmax(out, r):
     """BR Eq. 12, 16."""
-    return straight_through(add_half_way(out, r.inv_tau, r), -0.5, 1.0, r, False)
+    return straight_through(add_half_way(out, r.inv_tau, r), -0.5, 1.0, r, "pull_back")
 
 
 @device_function
@@ -74,23 +77,23 @@ def reinmax_argmax(out, r):
 @device_function
 def reinmax_rao(out, r):
     """BR Eq. 17; the last term is at temperature 1. Off the winner p_D is pi_t / 2, so the partition doubles."""
-    out = straight_through(out, -0.5, 1.0, r, False)
-    return add_draws(out, 2.0, prepare(r.z * r.inv_tau, r), 2.0, 0, r, False)
+    out = straight_through(out, -0.5, 1.0, r, "pull_back")
+    return add_draws(out, 2.0, prepare(r.z * r.inv_tau, r), 2.0, 0, r, "pull_back")
 
 
 @device_function
 def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
     """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, or draw 0 of the Rao term."""
-    out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, False)
+    out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, "pull_back")
     eta = r.coefficient.to(r.z.dtype)
     pi = prepare(r.z, r)
     if SOFT_CONTROL:
         w = draw(pi, 1.0, 0, r)
         p = exp(r.z) * inverse(pi.partition) + tl.where(r.winner, 1.0, 0.0)
-        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, False)
+        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, "pull_back")
     else:
-        out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, False)
-    return add_draws(out, r.coefficient, pi, 2.0, 1, r, False)
+        out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, "pull_back")
+    return add_draws(out, r.coefficient, pi, 2.0, 1, r, "pull_back")
 
 
 @device_function
@@ -102,17 +105,17 @@ def reinmax_rk2(out, r):
 
 
 @device_function
-def pull_back(r, ESTIMATOR: tl.constexpr, SOFT: tl.constexpr):
+def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
     """The table of the family, ``reference.TERMS``."""
     out = tl.zeros_like(r.z)
     if ESTIMATOR == "straight_through":
-        return straight_through(out, 1.0, r.inv_tau, r, SOFT)
+        return straight_through(out, 1.0, r.inv_tau, r, MODE)
     elif ESTIMATOR == "gumbel_rao":
-        return gumbel_rao(out, r, SOFT)
+        return gumbel_rao(out, r, MODE)
     elif ESTIMATOR == "gst":
-        return gst(out, r.coefficient.to(r.z.dtype), r, SOFT)
+        return gst(out, r.coefficient.to(r.z.dtype), r, MODE)
     elif ESTIMATOR == "gst_pi":
-        return gst(out, pi_gap(r), r, SOFT)
+        return gst(out, pi_gap(r), r, MODE)
     elif ESTIMATOR == "reinmax":
         return reinmax(out, r)
     elif ESTIMATOR == "reinmax_argmax":
@@ -130,19 +133,20 @@ def pull_back(r, ESTIMATOR: tl.constexpr, SOFT: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "rows_per_group",
         "tau_bits",
         "coefficient_bits",
         "num_samples",
         "rows",
         "columns",
         "rows_per_seed",
-        "rows_per_tau",
+        "first_row",
         "logits_stride",
         "logits_column_stride",
         "grad_stride",
         "grad_column_stride",
     ],
-    do_not_specialize_on_alignment=["out", "grad", "logits", "index", "seed", "taus"],
+    do_not_specialize_on_alignment=["out", "grad", "logits", "index", "seed", "parameters"],
 )
 def surrogate_vjp_kernel(
     out,
@@ -150,20 +154,21 @@ def surrogate_vjp_kernel(
     logits,
     index,
     seed,
-    taus,
+    parameters,
+    rows_per_group: tl.int64,
     tau_bits: tl.int64,
     coefficient_bits: tl.int64,
     num_samples: tl.int32,
     rows: tl.int64,
     columns: tl.int32,
     rows_per_seed: tl.int64,
-    rows_per_tau: tl.int64,
+    first_row: tl.int64,
     logits_stride: tl.int64,
     logits_column_stride: tl.int64,
     grad_stride: tl.int64,
     grad_column_stride: tl.int64,
     ESTIMATOR: tl.constexpr,
-    SOFT: tl.constexpr,
+    MODE: tl.constexpr,
     R: tl.constexpr,
     C: tl.constexpr,
     Q: tl.constexpr,
@@ -175,11 +180,11 @@ def surrogate_vjp_kernel(
     x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
     z, invalid, empty = normalise(x)
     v = tl.zeros_like(z)
-    if not SOFT:
+    if MODE == "pull_back":
         v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, Q, VECTOR).to(z.dtype)
-        v = without_masked(v, x)
+        v = without_masked(v * (0.25 / C), x)  # sums over a row of any finite ones, and differences, stay finite
     winner = columns_of(C, Q) == tl.load(index + row, row < rows, other=0).to(tl.int32)
-    tau = temperature(taus, tau_bits, row, rows, rows_per_tau).to(z.dtype)
+    tau = temperature(parameters, TAU, tau_bits, row, rows, rows_per_group).to(z.dtype)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
     r = rows_type()(
         z,
@@ -188,10 +193,12 @@ def surrogate_vjp_kernel(
         tau,
         1.0 / tau,
         tl.min((tau == 1.0).to(tl.int32)) == 1,
-        (coefficient_bits.to(tl.int64) << 1).to(tl.float64, bitcast=True),
+        parameter(parameters, COEFFICIENT, coefficient_bits, row, rows, rows_per_group),
         num_samples,
         tl.load(seed + group),
-        place,
+        first_row + place,
     )
-    pulled = pull_back(r, ESTIMATOR, SOFT)
-    write(out, with_row_rules(pulled, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
+    result = pull_back(r, ESTIMATOR, MODE)
+    if MODE == "pull_back":
+        result *= 4.0 * C
+    write(out, with_row_rules(result, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)

@@ -11,7 +11,8 @@ using Body = void (*)(int64_t begin, int64_t end, void* context);
 using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, Body body, void* context);
 
 struct Call : Problem {
-  ParallelFor team;  // how a kernel may split one long row over threads; null: it may not
+  double numbers[kParameters];  // `parameters` where one set of them is for all rows
+  ParallelFor team;             // how a kernel may split one long row over threads; null: it may not
 };
 
 // Kernels of one instruction set. Units are what a thread takes: `lanes` short rows, or one long row.
@@ -19,7 +20,7 @@ struct Kernels {
   const char* name;
   int64_t (*units)(const Call&);
   void (*sample)(const Call&, int64_t begin, int64_t end);
-  void (*surrogate)(const Call&, int64_t begin, int64_t end);        // soft sample or pull-back
+  void (*surrogate)(const Call&, int64_t begin, int64_t end);        // call.mode says what
   void (*math)(char function, const float* x, float* y, int64_t n);  // exp, exp2 ('2') or log1p ('l'), for tests
 };
 

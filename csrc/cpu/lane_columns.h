@@ -2,14 +2,14 @@
 // inside a chunk and in double across chunks, so that they are precise and the same for any number of threads.
 // Included inside the namespace of an instruction set.
 
-template <class Scalar, bool kSoftSample = false>
+template <class Scalar, Mode kOfMode = Mode::kPullBack>
 struct LaneColumns : TakesAllDraws {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
   using I = typename Math::I;
   using Mask = I;
-  static constexpr bool kSoft = kSoftSample;
+  static constexpr Mode kMode = kOfMode;
   static constexpr int kLanes = Math::kLanes;
   static constexpr int64_t kChunk = 64;  // steps
 
@@ -147,7 +147,7 @@ struct LaneColumns : TakesAllDraws {
     row = at_row;
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
-    local_row = static_cast<uint64_t>(row % per_seed);
+    local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
     read(call.logits, z_, -Math::kInf);
     const V top = max([&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
     invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
@@ -165,10 +165,18 @@ struct LaneColumns : TakesAllDraws {
 
   void load_grad() {
     read(call.grad, v_, 0);
-    each([&](int64_t s) { v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]); });
+    const V scale = Math::set(static_cast<T>(call.grad_scale));
+    each([&](int64_t s) { v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale); });
   }
 
-  V load_tau() const { return Math::set(static_cast<T>(call.tau[row / (call.rows / call.taus)])); }
+  void restore_scale() {
+    const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
+    each([&](int64_t s) { out_[s] *= scale; });
+  }
+
+  V parameter(Parameter p) const {
+    return Math::set(static_cast<T>(call.parameters[row / (call.rows / call.groups) * kParameters + p]));
+  }
 
   void read(const Operand& x, V* to, T padding) {
     T* elements = reinterpret_cast<T*>(to);
@@ -234,11 +242,13 @@ template <class T>
 static void sample_lane_columns(LaneColumns<T>& r) {
   using M = typename LaneColumns<T>::Math;
   using V = typename M::V;
+  const V rate = T(1) / r.parameter(kSampleTau);
+  r.invalid = r.invalid || rate[0] != rate[0];
   if (r.invalid || r.empty) {
     r.call.index[r.row] = r.invalid ? kInvalid : -1;
     return;
   }
-  const auto weight = [&](int64_t s) { return M::exp(r.z(s)); };
+  const auto weight = [&](int64_t s) { return M::exp(r.z(s) * rate); };
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
     Doubles sums{};
     for (int64_t s = begin; s < end; ++s) {

@@ -1,14 +1,14 @@
 // The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
 // Included inside the namespace of an instruction set.
 
-template <class Scalar, bool kSoftSample = false>
+template <class Scalar, Mode kOfMode = Mode::kPullBack>
 struct LaneRows : TakesAllDraws {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
   using I = typename Math::I;
   using Mask = I;
-  static constexpr bool kSoft = kSoftSample;
+  static constexpr Mode kMode = kOfMode;
   static constexpr int kLanes = Math::kLanes;
 
   const Call& call;
@@ -126,16 +126,23 @@ struct LaneRows : TakesAllDraws {
 
   void load_grad() {
     transpose_in(call.grad, v_);
-    for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]);
+    const V scale = Math::set(static_cast<T>(call.grad_scale));
+    for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
   }
 
-  V load_tau() const {
-    const int64_t per_tau = call.rows / call.taus;
-    V tau = Math::set(static_cast<T>(call.tau[0]));
-    for (int lane = 0; call.taus > 1 && lane < lanes; ++lane) {
-      tau[lane] = static_cast<T>(call.tau[(first + lane) / per_tau]);
+  void restore_scale() {
+    const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
+    for (int s = 0; s < n; ++s) out_[s] *= scale;
+  }
+
+  V parameter(Parameter p) const {
+    V value = Math::set(static_cast<T>(call.parameters[p]));
+    if (call.groups == 1) return value;  // without a division, which is as slow as a column
+    const int64_t per_group = call.rows / call.groups;
+    for (int lane = 0; lane < lanes; ++lane) {
+      value[lane] = static_cast<T>(call.parameters[(first + lane) / per_group * kParameters + p]);
     }
-    return tau;
+    return value;
   }
 
   void transpose_in(const Operand& x, V* rows) const {
@@ -209,11 +216,12 @@ struct LaneRows : TakesAllDraws {
   }
 
   void prepare_noise() {
-    if (sizeof(T) == 4 && call.seeds == 1 && (first >> 32) == ((first + kLanes) >> 32)) {  // the common case
+    const int64_t number = call.first_row + first;
+    if (sizeof(T) == 4 && call.seeds == 1 && (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
       if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
-      row_low = splat(static_cast<uint64_t>(first)) + (Words)iota();
-      row_high = splat(static_cast<uint64_t>(first) >> 32);
+      row_low = splat(static_cast<uint64_t>(number)) + (Words)iota();
+      row_high = splat(static_cast<uint64_t>(number) >> 32);
       has_keys = true;
       return;
     }
@@ -222,7 +230,7 @@ struct LaneRows : TakesAllDraws {
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t row = lane < lanes ? first + lane : first;
       seed[lane] = static_cast<uint64_t>(call.seed[row / per_seed]);
-      local_row[lane] = static_cast<uint64_t>(row % per_seed);
+      local_row[lane] = static_cast<uint64_t>(call.first_row + row % per_seed);
       low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
       row_low[lane] = static_cast<uint32_t>(local_row[lane]);
       row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
@@ -252,17 +260,19 @@ struct LaneRows : TakesAllDraws {
   }
 };
 
-// Draw the winners of one bundle: inverse CDF, accumulated in double.
+// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double.
 template <class T>
-static void sample_lane_rows(LaneRows<T>& r) {
+static void sample_lane_rows(LaneRows<T>& r, typename LaneRows<T>::V rate) {
   using R = LaneRows<T>;
   using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
 
+  const bool at_one = all_lanes(rate == R::Math::set(1));  // nearly always: without a product an element
   D cdf[kShortRow][kParts], total[kParts] = {}, target[kParts];
+  r.invalid = r.invalid | ~(rate == rate);
   for (int s = 0; s < r.n; ++s) {
-    const typename R::V weight = R::Math::exp(r.z(s));
+    const typename R::V weight = R::Math::exp(at_one ? r.z(s) : r.z(s) * rate);
     for (int part = 0; part < kParts; ++part) {
       if constexpr (kParts == 1) {
         total[part] += weight;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../operators.h"
+#include "../schemas.h"
 #include "kernels.h"
 
 namespace discrete_ops {
@@ -62,11 +63,19 @@ struct Cpu {
 
   static int32_t type() { return aoti_torch_device_type_cpu(); }
 
-  static std::vector<double> set_tau(Call& call, const double* tensor, double value) {
-    std::vector<double> taus;
-    for (int64_t i = 0; i < call.taus; ++i) taus.push_back(checked_tau(tensor ? tensor[i] : value));
-    call.tau = taus.data();
-    return taus;
+  static std::vector<double> set_parameters(Call& call, const double* tensor, const double* one) {
+    std::vector<double> many;
+    double* checked = call.numbers;
+    if (call.groups > 1) {
+      many.resize(static_cast<size_t>(call.groups * kParameters));
+      checked = many.data();
+    }
+    for (int64_t i = 0; i < call.groups * kParameters; ++i) {
+      const double value = (tensor ? tensor : one)[i];
+      checked[i] = i % kParameters == kCoefficient ? value : checked_tau(value);
+    }
+    call.parameters = checked;
+    return many;
   }
 
   static void check_index(const Call& call) {
@@ -99,8 +108,6 @@ DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float*
   discrete_ops::kernels().math(function, x, y, n);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(discrete_ops, CPU, m) {
-  m.impl("sample", TORCH_BOX(&discrete_ops::OnCpu::sample));
-  m.impl("surrogate", TORCH_BOX(&discrete_ops::OnCpu::surrogate));
-  m.impl("surrogate_vjp", TORCH_BOX(&discrete_ops::OnCpu::surrogate_vjp));
+STABLE_TORCH_LIBRARY_IMPL(discrete_ops_kernels, CPU, m) {
+  DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCpu)
 }

@@ -18,7 +18,8 @@ constexpr int kSlotBytes = 2 * 2 * kMaxWarps * 8;
 constexpr int kSharedBytes = kSlotBytes + kRegisterThreads * 8;
 
 struct Call : Problem {
-  double one_tau;                           // the temperature where `tau` is null
+  double one[kParameters];                  // the parameters of every row where `parameters` is null
+  double one_sample_rate;                   // 1 / one[kSampleTau]: a division that every row would do again
   int logits_width, grad_width, out_width;  // elements of adjacent columns that one access may take: 1, 2 or 4
   int team;                                 // threads a row, a power of 2
   int block_rows, draw_groups;              // rows of a block; teams that share the draws of a row: powers of 2 too
@@ -30,16 +31,32 @@ struct Call : Problem {
   double* partials;   // [rows in flight][2][2][split]
   unsigned* arrived;  // [rows in flight], 0 at first
 
-  DISCRETE_OPS_HD double tau_of(int64_t row) const {
-    return tau ? checked_tau(tau[taus > 1 ? row / (rows / taus) : 0]) : one_tau;
+  // `tensor` is on the device, `numbers` on the host; tensor is null where those count.
+  void set_parameters(const double* tensor, const double* numbers) {
+    parameters = tensor;
+    one[kTau] = checked_tau(numbers[kTau]);
+    one[kCoefficient] = numbers[kCoefficient];
+    one[kSampleTau] = checked_tau(numbers[kSampleTau]);
+    one_sample_rate = 1 / one[kSampleTau];
+  }
+
+  DISCRETE_OPS_HD double parameter(int64_t row, Parameter p) const {
+    if (!parameters) return one[p];
+    const int64_t group = groups > 1 ? row / (rows / groups) : 0;  // a 64-bit division is a hundred instructions
+    const double given = parameters[group * kParameters + p];
+    return p == kCoefficient ? given : checked_tau(given);
+  }
+
+  DISCRETE_OPS_HD double sample_rate(int64_t row) const {
+    return parameters ? 1 / parameter(row, kSampleTau) : one_sample_rate;
   }
 
   // The row's seed, and the row as its noise counts it.
   DISCRETE_OPS_HD uint64_t seed_of(int64_t row, uint64_t& local_row) const {
-    local_row = static_cast<uint64_t>(row);
-    if (seeds == 1) return static_cast<uint64_t>(*seed);  // without a 64-bit division, which is a hundred instructions
+    local_row = static_cast<uint64_t>(first_row + row);
+    if (seeds == 1) return static_cast<uint64_t>(*seed);
     const int64_t per_seed = rows / seeds, group = row / per_seed;
-    local_row = static_cast<uint64_t>(row - group * per_seed);
+    local_row -= static_cast<uint64_t>(group * per_seed);
     return static_cast<uint64_t>(seed[group]);
   }
 };

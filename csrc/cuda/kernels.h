@@ -9,26 +9,27 @@ namespace cuda {
 
 template <class T, int kQuads>
 DISCRETE_OPS_DEVICE void sample_row_in_registers(const Call& call) {
-  RegisterRow<T, kQuads, true, Serves::kWithoutDraws> row(call);
+  RegisterRow<T, kQuads, Mode::kSoft, Serves::kWithoutDraws> row(call);
   row.prepare_noise();
   sample_register_row(row);
 }
 
-template <class T, int kQuads, bool kSoft, Serves kServes>
+template <class T, int kQuads, Mode kMode, Serves kServes>
 DISCRETE_OPS_DEVICE void surrogate_row_in_registers(const Call& call) {
-  using Row = RegisterRow<T, kQuads, kSoft, kServes>;
+  using Row = RegisterRow<T, kQuads, kMode, kServes>;
   Row row(call);
   const int64_t index = call.index[row.row];
-  row.template load<!kSoft>();
+  row.load();
   row.set_winner(index);
   if constexpr (kServes != Serves::kWithoutDraws) row.prepare_noise();
   row.each([&](int s) {
     row.out(s) = 0;
-    if constexpr (kSoft) row.v(s) = 0;
+    if constexpr (kMode != Mode::kPullBack) row.v(s) = 0;
   });
-  const T tau = static_cast<T>(call.tau_of(row.row));
-  Surrogate<Row>{row, call.spec, tau, T(1) / tau}.run();
+  const T tau = row.parameter(kTau);
+  Surrogate<Row>{row, call.spec, tau, T(1) / tau, row.parameter(kCoefficient)}.run();
   if constexpr (kServes != Serves::kWithoutDraws) row.combine_draw_groups();
+  if constexpr (kMode == Mode::kPullBack) row.restore_scale();
   row.store();
 }
 
@@ -44,40 +45,40 @@ constexpr int registers_with_draws(int quads) {
   return quads > 3 ? 152 : quads > 2 ? 128 : 96;
 }
 
-template <class T, int kQuads, bool kSoft, Serves kServes>
+template <class T, int kQuads, Mode kMode, Serves kServes>
 DISCRETE_OPS_KERNEL_OF_REGISTERS(kServes == Serves::kWithDraws ? registers_with_draws(kQuads) : 168)
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
-  surrogate_row_in_registers<T, kQuads, kSoft, kServes>(call);
+  surrogate_row_in_registers<T, kQuads, kMode, kServes>(call);
 }
 
 template <class T>
 DISCRETE_OPS_KERNEL(kLongThreads, 1)
 sample_long(DISCRETE_OPS_PARAMETER Call call) {
-  LongRow<T, true, Serves::kWithoutDraws> row(call);
+  LongRow<T, Mode::kSoft, Serves::kWithoutDraws> row(call);
   const int64_t crews = device::blocks() / call.split;
   for (int64_t at = row.crew.number; at < call.rows; at += crews) {
-    row.template load<false>(at);
+    row.load(at);
     row.prepare_noise();
     sample_long_row(row);
   }
 }
 
-template <class T, bool kSoft, Serves kServes>
+template <class T, Mode kMode, Serves kServes>
 DISCRETE_OPS_KERNEL(kLongThreads, 1)
 surrogate_long(DISCRETE_OPS_PARAMETER Call call) {
-  using Row = LongRow<T, kSoft, kServes>;
+  using Row = LongRow<T, kMode, kServes>;
   Row row(call);
   const int64_t crews = device::blocks() / call.split;
   for (int64_t at = row.crew.number; at < call.rows; at += crews) {
-    row.template load<!kSoft>(at);
+    row.load(at);
     if (!row.invalid && !row.empty) {
       row.set_winner(call.index[at]);
       row.prepare_noise();
       row.each([&](auto s) { row.out(s) = 0; });
-      const T tau = static_cast<T>(call.tau_of(at));
-      Surrogate<Row>{row, call.spec, tau, T(1) / tau}.run();
+      const T tau = row.parameter(kTau);
+      Surrogate<Row>{row, call.spec, tau, T(1) / tau, row.parameter(kCoefficient)}.run();
     }
-    row.store([&](auto s) { return row.out(s); });
+    row.store([&](auto s) { return kMode == Mode::kPullBack ? row.out(s) * row.inverse_scale() : row.out(s); });
   }
 }
 

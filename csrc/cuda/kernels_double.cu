@@ -5,11 +5,11 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel double_kernel(bool soft, int quads) {
-  constexpr Serves kServes = Serves::kAll;
-  if (!quads) return soft ? surrogate_long<double, true, kServes> : surrogate_long<double, false, kServes>;
-  return soft ? surrogate_registers<double, kDoubleQuads, true, kServes>
-              : surrogate_registers<double, kDoubleQuads, false, kServes>;
+Kernel double_kernel(Mode mode, int quads) {
+  return with_mode(mode, [&](auto m) {
+    return quads ? Kernel(surrogate_registers<double, kDoubleQuads, decltype(m)::value, Serves::kAll>)
+                 : Kernel(surrogate_long<double, decltype(m)::value, Serves::kAll>);
+  });
 }
 
 }  // namespace cuda

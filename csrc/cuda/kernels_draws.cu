@@ -5,10 +5,11 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel register_kernel_with_draws(bool soft, int quads) {
-  return with_quads(quads, [&](auto q) {
-    return soft ? Kernel(surrogate_registers<float, decltype(q)::value, true, Serves::kWithDraws>)
-                : Kernel(surrogate_registers<float, decltype(q)::value, false, Serves::kWithDraws>);
+Kernel register_kernel_with_draws(Mode mode, int quads) {
+  return with_mode(mode, [&](auto m) {
+    return with_quads(quads, [](auto q) {
+      return Kernel(surrogate_registers<float, decltype(q)::value, decltype(m)::value, Serves::kWithDraws>);
+    });
   });
 }
 

@@ -5,8 +5,8 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel long_kernel_with_draws(bool soft) {
-  return soft ? surrogate_long<float, true, Serves::kWithDraws> : surrogate_long<float, false, Serves::kWithDraws>;
+Kernel long_kernel_with_draws(Mode mode) {
+  return with_mode(mode, [](auto m) { return Kernel(surrogate_long<float, decltype(m)::value, Serves::kWithDraws>); });
 }
 
 }  // namespace cuda

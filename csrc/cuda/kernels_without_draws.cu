@@ -5,12 +5,12 @@
 namespace discrete_ops {
 namespace cuda {
 
-Kernel kernel_without_draws(bool soft, int quads) {
-  constexpr Serves kServes = Serves::kWithoutDraws;
-  if (!quads) return soft ? surrogate_long<float, true, kServes> : surrogate_long<float, false, kServes>;
-  return with_quads(quads, [&](auto q) {
-    return soft ? Kernel(surrogate_registers<float, decltype(q)::value, true, kServes>)
-                : Kernel(surrogate_registers<float, decltype(q)::value, false, kServes>);
+Kernel kernel_without_draws(Mode mode, int quads) {
+  return with_mode(mode, [&](auto m) {
+    if (!quads) return Kernel(surrogate_long<float, decltype(m)::value, Serves::kWithoutDraws>);
+    return with_quads(quads, [](auto q) {
+      return Kernel(surrogate_registers<float, decltype(q)::value, decltype(m)::value, Serves::kWithoutDraws>);
+    });
   });
 }
 

@@ -17,10 +17,10 @@ using Kernel = void (*)(Call);
 // One translation unit each (kernels_*.cu), so that they compile side by side.
 // `quads` of columns are what a thread holds in registers; 0 where the row is too long for that.
 Kernel sample_kernel(bool is_double, int quads);
-Kernel kernel_without_draws(bool soft, int quads);  // float32 inside, as the next
-Kernel register_kernel_with_draws(bool soft, int quads);
-Kernel long_kernel_with_draws(bool soft);
-Kernel double_kernel(bool soft, int quads);
+Kernel kernel_without_draws(Mode mode, int quads);  // float32 inside, as the next
+Kernel register_kernel_with_draws(Mode mode, int quads);
+Kernel long_kernel_with_draws(Mode mode);
+Kernel double_kernel(Mode mode, int quads);
 
 constexpr int kFloatQuads = 4, kDoubleQuads = 1;  // most quads a thread
 
@@ -36,6 +36,19 @@ Kernel with_quads(int quads, const F& instance) {
       return instance(std::integral_constant<int, 3>());
     default:
       return instance(std::integral_constant<int, kFloatQuads>());
+  }
+}
+
+// instance(mode) with the mode as a constant.
+template <class F>
+Kernel with_mode(Mode mode, const F& instance) {
+  switch (mode) {
+    case Mode::kSoft:
+      return instance(std::integral_constant<Mode, Mode::kSoft>());
+    case Mode::kTau:
+      return instance(std::integral_constant<Mode, Mode::kTau>());
+    default:
+      return instance(std::integral_constant<Mode, Mode::kPullBack>());
   }
 }
 
@@ -130,7 +143,8 @@ inline void plan_long(Call& call, Launch& launch, int64_t array_bytes, const Dev
 
 inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.logits_width = access_width(call.logits, call.columns);
-  call.grad_width = sampling || call.soft ? 1 : access_width(call.grad, call.columns);
+  const bool with_grad = !sampling && call.mode == Mode::kPullBack;
+  call.grad_width = with_grad ? access_width(call.grad, call.columns) : 1;
   call.out_width = access_width(call.out, call.columns);
   call.split = 1;
   call.tile_bytes = 0;
@@ -142,15 +156,15 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   launch.shared_bytes = kSharedBytes;
   const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);
   launch.kernel = sampling    ? sample_kernel(is_double, quads)
-                  : is_double ? double_kernel(call.soft, quads)
-                  : !draws    ? kernel_without_draws(call.soft, quads)
-                  : is_long   ? long_kernel_with_draws(call.soft)
-                              : register_kernel_with_draws(call.soft, quads);
+                  : is_double ? double_kernel(call.mode, quads)
+                  : !draws    ? kernel_without_draws(call.mode, quads)
+                  : is_long   ? long_kernel_with_draws(call.mode)
+                              : register_kernel_with_draws(call.mode, quads);
   if (is_long) {
     const int arrays = is_double || draws ? kLongRowArraysWithDraws : kLongRowArrays;
     plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
   } else {
-    plan_tiles(call, launch, !sampling && !call.soft);
+    plan_tiles(call, launch, with_grad);
   }
   return launch;
 }

@@ -11,12 +11,12 @@
 namespace discrete_ops {
 namespace cuda {
 
-template <class Scalar, bool kSoftSample, Serves kServesWhat>
+template <class Scalar, Mode kOfMode, Serves kServesWhat>
 struct LongRow : TakesAllDraws {
   using Math = cuda::Math<Scalar>;
   using T = Scalar;
   using V = Scalar;
-  static constexpr bool kSoft = kSoftSample;
+  static constexpr Mode kMode = kOfMode;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kArrays = kServes == Serves::kWithoutDraws ? kLongRowArrays : kLongRowArraysWithDraws;
 
@@ -125,7 +125,8 @@ struct LongRow : TakesAllDraws {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  template <bool kWithGrad>
+  DISCRETE_OPS_DEVICE V parameter(Parameter p) const { return static_cast<T>(call.parameter(row, p)); }
+
   DISCRETE_OPS_DEVICE void load(int64_t at_row) {
     row = at_row;
     V most = -Math::kInf;
@@ -142,16 +143,17 @@ struct LongRow : TakesAllDraws {
     invalid = top == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top == -Math::kInf;
     if (invalid || empty) return;
+    const V scale = static_cast<T>(call.grad_scale);
     each_quad([&](int round) {
       V x[4] = {};
-      if constexpr (kWithGrad)
+      if constexpr (kMode == Mode::kPullBack)
         load_quads<T, 1>(call.grad, row_of(call.grad, row), call.grad_width, quad(round), 0, n, T(0), x);
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; ++i) {
         const Step s{round, i};
         const bool masked = z(s) == -Math::kInf;
         z(s) = masked ? -Math::kInf : Math::max(z(s) - top, Math::kLowest);
-        v(s) = masked ? T(0) : x[i];
+        v(s) = masked ? T(0) : x[i] * scale;
       }
     });
   }
@@ -159,6 +161,8 @@ struct LongRow : TakesAllDraws {
   DISCRETE_OPS_DEVICE void set_winner(int64_t index) { winner_ = index > 0 && index < n ? index : 0; }
 
   DISCRETE_OPS_DEVICE void prepare_noise() { seed = call.seed_of(row, local_row); }
+
+  DISCRETE_OPS_DEVICE V inverse_scale() const { return static_cast<T>(call.inverse_grad_scale); }
 
   // value(step) into the output, NaN or 0 where the row has no sample.
   template <class F>
@@ -178,9 +182,13 @@ struct LongRow : TakesAllDraws {
 template <class Row>
 DISCRETE_OPS_DEVICE void sample_long_row(Row& r) {
   using Step = typename Row::Step;
+  using T = typename Row::T;
+  const T rate = static_cast<T>(r.call.sample_rate(r.row));
+  r.invalid = r.invalid || rate != rate;
+  const auto weight_of = [&](Step s) { return Row::Math::exp(r.z(s) * rate); };
   double of_thread = 0;
   if (!r.invalid && !r.empty) {
-    r.each([&](Step s) { of_thread += Row::Math::exp(r.z(s)); });
+    r.each([&](Step s) { of_thread += weight_of(s); });
   }
   const double of_block = r.crew.block.reduce(of_thread, Sum{});
   double total;
@@ -193,7 +201,7 @@ DISCRETE_OPS_DEVICE void sample_long_row(Row& r) {
   const bool here = below <= target;  // else an earlier block has it; every thread of the block agrees
   for (int round = 0; here && round < r.call.rounds && first >= n && !(r.invalid || r.empty); ++round) {
     double weight[4] = {};
-    for (int i = 0; i < 4 && r.quad(round) < r.end_quad; ++i) weight[i] = Row::Math::exp(r.z(Step{round, i}));
+    for (int i = 0; i < 4 && r.quad(round) < r.end_quad; ++i) weight[i] = weight_of(Step{round, i});
     const Team::Sums of_round = r.crew.block.sums((weight[0] + weight[1]) + (weight[2] + weight[3]));
     double cdf = below + of_round.before;
     below += of_round.total;
@@ -207,7 +215,7 @@ DISCRETE_OPS_DEVICE void sample_long_row(Row& r) {
   }
   first = r.crew.reduce(first, Min{});
   const auto index = static_cast<int64_t>(first < n ? first : 2 * n - 1 - first);
-  r.store([&](Step s) { return r.column(s) == index ? typename Row::T(1) : typename Row::T(0); });
+  r.store([&](Step s) { return r.column(s) == index ? T(1) : T(0); });
   if (r.crew.rank == 0 && r.crew.block.rank == 0) r.call.index[r.row] = r.invalid || r.empty ? -1 : index;
 }
 

@@ -41,8 +41,10 @@ struct Math<float> {
     const float e = static_cast<float>(exponent);
     return e * 0x1.62e4p-1f + (fmaf(e, 0x1.7f7d1cp-20f, fmaf(t * tt, p, -0.5f * tt)) + t);
   }
-  // exp(x) for x <= 0, to 2^-22 of 1, which is what a cumulative sum needs.
-  static DISCRETE_OPS_DEVICE V share(V x) { return device::approximate_exp2(x * 1.44269504088896340736f); }
+  // exp(x * rate) for x <= 0, to 2^-22 of 1, which is what a cumulative sum needs.
+  static DISCRETE_OPS_DEVICE V share(V x, V rate) {
+    return device::approximate_exp2(x * (rate * 1.44269504088896340736f));
+  }
   // Its callers divide by sums of weights and by noise, all far from the ends of float's range.
   static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a * device::approximate_inverse(b); }
 };
@@ -63,7 +65,7 @@ struct Math<double> {
   static DISCRETE_OPS_DEVICE V exp(V x) { return ::exp(x); }
   static DISCRETE_OPS_DEVICE V exp2(V x) { return ::exp2(x); }
   static DISCRETE_OPS_DEVICE V log1p(V x) { return ::log1p(x); }
-  static DISCRETE_OPS_DEVICE V share(V x) { return ::exp(x); }
+  static DISCRETE_OPS_DEVICE V share(V x, V rate) { return ::exp(x * rate); }
   static DISCRETE_OPS_DEVICE V divide(V a, V b) { return a / b; }
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../operators.h"
+#include "../schemas.h"
 #include "launch.h"
 
 namespace discrete_ops {
@@ -99,9 +100,8 @@ struct Cuda {
 
   static int32_t type() { return aoti_torch_device_type_cuda(); }
 
-  static int set_tau(Call& call, const double* tensor, double value) {
-    call.tau = tensor;
-    call.one_tau = checked_tau(value);
+  static int set_parameters(Call& call, const double* tensor, const double* one) {
+    call.set_parameters(tensor, one);
     return 0;  // nothing to keep
   }
 
@@ -133,8 +133,6 @@ extern "C" __attribute__((visibility("default"))) const char* discrete_ops_cuda_
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(discrete_ops, CUDA, m) {
-  m.impl("sample", TORCH_BOX(&discrete_ops::OnCuda::sample));
-  m.impl("surrogate", TORCH_BOX(&discrete_ops::OnCuda::surrogate));
-  m.impl("surrogate_vjp", TORCH_BOX(&discrete_ops::OnCuda::surrogate_vjp));
+STABLE_TORCH_LIBRARY_IMPL(discrete_ops_kernels, CUDA, m) {
+  DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCuda)
 }

@@ -11,12 +11,13 @@
 namespace discrete_ops {
 namespace cuda {
 
-template <class Scalar, int kQuads, bool kSoftSample, Serves kServesWhat>
+template <class Scalar, int kQuads, Mode kOfMode, Serves kServesWhat>
 struct RegisterRow {
   using Math = cuda::Math<Scalar>;
   using T = Scalar;
   using V = Scalar;
-  static constexpr bool kSoft = kSoftSample;
+  static constexpr Mode kMode = kOfMode;
+  static constexpr bool kWithGrad = kMode == Mode::kPullBack;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kSteps = 4 * kQuads;
   static constexpr V kNothing = V(-0.0);  // what a sum starts with: adding to it is no instruction
@@ -36,7 +37,7 @@ struct RegisterRow {
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
-        team(call.team, call.draw_groups == 1 && call.taus == 1),  // else some rows take another path
+        team(call.team, call.draw_groups == 1 && call.groups == 1),  // else some rows take another path
         n(static_cast<int>(call.columns)),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
@@ -135,8 +136,9 @@ struct RegisterRow {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  // z and, where the estimator takes it, v, as they are; from quad `first` on, `stride` apart.
-  template <bool kWithGrad>
+  DISCRETE_OPS_DEVICE V parameter(Parameter p) const { return static_cast<T>(call.parameter(row, p)); }
+
+  // z and, where there is one, v, as they are; from quad `first` on, `stride` apart.
   DISCRETE_OPS_DEVICE void read(int first, int stride) {
     const void* logits = row_of(call.logits, row);
     const void* grad = kWithGrad ? row_of(call.grad, row) : nullptr;
@@ -153,16 +155,13 @@ struct RegisterRow {
     if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, n, T(0), v_);
   }
 
-  template <bool kWithGrad>
   DISCRETE_OPS_DEVICE void load() {
-    read<kWithGrad>(team.rank, team.size);
+    read(team.rank, team.size);
     const V top = highest();
-    if (top > kLarge) {  // a difference beyond the finite range is no mask
-      each([&](int s) { z_[s] = z_[s] == -Math::kInf ? -Math::kInf : Math::max(z_[s] - top, Math::kLowest); });
-    } else {
-      each([&](int s) { z_[s] -= top; });
-    }
+    subtract(top, top > kLarge);
     if constexpr (kWithGrad) {
+      const V scale = static_cast<T>(call.grad_scale);
+      each([&](int s) { v_[s] *= scale; });
       V least = 0;
       each([&](int s) { least = Math::min(least, z_[s]); });
       if (least == -Math::kInf) each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
@@ -177,6 +176,15 @@ struct RegisterRow {
     invalid = !(top < Math::kInf);
     empty = top == -Math::kInf;
     return top;
+  }
+
+  // `far`: whether a difference may lie beyond the finite range, where it would be taken for a mask.
+  DISCRETE_OPS_DEVICE void subtract(V top, bool far) {
+    if (far) {
+      each([&](int s) { z_[s] = z_[s] == -Math::kInf ? -Math::kInf : Math::max(z_[s] - top, Math::kLowest); });
+    } else {
+      each([&](int s) { z_[s] -= top; });
+    }
   }
 
   DISCRETE_OPS_DEVICE void set_winner(int64_t index) {
@@ -198,6 +206,11 @@ struct RegisterRow {
       for (int g = 1; leads() && g < call.draw_groups; ++g) out_[s] += shared[device::thread() + g * group_threads];
       device::block_barrier();
     });
+  }
+
+  DISCRETE_OPS_DEVICE void restore_scale() {
+    const V scale = static_cast<T>(call.inverse_grad_scale);
+    each([&](int s) { out_[s] *= scale; });
   }
 
   DISCRETE_OPS_DEVICE void store() {
@@ -226,9 +239,11 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   using M = typename Row::Math;
   constexpr int kQuads = Row::kSteps / 4;
   const int first_column = r.team.rank * Row::kSteps;
-  r.template read<false>(r.team.rank * kQuads, 1);
-  const T top = r.highest();
-  r.each([&](int s) { r.a(s) = M::share(r.z(s) - top); });
+  const T rate = static_cast<T>(r.call.sample_rate(r.row));
+  r.read(r.team.rank * kQuads, 1);
+  r.subtract(r.highest(), rate < T(0x1p-90));  // at any other rate its weight is 0
+  r.invalid = r.invalid || rate != rate;
+  r.each([&](int s) { r.a(s) = M::share(r.z(s), rate); });
   double of_quad[kQuads], of_thread = 0;
   r.each_quad([&](int q) {
     of_quad[q] = (double{r.a(4 * q)} + r.a(4 * q + 1)) + (double{r.a(4 * q + 2)} + r.a(4 * q + 3));

@@ -1,0 +1,27 @@
+// Schemas of the kernels' operators, once for every library that defines them. Pure functions of (inputs, seed) below
+// autograd: discrete_ops/ops.py builds the differentiable operators on them, discrete_ops/compiled.py adds fakes.
+//   logits (..., N), index (...) int64, seed (S) int64: S equal groups of rows, which count from first_row
+//   parameters (T, 3) float64: tau, coefficient (gap, eta or beta) and sample_tau of T equal groups of rows; where it
+//   is absent, the numbers beside it estimator: its row in reference.TERMS
+#pragma once
+
+#define DISCRETE_OPS_ESTIMATOR                                                                                \
+  "Tensor seed, Tensor? parameters, float tau, float coefficient, int estimator, SymInt num_samples, SymInt " \
+  "first_row=0"
+
+// Arguments cost a small call more than its arithmetic: the sample of most calls has an overload without them.
+#define DISCRETE_OPS_DEFINE(m)                                                                              \
+  m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");                                          \
+  m.def(                                                                                                    \
+      "sample.of_rows(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt first_row) " \
+      "-> (Tensor, Tensor)");                                                                               \
+  m.def("surrogate(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                    \
+  m.def("surrogate_vjp(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");   \
+  m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");
+
+#define DISCRETE_OPS_IMPLEMENT(m, On)                       \
+  m.impl("sample", TORCH_BOX(&On::sample));                 \
+  m.impl("sample.of_rows", TORCH_BOX(&On::sample_of_rows)); \
+  m.impl("surrogate", TORCH_BOX(&On::surrogate));           \
+  m.impl("surrogate_vjp", TORCH_BOX(&On::surrogate_vjp));   \
+  m.impl("tau_derivative", TORCH_BOX(&On::tau_derivative));

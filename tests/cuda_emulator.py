@@ -1,0 +1,153 @@
+"""The CUDA kernels' own source on an emulated GPU, and how its results are compared with the reference."""
+
+import ctypes
+import fcntl
+import functools
+import os
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import cpp_extension
+
+from discrete_ops import reference
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent / "csrc"
+COEFFICIENT = {"gst": 1.0, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 1.5, "reinmax_rk2": 0.3}
+SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
+NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
+UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
+
+#: (relative, absolute) for every element, as in test_kernels.py.
+TOLERANCE = {
+    torch.float64: (1e-11, 1e-13),
+    torch.float32: (2e-6, 1e-7),
+    torch.float16: (2.0**-10, 1e-7),
+    torch.bfloat16: (2.0**-7, 1e-7),
+}
+#: Absolute, but for float64. In reinmax_cv_gumbel control and mean cancel; -log p is several times as large as v.
+CANCELLING = {"reinmax_cv_gumbel": 5e-7}
+OF_LOGARITHMS = 1e-6
+
+
+class Launch(NamedTuple):
+    blocks: int
+    threads: int
+    team: int  # threads a row
+    draw_groups: int
+    split: int  # blocks a row
+
+
+class Emulator:
+    """``reference.py``'s functions on an emulated GPU of ``multiprocessors``, its threads run in a seed's order."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        torch.ops.load_library(str(path))
+        self.ops = torch.ops.discrete_ops_emulation
+
+    def machine(self, multiprocessors: int = 2, l2_bytes: int = 2**20, order: int = 0) -> None:
+        self.library.set_machine(multiprocessors, ctypes.c_int64(l2_bytes), order)
+
+    def last_launch(self) -> Launch:
+        figures = (ctypes.c_int64 * 5)()
+        self.library.last_launch(figures)
+        return Launch(*figures)
+
+    def sample(
+        self, logits: Tensor, seed: Tensor, parameters: reference.Parameters, first_row: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
+        return self.ops.sample.of_rows(logits, seed, *given, first_row)
+
+    def surrogate(self, logits: Tensor, index: Tensor, *call: object) -> Tensor:
+        return self.ops.surrogate(logits, index, *_raw(*call))
+
+    def surrogate_vjp(self, v: Tensor, logits: Tensor, index: Tensor, *call: object) -> Tensor:
+        return self.ops.surrogate_vjp(v, logits, index, *_raw(*call))
+
+    def tau_derivative(self, logits: Tensor, index: Tensor, *call: object) -> Tensor:
+        return self.ops.tau_derivative(logits, index, *_raw(*call))
+
+
+def _raw(seed: Tensor, parameters: reference.Parameters, estimator: str, k: int, first_row: int = 0) -> tuple:
+    given = (parameters, 1.0, 0.0) if isinstance(parameters, Tensor) else (None, *parameters[:2])
+    return seed, *given, NUMBER[estimator], k, first_row
+
+
+@functools.cache
+def library() -> Emulator:
+    directory = HERE.parent / "build" / "cuda_emulation"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "libcuda_emulation.so"
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes share one build
+        sources = [*CSRC.glob("*.h"), *CSRC.glob("cuda/*"), *HERE.glob("cuda_emulation.*"), Path(torch.__file__)]
+        if not path.exists() or path.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+            unfinished = path.with_suffix(".new")
+            flags = [
+                "-std=c++17",
+                "-O1",
+                "-U_FORTIFY_SOURCE",
+                "-fPIC",
+                "-shared",
+                "-DTORCH_TARGET_VERSION=0x020a000000000000",
+            ]
+            include = [f"-I{p}" for p in (CSRC, HERE, *cpp_extension.include_paths())]
+            link = [*(f"-L{p}" for p in cpp_extension.library_paths()), "-ltorch", "-ltorch_cpu", "-lc10"]
+            command = ["g++", *flags, *include, str(HERE / "cuda_emulation.cpp"), "-o", str(unfinished), *link]
+            subprocess.run(command, check=True)
+            os.replace(unfinished, path)
+    return Emulator(path)
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    logits = (2 * torch.randn(shape, generator=generator)).to(dtype)
+    v = torch.randn(shape, generator=generator).to(dtype)
+    return logits, v, torch.randint(2**63 - 1, (1,), generator=generator)
+
+
+def parameters_of(estimator: str, tau: float = 1.0) -> tuple[float, float, float]:
+    return tau, COEFFICIENT.get(estimator, 0.0), 1.0
+
+
+def close(got: Tensor, want: Tensor, at_least: float = 0.0) -> None:
+    relative, absolute = TOLERANCE[got.dtype]
+    if got.dtype != torch.float64:
+        absolute = max(absolute, at_least)
+    torch.testing.assert_close(got.double(), want.double(), rtol=relative, atol=absolute, equal_nan=True)
+
+
+def compare_sample(
+    emulator: Emulator, logits: Tensor, seed: Tensor, parameters: reference.Parameters = UNIT, first_row: int = 0
+) -> Tensor:
+    sample, index = reference.sample(logits, seed, parameters, first_row)
+    got_sample, got_index = emulator.sample(logits, seed, parameters, first_row)
+    assert torch.equal(got_index, index)
+    torch.testing.assert_close(got_sample, sample, rtol=0, atol=0, equal_nan=True)
+    return index
+
+
+def compare(
+    emulator: Emulator,
+    x: Tensor,
+    v: Tensor,
+    seed: Tensor,
+    estimator: str,
+    k: int,
+    parameters: reference.Parameters | None = None,
+    first_row: int = 0,
+) -> None:
+    """All that the estimator has; at temperature 1 unless parameters say another."""
+    if parameters is None:
+        parameters = parameters_of(estimator)
+    index = reference.sample(x, seed, parameters, first_row)[1]
+    call = (x, index, seed, parameters, estimator, k, first_row)
+    close(emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), CANCELLING.get(estimator, 0.0))
+    if estimator in SOFT:
+        close(emulator.surrogate(*call), reference.surrogate(*call))
+        close(emulator.tau_derivative(*call), reference.tau_derivative(*call), OF_LOGARITHMS)
