@@ -1,6 +1,6 @@
-"""Which implementation of the two row kernels runs.
+"""Which implementation of the row kernels runs.
 
-A backend is a module with the three functions of ``reference.py``: ``sample``, ``surrogate`` and
+A backend is a module with the four functions of ``reference.py``: ``sample``, ``surrogate``, ``tau_derivative`` and
 ``surrogate_vjp``, same names, same arguments. Importing this never probes a driver; triton, slow to import, is
 imported by the first call that runs on it.
 """
@@ -108,6 +108,19 @@ def _obstacle(name: str, device: int | None) -> str | None:
 _obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def chosen(name: str | None, x: torch.Tensor) -> str:
+    """A call's own choice, else the process's, which can run on the device of x; empty: the default of any device."""
+    name = _chosen if name is None else name
+    return "" if name is None else resolve(name, x.device.type, x.device.index)
+
+
+def default(x: torch.Tensor) -> str:
+    """The backend of a call on this tensor that names none."""
+    if x.is_cpu:
+        return "cpp" if _chosen is None and "cpp" in _BACKENDS else resolve(None, "cpu")  # the first, for small calls
+    return resolve(None, x.device.type, x.device.index)
+
+
 def resolve(name: str | None, device_type: str, device: int | None = None) -> str:
     """The backend a call uses: its own choice, else the process's choice, else the default of ``device``."""
     name = _chosen if name is None else name
@@ -154,9 +167,11 @@ def _caller() -> int:
 
 
 def get(name: str) -> ModuleType:
-    """The module of an available backend. Raises ImportError if its first import fails."""
+    """The module of an available backend. Raises ValueError for another, ImportError if its first import fails."""
     if not _is_loaded(name):
-        raise ImportError(f"backend {name!r}: {_MISSING[name]}")
+        if name in _MISSING:
+            raise ImportError(f"backend {name!r}: {_MISSING[name]}")
+        check(name)
     module = _BACKENDS[name]
     assert module is not None
     return module

@@ -3,17 +3,22 @@
 import math
 import numbers
 import operator
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _get_tracing_state
+from torch.autograd import forward_ad
 
+from .ops import without_gradient
+from .reference import LEAST_TAU, MOST_TAU, WITH_SOFT_SAMPLE, Parameters
+from .register import as_tensor, is_plain
+
+_STRIDED = torch.strided
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-#: Temperatures whose inverse is a normal float32 too.
-LEAST_TAU = torch.finfo(torch.float32).tiny
-MOST_TAU = 1 / LEAST_TAU
-_TAU = f"allowed: a number from {LEAST_TAU:.3g} to {MOST_TAU:.3g}, or a 0-dim tensor of one"
-#: Largest eta and beta: their products with float32 gradients stay finite.
+_TAU = f"allowed: a number from {LEAST_TAU:.3g} to {MOST_TAU:.3g}, or a tensor of them"
+#: Largest eta and beta: their products with float32 gradients of ordinary size stay finite.
 MOST_WEIGHT = 1e30
 
 
@@ -23,61 +28,129 @@ def logits(value: Any, dim: Any) -> int:
         raise TypeError(f"logits: got {type(value).__name__}, allowed: a tensor")
     if value.dtype not in FLOATS:
         raise TypeError(f"logits: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
-    if value.ndim == 0:
+    if value.layout is not _STRIDED or value.is_nested:
+        kind = "nested" if value.is_nested else value.layout
+        raise TypeError(f"logits: got a tensor that is {kind}, allowed: a dense one")
+    dims = value.ndim
+    if dims == 0:
         raise ValueError("logits: got a 0-dim tensor, allowed: one dimension or more")
-    if not isinstance(dim, int):
-        try:
-            dim = operator.index(dim)
-        except TypeError:
-            raise TypeError(f"dim: got {dim!r}, allowed: an int") from None
-    if isinstance(dim, bool):
-        raise TypeError(f"dim: got {dim!r}, allowed: an int")
-    if not -value.ndim <= dim < value.ndim:
-        raise ValueError(f"dim: got {dim}, allowed: {-value.ndim} to {value.ndim - 1} for shape {tuple(value.shape)}")
-    if value.shape[dim] == 0:
+    if type(dim) is not int:
+        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+            raise TypeError(f"dim: got {dim!r}, allowed: an int")
+        dim = operator.index(dim)
+    if not -dims <= dim < dims:
+        raise ValueError(f"dim: got {dim}, allowed: {-dims} to {dims - 1} for shape {tuple(value.shape)}")
+    if _get_tracing_state() is None and value.shape[dim] == 0:  # traced, a size is a tensor
         raise ValueError(f"logits: got shape {tuple(value.shape)}, allowed: at least one category in dim {dim}")
-    return dim % value.ndim
+    return dim if dim >= 0 else dim + dims
 
 
-def tau(value: Any, device: torch.device | None = None) -> float | Tensor:
-    """A temperature for logits on ``device``: positive float (returned as float) or 0-dim tensor (as ``(1,)`` there).
+def temperature(name: str, value: Any) -> float | Tensor:
+    """tau or sample_tau: a positive number, as a float, or a tensor of them. One tensor element that is at hand and
+    wants no gradient is a number, too."""
+    if type(value) in (float, int) and LEAST_TAU <= value <= MOST_TAU:  # at once, for most calls
+        return float(value)
+    return _number_or_tensor(name, value, LEAST_TAU, MOST_TAU, _TAU)
 
-    One on the CPU, for logits elsewhere, is read; where a tracer has no value to read, it moves.
-    """
-    allowed = _TAU
-    if isinstance(value, Tensor):
-        if value.ndim != 0:
-            raise ValueError(f"tau: got a tensor of shape {tuple(value.shape)}, {allowed}")
-        if value.is_complex() or value.dtype == torch.bool:
-            raise TypeError(f"tau: got a tensor of {value.dtype}, {allowed}")
-        if value.requires_grad:
-            raise ValueError("tau: got a tensor that requires grad, allowed: tau.detach() (no gradient is defined)")
-        if device is not None and value.device != device and value.device.type != "cpu":
-            raise ValueError(f"tau: got a tensor on {value.device}, allowed: the logits' device, {device}, or the CPU")
+
+def _number_or_tensor(name: str, value: Any, least: float, most: float, allowed: str) -> float | Tensor:
+    if not isinstance(value, (float, int, Tensor, numbers.Real)) and hasattr(value, "__array__"):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name}: got an array of {value.dtype}, {allowed}") from None
+    if not isinstance(value, Tensor):
+        value = number(name, value, allowed)
+        if not least <= value <= most:
+            raise ValueError(f"{name}: got {value!r}, {allowed}")
+        return value
+    if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else value.layout
+        raise TypeError(f"{name}: got a {kind} tensor of {value.dtype}, {allowed}")
+    if value.numel() == 1:
         known = _known(value)
-        if known is not None and not _is_tau(known):
-            raise ValueError(f"tau: got {known}, {allowed}")
-        if device is None or value.device == device:
-            return value.reshape(1)
-        return value.reshape(1).to(device) if known is None else known
-    value = number("tau", value, allowed)
-    if not _is_tau(value):
-        raise ValueError(f"tau: got {value!r}, {allowed}")
+        if known is not None:
+            if not least <= known <= most:
+                raise ValueError(f"{name}: got {known}, {allowed}")
+            return value if value.requires_grad else float(known)
+    elif _is_at_hand(value) and _known(((value >= least) & (value <= most)).all()) is False:
+        raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)} with values beyond that, {allowed}")
     return value
 
 
-def _is_tau(value: float) -> bool:
-    return LEAST_TAU <= value <= MOST_TAU
+#: What the coefficient of an estimator is called.
+_COEFFICIENTS = {"reinmax_cv": "eta", "reinmax_cv_gumbel": "eta", "reinmax_rk2": "beta"}
 
 
-def _known(value: Tensor) -> float | None:
-    """A one-element tensor's value where it can be read for free: on the CPU, real, and no stand-in of a tracer."""
-    if torch.compiler.is_compiling() or value.device.type != "cpu":
-        return None
-    if torch._C._functorch.is_functorch_wrapped_tensor(value):
+def parameters(
+    logits: Tensor,
+    dim: int,
+    estimator: str,
+    tau: float | Tensor,
+    coefficient: float | Tensor,
+    sample_tau: float | Tensor,
+) -> Parameters:
+    """What the operators take, of values that :func:`temperature` and the like have checked: their place is checked
+    here, against logits with the categories in ``dim``."""
+    if type(tau) is type(coefficient) is type(sample_tau) is float:
+        return tau, coefficient, sample_tau
+    columns = (
+        _of_rows("tau", tau, logits, dim, estimator in WITH_SOFT_SAMPLE),
+        _of_rows(_COEFFICIENTS.get(estimator, "gap"), coefficient, logits, dim),
+        _of_rows("sample_tau", sample_tau, logits, dim),
+    )
+    groups = max(column.shape[0] for column in columns)
+    return torch.stack([column.expand(groups) for column in columns], -1)
+
+
+def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gradient: bool = False) -> Tensor:
+    """A value as float64 on the logits' device, ``(1,)`` or one a row."""
+    if not isinstance(value, Tensor):
+        return as_tensor(value, logits.device)
+    if not has_gradient and _wants_gradient(value):
+        raise ValueError(f"{name}: got a tensor that requires grad, allowed: {name}.detach() (no gradient is defined)")
+    if value.device != logits.device and value.device.type != "cpu":
+        allowed = f"allowed: the logits' device, {logits.device}, or the CPU"
+        raise ValueError(f"{name}: got a tensor on {value.device}, {allowed}")
+    whole = value.full_tensor() if hasattr(value, "full_tensor") else value  # a DTensor is gathered
+    if not is_plain(whole) and not has_gradient:  # who asks for a gradient later is refused
+        whole = without_gradient(whole, name)
+    column = whole.to(logits.device, torch.float64)
+    if column.numel() == 1 and value.ndim <= logits.ndim:
+        return column.reshape(1)
+    shape = [*logits.shape]
+    shape[dim] = 1
+    lengths = zip(reversed(value.shape), reversed(shape), strict=False)
+    if value.ndim > logits.ndim or any(length not in (1, wanted) for length, wanted in lengths):
+        raise ValueError(
+            f"{name}: got a tensor of shape {tuple(value.shape)}, allowed: one that broadcasts to {tuple(shape)}, "
+            f"the logits' shape with 1 in dim {dim}"
+        )
+    column = column.expand(shape).movedim(dim, -1).reshape(-1)
+    return column if column.shape[0] else column.sum().reshape(1) + 1  # no rows are one group, too
+
+
+def _wants_gradient(value: Tensor) -> bool:
+    """Of either mode."""
+    if value.requires_grad and torch.is_grad_enabled():
+        return True
+    is_forward = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    return is_forward and forward_ad.unpack_dual(value).tangent is not None
+
+
+def _is_at_hand(value: Tensor) -> bool:
+    """Whether its values can be read for free: on the CPU, and nobody traces."""
+    if torch.compiler.is_compiling() or value.device.type != "cpu" or _get_tracing_state() is not None:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(value) and type(value) in (Tensor, torch.nn.Parameter)
+
+
+def _known(value: Tensor) -> Any:
+    """A one-element tensor's value, where it is at hand."""
+    if not _is_at_hand(value):
         return None
     try:
-        return float(value)
+        return value.item()
     except Exception:  # each tracer says in its own way that there is no value
         return None
 
@@ -94,13 +167,11 @@ def number(name: str, value: Any, allowed: str = "allowed: a finite number") -> 
     return value
 
 
-def weight(name: str, value: Any) -> float:
+def weight(name: str, value: Any) -> float | Tensor:
     """eta or beta."""
-    allowed = "allowed: a number from -1e30 to 1e30"
-    value = number(name, value, allowed)
-    if not -MOST_WEIGHT <= value <= MOST_WEIGHT:
-        raise ValueError(f"{name}: got {value!r}, {allowed}")
-    return value
+    return _number_or_tensor(
+        name, value, -MOST_WEIGHT, MOST_WEIGHT, "allowed: a number from -1e30 to 1e30, or a tensor"
+    )
 
 
 def index(value: Any, shape: torch.Size, categories: int) -> None:
@@ -128,17 +199,22 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def gap(value: Any) -> tuple[str, float]:
+def gap(value: Any) -> tuple[str, float | Tensor]:
     """The estimator that a gap asks for, and its coefficient: a number >= 0, or "pi"."""
-    allowed = 'allowed: a finite number >= 0, or "pi"'
+    allowed = 'allowed: a finite number >= 0, a tensor of them, or "pi"'
     if isinstance(value, str):
         if value != "pi":
             raise ValueError(f"gap: got {value!r}, {allowed}")
         return "gst_pi", 0.0
-    value = number("gap", value, allowed)
-    if value < 0:
-        raise ValueError(f"gap: got {value!r}, {allowed}")
-    return "gst", value
+    if type(value) is float and 0.0 <= value <= sys.float_info.max:  # at once, for most calls
+        return "gst", value
+    return "gst", _number_or_tensor("gap", value, 0.0, sys.float_info.max, allowed)
+
+
+def flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):  # NumPy's
+        return bool(value)
+    raise TypeError(f"{name}: got {value!r}, allowed: True or False")
 
 
 def draw_seed(generator: torch.Generator | None, seed: int | Tensor | None, rows: int, device: torch.device) -> Tensor:
@@ -149,7 +225,8 @@ def draw_seed(generator: torch.Generator | None, seed: int | Tensor | None, rows
                 raise TypeError(f"generator: got {type(generator).__name__}, allowed: a torch.Generator or None")
             if generator.device.type != device.type:
                 raise ValueError(f"generator: got one on {generator.device}, allowed: the logits' device, {device}")
-        return torch.randint(2**63 - 1, (1,), generator=generator, device=device)
+            return torch.randint(2**63 - 1, (1,), generator=generator, device=device)
+        return _default_seed(device)
     if generator is not None:
         raise ValueError("seed: got a seed and a generator, allowed: one of the two")
     if isinstance(seed, Tensor):
@@ -162,3 +239,10 @@ def draw_seed(generator: torch.Generator | None, seed: int | Tensor | None, rows
             raise ValueError(f"seed: got {seed.numel()} seeds for {rows} rows, allowed: a number that divides the rows")
         return seed
     return torch.full((1,), count("seed", seed, 0, 2**63 - 1), dtype=torch.int64, device=device)
+
+
+def _default_seed(device: torch.device) -> Tensor:
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and not _are_functorch_transforms_active():
+        # The same as randint, for which Inductor would take a generator of its own: see register.never_redrawn
+        return torch.ops.aten.random.to(torch.empty((1,), dtype=torch.int64, device=device), 2**63 - 1)
+    return torch.randint(2**63 - 1, (1,), device=device)

@@ -4,42 +4,69 @@
 ``hard``, ...) go to the call.
 """
 
+import numbers
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from . import checks, functional
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimator:
     """Base of the estimators; ``function`` is the one of :mod:`discrete_ops.functional` it calls."""
 
     function: ClassVar[Callable[..., functional.Sample]]
+    sample_tau: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             if hasattr(self, name):
-                check(getattr(self, name))
+                value = getattr(self, name)
+                if hasattr(value, "__array__") and not isinstance(value, (Tensor, numbers.Real)):
+                    object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
+                check(value)
 
     def __call__(self, logits: Tensor, **options: Any) -> functional.Sample:
-        parameters = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self).function(logits, **parameters, **options)
+        return type(self).function(logits, **{**self._parameters(), **options})
+
+    def _parameters(self) -> dict[str, Any]:
+        return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, others = self._parameters(), cast(Estimator, other)._parameters()
+        return all(_equal(value, others[name]) for name, value in mine.items())
+
+    def __hash__(self) -> int:
+        """Of everything but the tensors' values, which may change."""
+        values = self._parameters().items()
+        return hash((type(self), *((name, value) for name, value in values if not isinstance(value, Tensor))))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.device == b.device and torch.equal(a, b))
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "tau": checks.tau,
+    "tau": lambda value: checks.temperature("tau", value),
+    "sample_tau": lambda value: checks.temperature("sample_tau", value),
     "gap": checks.gap,
     "eta": lambda value: checks.weight("eta", value),
     "beta": lambda value: checks.weight("beta", value),
     "num_samples": lambda value: checks.count("num_samples", value),
+    "detach_perturbation": lambda value: checks.flag("detach_perturbation", value),
     "control": lambda value: checks.choice("control", value, ("soft", "gumbel")),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StraightThrough(Estimator):
     """:func:`discrete_ops.straight_through`."""
 
@@ -47,7 +74,7 @@ class StraightThrough(Estimator):
     tau: float | Tensor = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GumbelSoftmax(Estimator):
     """:func:`discrete_ops.gumbel_softmax`; hard here, as every estimator."""
 
@@ -58,7 +85,7 @@ class GumbelSoftmax(Estimator):
         return super().__call__(logits, **{"hard": True, **options})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GumbelRao(Estimator):
     """:func:`discrete_ops.gumbel_rao`."""
 
@@ -67,17 +94,17 @@ class GumbelRao(Estimator):
     num_samples: int = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GST(Estimator):
     """:func:`discrete_ops.gst`."""
 
     function = functional.gst
     tau: float | Tensor = 1.0
-    gap: float | str = 1.0
+    gap: float | Tensor | str = 1.0
     detach_perturbation: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReinMax(Estimator):
     """:func:`discrete_ops.reinmax`."""
 
@@ -85,7 +112,7 @@ class ReinMax(Estimator):
     tau: float | Tensor = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReinMaxArgmax(Estimator):
     """:func:`discrete_ops.reinmax_argmax`."""
 
@@ -93,7 +120,7 @@ class ReinMaxArgmax(Estimator):
     tau: float | Tensor = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReinMaxRao(Estimator):
     """:func:`discrete_ops.reinmax_rao`."""
 
@@ -102,23 +129,23 @@ class ReinMaxRao(Estimator):
     num_samples: int = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReinMaxCV(Estimator):
     """:func:`discrete_ops.reinmax_cv`."""
 
     function = functional.reinmax_cv
     tau: float | Tensor = 1.0
-    eta: float = 1.5
+    eta: float | Tensor = 1.5
     num_samples: int = 100
     control: str = "soft"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReinMaxRK2(Estimator):
     """:func:`discrete_ops.reinmax_rk2`."""
 
     function = functional.reinmax_rk2
-    beta: float = 0.5
+    beta: float | Tensor = 0.5
 
 
 #: Every estimator by the name of its function.

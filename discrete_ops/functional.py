@@ -6,12 +6,16 @@ Args:
     logits: unnormalised log-probabilities, ``(..., N)`` with the N categories along ``dim``; float64, float32,
         float16 or bfloat16, any strides, empty batches too. ``-inf`` masks a category: it is never sampled and gets no
         gradient. A row masked whole gives a zero row and zero gradient. NaN or +inf in a row gives a NaN row.
-    tau: temperature, a positive float, or a 0-dim tensor (annealing one recompiles nothing under
-        ``torch.compile``; a float costs one recompilation at its first change). On a GPU a tensor is not
-        checked, for that would wait for the device: tau <= 0 there gives NaN.
+    tau: temperature of the gradient: a positive number, or a tensor that broadcasts against the logits, 1 in ``dim``.
+        Its own gradient, that of the soft sample, is given where there is one: straight_through, gumbel_softmax,
+        gumbel_rao and gst. Under ``torch.compile`` annealing a tensor recompiles nothing, a float once, at its first
+        change. On a GPU a tensor is not checked, for that would wait for the device: tau <= 0 there gives NaN.
+    sample_tau: temperature of the sample, as tau but without a gradient: ``D ~ softmax(logits / sample_tau)``. Apart
+        from tau it decouples the two (Shah et al., arXiv 2410.13331); what is pulled back is the same function of D.
     dim: the dimension of the categories.
     generator: where the seed is drawn from; torch's default generator of the device if None. ``torch.compile``
-        takes no generators: give a ``seed`` there.
+        takes no generators, and checkpointing restores none but the default ones, so that it would draw another
+        sample when it recomputes: give a ``seed`` there, drawn outside.
     seed: int in ``[0, 2**63)``, or an int64 tensor on the logits' device with one element (or S: then each of
         S equal consecutive groups of rows has its own). Equal seed, equal sample, and equal gradient
         up to rounding, in every backend (two may differ where a draw falls within rounding of a category's edge).
@@ -21,11 +25,14 @@ Args:
 
 Returns:
     Sample like ``logits`` (shape, dtype, device): rows exactly one-hot. Where there is a ``hard=False``, it
-    returns the soft sample behind the hard one instead; draw, noise and gradient are the same.
+    returns the soft sample behind the hard one instead; draw, noise and gradient are the same. The soft sample is no
+    differentiable function of the logits for a fixed seed, which first draws D: its gradient is that of
+    ``softmax((l + G) / tau)`` with the noise ``G | D`` held fixed, so that for one seed finite differences differ from
+    it where D jumps. Both have its law, and over seeds the mean gradient is the one of F.gumbel_softmax.
 
 Raises:
     TypeError, ValueError: naming the argument, what came and what is allowed.
-    RuntimeError: when the gradient itself is differentiated.
+    RuntimeError: when the gradient itself is differentiated in the logits or in tau; in ``v`` it may be.
 
 Sources: GST is Fan et al., ICML 2022; BR is Wang and Bui, arXiv 2603.08257, 2026.
 """
@@ -35,36 +42,45 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, reference
+from . import backends, checks, ops, reference, sharded
 
 Sample: TypeAlias = Any  # a Tensor, or (Tensor, Tensor) with return_index: type checkers cannot tell which
 Seed: TypeAlias = int | Tensor | None
 Generator: TypeAlias = torch.Generator | None
 
 
-def _draw(
+def draw(
     estimator: str,
     logits: Tensor,
     tau: float | Tensor,
+    sample_tau: float | Tensor,
     dim: int,
     generator: Generator,
     seed: Seed,
     return_index: bool,
     backend: str | None,
-    coefficient: float = 0.0,
+    coefficient: float | Tensor = 0.0,
     num_samples: int = 1,
     hard: bool = True,
 ) -> Sample:
+    """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
+    if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
+        call = (estimator, logits, tau, sample_tau, dim, generator, seed, return_index, backend)
+        return handle_torch_function(draw, (logits,), *call, coefficient, num_samples, hard)
     dim = checks.logits(logits, dim)
-    tau = checks.tau(tau, logits.device)
+    tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
+    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau)
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
-    seed = checks.draw_seed(generator, seed, logits.numel() // logits.shape[dim], logits.device)
-    backend = backends.resolve(backend, logits.device.type, logits.device.index)
-    sample, index = ops.draw(rows, seed, tau, estimator, coefficient, num_samples, hard, backend)
+    rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
+    seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
+    backend = backends.chosen(backend, logits)
+    on_devices = sharded.draw if sharded.is_sharded(logits) else ops.draw
+    sample, index = on_devices(rows, seed, parameters, hard, estimator, num_samples, 0, backend)
     sample = sample if last else sample.movedim(-1, dim)
-    return (sample, index) if return_index else sample
+    return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
 
 
 def straight_through(
@@ -72,6 +88,7 @@ def straight_through(
     tau: float | Tensor = 1.0,
     *,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -81,7 +98,7 @@ def straight_through(
 
     Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
-    return _draw("straight_through", logits, tau, dim, generator, seed, return_index, backend)
+    return draw("straight_through", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
 
 
 def gumbel_softmax(
@@ -91,6 +108,7 @@ def gumbel_softmax(
     eps: float = 1e-10,
     dim: int = -1,
     *,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -105,7 +123,18 @@ def gumbel_softmax(
     """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
-    return _draw("gumbel_rao", logits, tau, dim, generator, seed, return_index, backend, hard=hard)
+    return draw(
+        "gumbel_rao",
+        logits,
+        tau,
+        sample_tau,
+        dim,
+        generator,
+        seed,
+        return_index,
+        backend,
+        hard=checks.flag("hard", hard),
+    )
 
 
 def gumbel_rao(
@@ -115,6 +144,7 @@ def gumbel_rao(
     *,
     hard: bool = True,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -127,19 +157,30 @@ def gumbel_rao(
     Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     num_samples = checks.count("num_samples", num_samples)
-    return _draw(
-        "gumbel_rao", logits, tau, dim, generator, seed, return_index, backend, num_samples=num_samples, hard=hard
+    return draw(
+        "gumbel_rao",
+        logits,
+        tau,
+        sample_tau,
+        dim,
+        generator,
+        seed,
+        return_index,
+        backend,
+        num_samples=num_samples,
+        hard=checks.flag("hard", hard),
     )
 
 
 def gst(
     logits: Tensor,
     tau: float | Tensor = 1.0,
-    gap: float | str = 1.0,
+    gap: float | Tensor | str = 1.0,
     *,
     hard: bool = True,
     detach_perturbation: bool = True,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -148,19 +189,31 @@ def gst(
     """Gapped straight-through: ``J(softmax(h/tau)) / tau``, ``h = l + m1 - m2``. GST Eq. 17-19, Algorithm 1.
 
     Args:
-        gap: lead of the sampled logit in h, a number >= 0, or ``"pi"`` for the expected one of Lemma 1
-            (:func:`expected_gap`).
+        gap: lead of the sampled logit in h, a number >= 0 or a tensor as tau (without a gradient), or ``"pi"`` for the
+            expected one of Lemma 1 (:func:`expected_gap`).
         detach_perturbation: False lets the gradient flow through m1 and m2 (the ablation NZ-GST of GST Tables 1
             and 2; the gap stays a constant). Runs in the reference backend only.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     estimator, coefficient = checks.gap(gap)
-    if not detach_perturbation:
+    if not checks.flag("detach_perturbation", detach_perturbation):
         if backend not in (None, "reference"):
             raise ValueError(f"backend: got {backend!r}, allowed with detach_perturbation=False: 'reference' or None")
         estimator, backend = reference.NONZERO + estimator, "reference"
-    return _draw(estimator, logits, tau, dim, generator, seed, return_index, backend, coefficient, hard=hard)
+    return draw(
+        estimator,
+        logits,
+        tau,
+        sample_tau,
+        dim,
+        generator,
+        seed,
+        return_index,
+        backend,
+        coefficient,
+        hard=checks.flag("hard", hard),
+    )
 
 
 def reinmax(
@@ -168,6 +221,7 @@ def reinmax(
     tau: float | Tensor = 1.0,
     *,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -177,7 +231,7 @@ def reinmax(
 
     Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
-    return _draw("reinmax", logits, tau, dim, generator, seed, return_index, backend)
+    return draw("reinmax", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
 
 
 def reinmax_argmax(
@@ -185,6 +239,7 @@ def reinmax_argmax(
     tau: float | Tensor = 1.0,
     *,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -194,7 +249,7 @@ def reinmax_argmax(
 
     Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
-    return _draw("reinmax_argmax", logits, tau, dim, generator, seed, return_index, backend)
+    return draw("reinmax_argmax", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
 
 
 def reinmax_rao(
@@ -203,6 +258,7 @@ def reinmax_rao(
     num_samples: int = 100,
     *,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -213,17 +269,20 @@ def reinmax_rao(
     Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     num_samples = checks.count("num_samples", num_samples)
-    return _draw("reinmax_rao", logits, tau, dim, generator, seed, return_index, backend, num_samples=num_samples)
+    return draw(
+        "reinmax_rao", logits, tau, sample_tau, dim, generator, seed, return_index, backend, num_samples=num_samples
+    )
 
 
 def reinmax_cv(
     logits: Tensor,
     tau: float | Tensor = 1.0,
-    eta: float = 1.5,
+    eta: float | Tensor = 1.5,
     num_samples: int = 100,
     *,
     control: str = "soft",
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -232,7 +291,8 @@ def reinmax_cv(
     """ReinMax-CV: ReinMax with a control variate of weight ``eta``. BR Eq. 18, with the factor 2 of Eq. 16.
 
     Args:
-        eta: weight of the control and of its mean over K = ``num_samples`` draws; 0 is ReinMax at tau = 1.
+        eta: weight of the control and of its mean over K = ``num_samples`` draws, a number or a tensor as tau (without
+            a gradient); 0 is ReinMax at tau = 1.
         control: ``"soft"``: ``J(softmax(log p_D + s))``, s the soft sample that chose D; ``"gumbel"``: one more
             draw of the Rao term, which leaves ReinMax's mean exactly and adds variance.
 
@@ -242,14 +302,15 @@ def reinmax_cv(
     eta = checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
     estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
-    return _draw(estimator, logits, tau, dim, generator, seed, return_index, backend, eta, num_samples)
+    return draw(estimator, logits, tau, sample_tau, dim, generator, seed, return_index, backend, eta, num_samples)
 
 
 def reinmax_rk2(
     logits: Tensor,
-    beta: float = 0.5,
+    beta: float | Tensor = 0.5,
     *,
     dim: int = -1,
+    sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
     seed: Seed = None,
     return_index: bool = False,
@@ -258,12 +319,13 @@ def reinmax_rk2(
     """The second-order Runge-Kutta family, ``2 J(p_D, beta pi + (1 - beta) D) - beta J(pi)``. BR Eq. 27.
 
     Args:
-        beta: any number up to 1e30 in size; 0.5 has the mean of :func:`reinmax` at tau = 1.
+        beta: any number up to 1e30 in size, or a tensor as tau (without a gradient); 0.5 has the mean of
+            :func:`reinmax` at tau = 1.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     beta = checks.weight("beta", beta)
-    return _draw("reinmax_rk2", logits, 1.0, dim, generator, seed, return_index, backend, beta)
+    return draw("reinmax_rk2", logits, 1.0, sample_tau, dim, generator, seed, return_index, backend, beta)
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:
@@ -279,6 +341,8 @@ def expected_gap(logits: Tensor, index: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
     """
+    if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
+        return handle_torch_function(expected_gap, (logits,), logits, index)
     checks.logits(logits, -1)
     checks.index(index, logits.shape[:-1], logits.shape[-1])
     D = index.unsqueeze(-1) == torch.arange(logits.shape[-1], device=index.device)

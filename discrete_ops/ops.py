@@ -1,172 +1,365 @@
-"""Autograd and vmap around the two row kernels, for every backend.
+"""The differentiable operators, as PyTorch sees them: ``torch.ops.discrete_ops``.
 
-Both operators are pure functions of (inputs, seed): an op that drew its own noise would be merged with its
-twin by torch.compile's common-subexpression elimination, and would not replay under checkpointing.
+    draw(logits, seed, parameters, hard, *spec)                        -> sample, index
+    pull_back(grad, logits, index, seed, parameters, transposed, *spec) -> the gradient at the logits
+    tau_derivative(logits, index, seed, parameters, *spec)             -> the soft sample's derivative in tau
+
+Each is a pure function of (inputs, seed), for every backend: an op that drew its own noise would be merged with its
+twin by torch.compile's common-subexpression elimination, and would not replay under checkpointing. Autograd of both
+modes, vmap and fakes belong to the operators, so whatever captures, transforms or recomputes a call keeps its gradient.
 What is saved for the backward pass is logits, index and seed; the noise is drawn again.
+
+Below autograd they are the row kernels of a backend (``sample``, ``surrogate``, ...). A call that nobody traces goes to
+them without the dispatcher, which would take longer than a small call itself.
+
+Shared by all of them:
+
+Args:
+    logits: ``(..., N)``.
+    index: ``(...)`` int64, as ``draw`` returned it.
+    seed: ``(S,)`` int64.
+    parameters: ``(T, 3)`` float64, tau, coefficient and sample_tau of T equal groups of rows; the functions here take
+        three numbers, too.
+    spec: ``(estimator, num_samples, first_row, backend)``: a key of ``reference.TERMS`` or one that
+        ``reference.NONZERO`` makes; K; the number of the first row, for the noise; a backend's name, or "" for the
+        default of the device that the call runs on.
 """
 
-from typing import Any
+from functools import partial
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import Function
+from torch.compiler import is_exporting
 
-from . import backends
+from . import backends, reference
+from .reference import Parameters
+from .register import apply, as_tensor, at_once, below, below_autograd, fold, is_plain, never_redrawn, operator
 
-
-def _fold(batch_size: int, x: Tensor, dim: int | None) -> Tensor:
-    """Bring a vmapped dimension to the front of ``x``, adding it where ``x`` has none."""
-    return x.expand(batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-
-
-def _fold_groups(batch_size: int, x: Any, dim: int | None) -> Any:
-    """The same for a ``(S,)`` seed or tau: batch element b keeps its own groups, so ``(B * S,)``."""
-    return _fold(batch_size, x, dim).reshape(-1) if isinstance(x, Tensor) else x
+Spec: TypeAlias = tuple[str, int, int, str]
 
 
 def draw(
     logits: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
-    estimator: str,
-    coefficient: float,
-    num_samples: int,
+    parameters: Parameters,
     hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``.
-
-    Args:
-        logits: ``(..., N)``.
-        seed: ``(S,)`` int64.
-        tau: float, or ``(T,)``.
-        estimator: a key of ``reference.TERMS``.
-        coefficient: gap, eta or beta.
-        num_samples: K.
-        hard: which sample.
-        backend: a loaded backend.
-    """
-    compiling, transformed = torch.compiler.is_compiling(), torch._C._are_functorch_transforms_active()
-    if compiling and not isinstance(tau, Tensor):  # an operator's float argument is a constant
-        tau = torch.full((1,), tau, dtype=torch.float64, device=logits.device)
-    call = (logits, seed, tau, estimator, coefficient, num_samples, hard, backend)
-    if compiling and transformed:
-        torch._dynamo.graph_break()  # it would trace the forward alone and lose the gradient in silence
-    if compiling or transformed:
-        return Draw.apply(*call)
-    if logits.requires_grad and torch.is_grad_enabled():
-        return EagerDraw.apply(*call)
-    return _forward(*call)
+    """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
+    if not is_plain(logits):
+        parameters = _as_tensor(parameters, logits)
+        if is_exporting() and torch.onnx.is_in_onnx_export():  # which has no such operator, but those of the formulas
+            return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
+        return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
+    backend = backend or backends.default(logits)
+    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+        return _draw_at_once(None, logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
+    return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
 
 
-def _forward(
+def pull_back(
+    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, transposed: bool, spec: Spec
+) -> Tensor:
+    """The pull-back of ``grad``, or its transpose, which pushes a tangent forward. Linear, so differentiable, in
+    ``grad``; the derivative in the others is refused."""
+    if torch.is_grad_enabled() or not is_plain(grad, logits):
+        return _pull_back_op(grad, logits, index, seed, _as_tensor(parameters, logits), transposed, *spec)
+    return _pull_back(grad, logits, index, seed, parameters, transposed, *spec)
+
+
+def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+    """The derivative in tau of the soft sample, of an estimator that has one. None of its own is defined."""
+    if spec[0] not in reference.WITH_SOFT_SAMPLE:
+        what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
+        raise RuntimeError(f"discrete_ops: {what}")
+    return _tau_derivative_op(logits, index, seed, parameters, *spec)
+
+
+# --- below autograd -------------------------------------------------------------------------------------------------
+
+
+def _kernels(backend: str, logits: Tensor) -> ModuleType:
+    return backends.get(backend or backends.default(logits))
+
+
+def _draw(
     logits: Tensor,
     seed: Tensor,
-    tau: float | Tensor,
-    estimator: str,
-    coefficient: float,
-    num_samples: int,
+    parameters: Parameters,
     hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = backends.get(backend)
-    sample, index = kernels.sample(logits, seed)
+    kernels = _kernels(backend, logits)
+    sample, index = kernels.sample(logits, seed, parameters, first_row)
     if not hard:
-        sample = kernels.surrogate(logits, index, seed, tau, estimator, coefficient, num_samples)
+        sample = kernels.surrogate(logits, index, seed, parameters, estimator, num_samples, first_row)
     return sample, index
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, seed, tau, estimator, coefficient, num_samples, _, backend = inputs
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
-    ctx.call = (estimator, coefficient, num_samples, backend)
-    if isinstance(tau, Tensor):
-        ctx.tau = None
-        ctx.save_for_backward(logits, output[1], seed, tau)
-    else:
-        ctx.tau = tau
-        ctx.save_for_backward(logits, output[1], seed)
+def _draw_in_graph(logits: Tensor, seed: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    never_redrawn(seed)
+    return _draw(logits, seed, *call)
 
 
-def _saved(ctx: Any) -> tuple[Any, ...]:
-    """What ``PullBack`` takes after the gradient."""
-    saved = ctx.saved_tensors
-    return (*saved, *ctx.call) if ctx.tau is None else (*saved, ctx.tau, *ctx.call)
+def _pull_back(
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    transposed: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+) -> Tensor:
+    call = (grad, logits, index, seed, parameters, estimator, num_samples, first_row)
+    if transposed and estimator in reference.ASYMMETRIC:  # the others are their own transpose
+        return reference.surrogate_jvp(*call)
+    return _kernels(backend, logits).surrogate_vjp(*call)
 
 
-class EagerDraw(torch.autograd.Function):
-    """:func:`draw` in eager mode: half the overhead of :class:`Draw`, which is most of a small call."""
+def _tau_derivative(
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Tensor,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+) -> Tensor:
+    kernels = _kernels(backend, logits)
+    return kernels.tau_derivative(logits, index, seed, parameters, estimator, num_samples, first_row)
+
+
+# --- autograd -------------------------------------------------------------------------------------------------------
+# ``keyset`` comes from the dispatcher, for the call below autograd; None is a call without it.
+
+
+class Draw(Function):
+    """Autograd of :func:`draw`."""
 
     @staticmethod
-    def forward(ctx: Any, *call: Any) -> tuple[Tensor, Tensor]:
-        output = _forward(*call)
-        _save(ctx, call, output)
+    def forward(
+        ctx: Any, keyset: Any, logits: Tensor, seed: Tensor, parameters: Parameters, hard: bool, *spec: Any
+    ) -> tuple[Tensor, Tensor]:
+        call = (logits, seed, parameters, hard, *spec)
+        output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[1])
+        ctx.spec = spec
+        _save(ctx, keyset is not None, logits, output[1], seed, parameters)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         if grad is None:
-            return (None,) * 8
-        if torch.is_grad_enabled():  # somebody may differentiate this: let PullBack say no
-            return PullBack.apply(grad, *_saved(ctx)), *(None,) * 7
-        return PullBack.forward(grad, *_saved(ctx)), *(None,) * 7
-
-
-class Draw(torch.autograd.Function):
-    """:func:`draw` for torch.func and torch.compile."""
-
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_save)
+            return (None,) * 9
+        saved = _saved(ctx)
+        at_logits = pull_back(grad, *saved, False, ctx.spec) if ctx.needs_input_grad[1] else None
+        at_parameters = _at_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
+        return (None, at_logits, None, at_parameters, *(None,) * 5)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 8
-        return PullBack.apply(grad, *_saved(ctx)), *(None,) * 7
+    def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
+        saved = _saved(ctx)
+        pushed = None if of_logits is None else pull_back(of_logits, *saved, True, ctx.spec)
+        if of_parameters is None:
+            return pushed, None
+        derivative = tau_derivative(*saved, ctx.spec)
+        rows, groups = saved[1].numel(), len(of_parameters)
+        each = of_parameters[:, 0].repeat_interleave(rows // groups).view(*derivative.shape[:-1], 1)
+        along_tau = (derivative * each).to(derivative.dtype)
+        return along_tau if pushed is None else pushed + along_tau, None
+
+
+_draw_at_once = at_once(Draw)
+
+
+class PullBack(Function):
+    """Autograd of :func:`pull_back`."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], logits: Tensor, seed: Tensor, tau: Any, *rest: Any) -> Any:
-        logits = _fold(info.batch_size, logits, in_dims[0])
-        seed = _fold_groups(info.batch_size, seed, in_dims[1])
-        tau = _fold_groups(info.batch_size, tau, in_dims[2])
-        return Draw.apply(logits, seed, tau, *rest), (0, 0)
-
-
-class PullBack(torch.autograd.Function):
-    """``surrogate_vjp``, as a function of its own for vmap's sake and to say no to a double backward."""
+    def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.transposed, ctx.spec = call[4], call[5:]
+        _save(ctx, True, *call[:4])
+        return below_autograd(_pull_back_op, keyset, grad, *call)
 
     @staticmethod
-    def forward(
-        grad: Tensor,
-        logits: Tensor,
-        index: Tensor,
-        seed: Tensor,
-        tau: float | Tensor,
-        estimator: str,
-        coefficient: float,
-        num_samples: int,
-        backend: str,
-    ) -> Tensor:
-        kernels = backends.get(backend)
-        return kernels.surrogate_vjp(grad, logits, index, seed, tau, estimator, coefficient, num_samples)
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        at_grad = None if grad is None else pull_back(grad, *_saved(ctx), not ctx.transposed, ctx.spec)
+        return (None, at_grad, *(None,) * 9)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+    def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
+        if any(other is not None for other in others):
+            raise RuntimeError(_REFUSED)
+        return None if tangent is None else pull_back(tangent, *_saved(ctx), ctx.transposed, ctx.spec)
+
+
+class TauDerivative(Function):
+    """Has none of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, keyset: Any, *call: Any) -> Tensor:
+        return below_autograd(_tau_derivative_op, keyset, *call)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(
-            "discrete_ops: double backward is not defined: the pull-back of a straight-through estimator is "
-            "not the derivative of its sample. Detach the first gradient, or leave create_graph=False."
-        )
+        raise RuntimeError(_REFUSED)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], grad: Tensor, logits: Tensor, index: Tensor, *rest: Any) -> Any:
-        grad, logits, index = (
-            _fold(info.batch_size, x, dim) for x, dim in zip((grad, logits, index), in_dims, strict=False)
-        )
-        seed = _fold_groups(info.batch_size, rest[0], in_dims[3])
-        tau = _fold_groups(info.batch_size, rest[1], in_dims[4])
-        return PullBack.apply(grad, logits, index, seed, tau, *rest[2:]), 0
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_REFUSED)
+
+
+class NoDerivative(Function):
+    """The identity; raises when it is differentiated, and not when a graph just holds it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        with below():
+            return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError(_REFUSED)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)  # to the function behind, which refuses it
+
+
+_REFUSED = (
+    "discrete_ops: double backward is not defined in the logits or in tau: the pull-back of a straight-through "
+    "estimator is not the derivative of its sample, and its own derivative would mean nothing. In the incoming "
+    "gradient it is defined. Detach the first gradient, or leave create_graph=False."
+)
+
+
+def _save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
+    if isinstance(parameters, Tensor):
+        ctx.numbers = None
+        tensors: tuple[Tensor, ...] = (logits, index, seed, parameters)
+    else:
+        ctx.numbers = parameters
+        tensors = (logits, index, seed)
+    ctx.save_for_backward(*tensors)
+    if is_dispatched:  # forward mode is: see is_plain
+        ctx.save_for_forward(*tensors)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
+    saved = ctx.saved_tensors
+    return saved if ctx.numbers is None else (*saved, ctx.numbers)
+
+
+def _at_parameters(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+    """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined."""
+    derivative = tau_derivative(logits, index, seed, parameters, spec)
+    product = torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
+    groups = parameters.shape[0]
+    at_tau = product.reshape(groups, product.numel() // groups).sum(1, keepdim=True)
+    return torch.nn.functional.pad(at_tau, (0, 2))
+
+
+def _draw_autograd(keyset: Any, *call: Any) -> tuple[Tensor, Tensor]:
+    return apply(Draw, keyset, *call)
+
+
+def _pull_back_autograd(
+    keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *rest: Any
+) -> Tensor:
+    logits, parameters = _without_derivative(logits), _without_derivative(parameters)
+    return apply(PullBack, keyset, grad, logits, index, seed, parameters, *rest)
+
+
+def _tau_derivative_autograd(keyset: Any, *call: Any) -> Tensor:
+    return apply(TauDerivative, keyset, *call)
+
+
+def _without_derivative(x: Tensor) -> Tensor:
+    return apply(NoDerivative, x) if torch.is_grad_enabled() and x.requires_grad else x
+
+
+class WithoutGradient(Function):
+    """Autograd of :func:`without_gradient`."""
+
+    @staticmethod
+    def forward(ctx: Any, keyset: Any, x: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return below_autograd(_without_gradient_op, keyset, x, name)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        allowed = f"allowed: {ctx.name}.detach() (no gradient is defined)"
+        raise RuntimeError(f"{ctx.name}: got a tensor that requires grad, {allowed}")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(f"{ctx.name}: got a tensor with a tangent, allowed: {ctx.name}.detach() (none is defined)")
+
+
+def without_gradient(x: Tensor, name: str) -> Tensor:
+    """``x``; who differentiates a captured graph in it is told that this is not defined for ``name``."""
+    return _without_gradient_op(x, name)
+
+
+def _as_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
+    if isinstance(parameters, Tensor):
+        return parameters
+    return torch.stack([as_tensor(number, logits.device) for number in parameters], -1)
+
+
+# --- registration ---------------------------------------------------------------------------------------------------
+
+
+def _vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
+    """The first ``rows`` arguments have rows; a seed and parameters follow: batch element b keeps its own groups of
+    rows."""
+    folded = [fold(batch_size, x, dim) for x, dim in zip(call[: rows + 2], in_dims, strict=False)]
+    return (*folded[:rows], *(x.flatten(0, 1) for x in folded[rows:]), *call[rows + 2 :])
+
+
+_SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
+_draw_op = operator(
+    f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {_SPEC}) -> (Tensor sample, Tensor index)",
+    _draw,
+    _draw_autograd,
+    lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
+    partial(_vmap, 1),
+    _draw_in_graph,
+)
+_pull_back_op = operator(
+    "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
+    f"{_SPEC}) -> Tensor",
+    _pull_back,
+    _pull_back_autograd,
+    lambda grad, logits, *_: logits.new_empty(logits.shape),
+    partial(_vmap, 3),
+)
+_tau_derivative_op = operator(
+    f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {_SPEC}) -> Tensor",
+    _tau_derivative,
+    _tau_derivative_autograd,
+    lambda logits, *_: logits.new_empty(logits.shape),
+    partial(_vmap, 2),
+)
+_without_gradient_op = operator(
+    "without_gradient(Tensor x, str name) -> Tensor",
+    lambda x, name: x.clone(),
+    lambda keyset, *call: apply(WithoutGradient, keyset, *call),
+    lambda x, name: torch.empty_like(x),
+    lambda batch_size, in_dims, x, name: (fold(batch_size, x, in_dims[0]), name),
+)

@@ -38,9 +38,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.autograd.function import Function
+from torch.nn.functional import pad
 
 from . import checks, functional, philox, reference
+from .register import apply, below_autograd, fold, is_plain, operator
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -146,26 +148,33 @@ def rebar(
     Args:
         f: takes soft samples too, and is differentiable there; called three times, on D, s and s~ (once where no
             gradient at the logits is asked for). Only f(D) sends a gradient to what else f depends on.
-        tau: temperature of s and s~: a positive float or a 0-dim tensor.
+        tau: temperature of s and s~: a positive number, or a tensor that broadcasts against the logits, 1 in the last
+            dim; no gradient is defined for it.
         eta: weight of the control variate, any finite number; 0 is REINFORCE.
 
     Other arguments, result and errors: see :mod:`discrete_ops.score_function`.
     """
     _, seed = _check(f, logits, 1, 1, generator, seed)
-    temperature, eta = checks.tau(tau), checks.number("eta", eta)
+    temperature, eta = checks.temperature("tau", tau), checks.number("eta", eta)
+    parameters = checks.parameters(logits, logits.ndim - 1, "reinmax", temperature, 0.0, 1.0)
+    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
+        allowed = "allowed: torch.compile, make_fx, torch.func (it differentiates f, which these do not capture)"
+        raise RuntimeError(f"rebar: got a call under torch.export or torch.jit.trace, {allowed}")
     # The seed's sample and soft sample are one draw: s is the softmax whose argmax is D
     D, index = functional.straight_through(logits.detach(), seed=seed, return_index=True)
     loss = _losses(f, D[None])[0]
-    if not (torch.is_grad_enabled() and logits.requires_grad):
+    if is_plain(logits) and not (torch.is_grad_enabled() and logits.requires_grad):
         return loss
-    with torch.enable_grad():
-        l = logits.detach().requires_grad_()  # noqa: E741  (the papers' name)
+
+    def control(l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741  (the papers' name)
         s = functional.gumbel_softmax(l, tau, hard=False, seed=seed)
-        s_tilde = _conditional_soft_sample(l, index, seed, temperature)
+        s_tilde = _conditional_soft_sample(l, index, seed, parameters)
         f_s, f_s_tilde = _losses(f, torch.stack([s, s_tilde]))
         if not f_s.requires_grad:
             raise ValueError("f: got a loss with no gradient at its input, allowed for rebar: a differentiable f")
-        (pathwise,) = torch.autograd.grad((f_s - f_s_tilde).sum(), l, materialize_grads=True)
+        return (f_s - f_s_tilde).sum(), f_s_tilde
+
+    pathwise, f_s_tilde = _gradient(control, logits.detach())
     weight = loss.detach().double() - eta * f_s_tilde.detach().double()
     return _with_gradient(loss, logits, _per_row(weight, D) * _score(logits, D) + eta * pathwise.double())
 
@@ -174,47 +183,85 @@ def rebar(
 # What they share
 
 
-class _Surrogate(torch.autograd.Function):
+def _gradient(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of f's first result at x; and its second one."""
+    if not is_plain(x):  # no other gradient goes into a graph or a transform; this one asks more of f
+        return torch.func.grad(f, has_aux=True)(x)
+    with torch.enable_grad():
+        x.requires_grad_()
+        y, other = f(x)
+        return torch.autograd.grad(y, x, materialize_grads=True)[0], other
+
+
+class _Score(Function):
     """A zero like ``loss`` that brings ``gradient`` to the logits."""
 
     @staticmethod
-    def forward(logits: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
-        return torch.zeros_like(loss)
+    def forward(ctx: Any, keyset: Any, logits: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, gradient)
+        ctx.save_for_forward(logits, gradient)
+        ctx.batch_dims, ctx.dtype = loss.ndim, loss.dtype
+        return below_autograd(_score_op, keyset, logits, gradient, loss)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         logits, gradient = ctx.saved_tensors
-        return _PullBack.apply(grad, gradient, logits), None, None
-
-
-class _PullBack(torch.autograd.Function):
-    """``grad * gradient`` like the logits; a function of its own to say no to a double backward."""
+        return None, _score_vjp_op(grad, gradient, logits), None, None
 
     @staticmethod
-    def forward(grad: Tensor, gradient: Tensor, logits: Tensor) -> Tensor:
-        return (_per_row(grad, gradient) * gradient).to(logits.dtype)
+    def jvp(ctx: Any, _: Any, tangent: Tensor, *others: Any) -> Tensor:
+        _, gradient = ctx.saved_tensors
+        along = torch.where(gradient == 0, 0.0, gradient * tangent)  # whatever comes in behind a mask
+        return along.flatten(ctx.batch_dims).sum(-1).to(ctx.dtype)
+
+
+class _ScoreVjp(Function):
+    """``grad * gradient`` like the logits; says no to a double backward."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        pass
+    def forward(ctx: Any, keyset: Any, grad: Tensor, gradient: Tensor, logits: Tensor) -> Tensor:
+        return below_autograd(_score_vjp_op, keyset, grad, gradient, logits)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(
-            "discrete_ops: double backward is not defined: a score function's gradient is a sample, not a function "
-            "of the logits. Detach the first gradient, or leave create_graph=False."
-        )
+        raise RuntimeError(_REFUSED)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_REFUSED)
+
+
+_REFUSED = (
+    "discrete_ops: double backward is not defined: a score function's gradient is a sample, not a function "
+    "of the logits. Detach the first gradient, or leave create_graph=False."
+)
+
+
+def _folded(batch_size: int, in_dims: tuple[Any, ...], *call: Tensor) -> tuple[Tensor, ...]:
+    return tuple(fold(batch_size, x, dim) for x, dim in zip(call, in_dims, strict=True))
+
+
+_score_op = operator(
+    "score(Tensor logits, Tensor gradient, Tensor loss) -> Tensor",
+    lambda logits, gradient, loss: torch.zeros_like(loss),
+    lambda keyset, *call: apply(_Score, keyset, *call),
+    lambda logits, gradient, loss: torch.empty_like(loss),
+    _folded,
+)
+_score_vjp_op = operator(
+    "score_vjp(Tensor grad, Tensor gradient, Tensor logits) -> Tensor",
+    lambda grad, gradient, logits: (_per_row(grad, gradient) * gradient).to(logits.dtype),
+    lambda keyset, *call: apply(_ScoreVjp, keyset, *call),
+    lambda grad, gradient, logits: torch.empty_like(logits),
+    _folded,
+)
 
 
 def _with_gradient(loss: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     """``loss``, whose gradient at the logits is ``gradient`` beside what f itself gives."""
     # Masked categories have no score, but NaN and inf losses (and rows masked whole) must not bring one in
     gradient = gradient.masked_fill(logits.detach() == -torch.inf, 0.0)
-    return loss + _Surrogate.apply(logits, gradient, loss.detach())
+    return loss + _score_op(logits, gradient, loss.detach())
 
 
 def _check(
@@ -289,7 +336,7 @@ def _tree_uniforms(seed: Tensor, rows: int, levels: int) -> Tensor:
 
 def _tree(l: Tensor) -> list[Tensor]:  # noqa: E741
     """``alpha`` of the balanced binary tree over the categories, from the root down: ``(rows, 1), (rows, 2), ...``."""
-    lse = pad(l, (0, 2 ** (l.shape[-1] - 1).bit_length() - l.shape[-1]), value=-torch.inf)
+    lse = pad(l, (0, 2 ** (int(l.shape[-1]) - 1).bit_length() - l.shape[-1]), value=-torch.inf)
     alphas: list[Tensor] = []
     while lse.shape[-1] > 1:
         left, right = lse[..., ::2], lse[..., 1::2]
@@ -334,7 +381,8 @@ def _antithetic_pairs(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Ten
         return reference._as_output(rows, invalid, empty, like).movedim(-2, 0)
 
     columns = logits.shape[-1]
-    hard, hard_tilde = (one_hot(node.squeeze(-1), columns) for node in (z, z_tilde))
+    category = torch.arange(columns, device=l.device)
+    hard, hard_tilde = (node == category for node in (z, z_tilde))
     return output(hard.to(l), logits), output(hard_tilde.to(l), logits), output(score[:, :columns], logits.double())
 
 
@@ -342,12 +390,12 @@ def _antithetic_pairs(logits: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Ten
 # REBAR
 
 
-def _conditional_soft_sample(logits: Tensor, index: Tensor, seed: Tensor, tau: float | Tensor) -> Tensor:
+def _conditional_soft_sample(logits: Tensor, index: Tensor, seed: Tensor, parameters: reference.Parameters) -> Tensor:
     """``s~ = softmax(Y / tau)``, Y a draw of ``l + G | D`` independent of the one behind s (draw 0).
 
     Differentiable in the logits through ``Y_i = -log E_i + lse``, ``Y_j = -log(E_j exp(-l_j) + E_i exp(-lse))``, which
     :func:`reference.conditional_gumbels` computes without an exponential of a logit.
     """
-    rows, invalid, empty = reference._rows(logits, index, seed, tau, 0.0, 1)
+    rows, invalid, empty = reference._rows(logits, index, seed, parameters, 1, 0)
     (y,) = reference.conditional_gumbels(rows, rows.l.log_softmax(-1), first=1, count=1)
     return reference._as_output(y[0], invalid, empty, logits)

@@ -82,6 +82,12 @@ def pairs(names: Any = tuple(CASES)) -> pytest.MarkDecorator:
     )
 
 
+def compilers(quick: str) -> pytest.MarkDecorator:
+    """(compiler, backend): a quick compiler with every backend; inductor, which takes g++ half a minute, with one."""
+    every = [*((quick, backend) for backend in CPU_BACKENDS), ("inductor", CPU_BACKENDS[-1])]
+    return pytest.mark.parametrize(("compiler", "backend"), every)
+
+
 every_estimator = pairs()
 every_soft = pairs(SOFT)
 

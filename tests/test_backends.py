@@ -32,6 +32,14 @@ def spy(monkeypatch):
     do.set_backend(None)
 
 
+def test_a_call_names_a_backend_of_another_device():
+    for name in set(do.available_backends()) - {"reference"}:
+        device = "cpu" if name == "cuda" else "cuda"
+        if device == "cpu" or torch.cuda.is_available():
+            with pytest.raises(ValueError, match=f"backend: got '{name}' for a tensor on {device}"):
+                do.reinmax(torch.zeros(2, 3, device=device), backend=name)
+
+
 def test_a_backend_for_another_device_is_refused():
     for name in set(do.available_backends()) - {"reference", "triton"}:
         here, elsewhere = ("cuda", "cpu") if name == "cuda" else ("cpu", "cuda")

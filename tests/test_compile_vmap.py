@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from helpers import CASES, CPU_BACKENDS, assert_close, draw_and_pull, every_estimator, make, naive_gradient, pairs
+from helpers import (
+    CASES,
+    CPU_BACKENDS,
+    assert_close,
+    compilers,
+    draw_and_pull,
+    every_estimator,
+    make,
+    naive_gradient,
+    pairs,
+)
 from torch._dynamo.testing import CompileCounter
 from torch.func import grad, vmap
 
@@ -17,11 +27,6 @@ V = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 
 def compiled(f, backend: str = "aot_eager", **options):
     return torch.compile(f, fullgraph=True, backend=backend, **options)
-
-
-def compilers(quick: str) -> list[tuple[str, str]]:
-    """A quick compiler with every backend; inductor, which takes g++ half a minute, with one of them."""
-    return [*((quick, backend) for backend in CPU_BACKENDS), ("inductor", CPU_BACKENDS[-1])]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -53,7 +58,7 @@ def own_gradients(samples, gradients):
         assert_close(gradient, want)
 
 
-@pytest.mark.parametrize(("compiler", "backend"), compilers("aot_eager_decomp_partition"))  # it merges equal calls too
+@compilers("aot_eager_decomp_partition")  # it merges equal calls too
 def test_two_equal_calls_are_two_samples(compiler, backend):
     """Common-subexpression elimination must not merge them."""
 
@@ -133,7 +138,7 @@ def make_with(name, tau):
     return functions[name]
 
 
-@pytest.mark.parametrize(("compiler", "backend"), compilers("aot_eager"))
+@compilers("aot_eager")
 def test_annealing_a_tensor_through_a_compiled_backward(compiler, backend):
     """With the whole of autograd compiled ahead; a recompilation is an error here."""
     g = compiled(lambda x, tau: do.reinmax(x, tau, seed=1, backend=backend), compiler)
@@ -279,6 +284,37 @@ def test_vmap_randomness(backend, name):
         vmap(f)(row)
 
 
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_compiled_vmap_randomness(backend, compiler, requires_grad):
+    rows = LOGITS[:1].expand(60, 6).clone().requires_grad_(requires_grad)
+    f = lambda x: do.reinmax(x, backend=backend)  # noqa: E731
+    different = compiled(vmap(f, randomness="different"), compiler)(rows)
+    assert len(different.argmax(-1).unique()) > 1
+    same = compiled(vmap(f, randomness="same"), compiler)(rows)
+    assert len(same.argmax(-1).unique()) == 1
+    with pytest.raises(Exception, match="randomness"):
+        compiled(vmap(f), compiler)(rows)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compiled_without_a_seed_and_without_a_gradient(backend, compiler):
+    """Of an input alone that wants none; where another one does; and of torch.func's."""
+    weights = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pulled = lambda x: grad(lambda x: (do.reinmax(x, backend=backend) * V).sum())(x)  # noqa: E731
+    for f in (lambda x: do.reinmax(x, backend=backend), lambda x: do.reinmax(x, backend=backend) @ weights, pulled):
+        g = compiled(f, compiler)
+        assert not torch.equal(g(LOGITS), g(LOGITS))
+
+
+def test_a_new_number_of_samples_recompiles_once():
+    counter = CompileCounter()
+    g = compiled(lambda x, k: do.gumbel_rao(x, 0.5, k, seed=1), counter)
+    for k in range(1, 13):
+        assert torch.equal(g(LOGITS, k), do.gumbel_rao(LOGITS, 0.5, k, seed=1))
+    assert counter.frame_count <= 3  # 1 is a constant of its own
+
+
 def test_vmap_grad_of_independent_samples(backend):
     """Per-sample gradients, each of its own sample."""
     rows, v = LOGITS[:1].double().expand(200, 1, 6), V[:1].double()
@@ -303,22 +339,20 @@ def test_vmap_of_index_and_dim(backend):
         assert torch.equal(index[b], f(BATCH[b])[1])
 
 
-@pytest.mark.parametrize("transform", ["vmap", "grad", "vmap of grad"])
+@pytest.mark.parametrize("transform", ["vmap", "grad", "vmap of grad", "jvp"])
 def test_compiled_transforms_keep_the_gradient(backend, transform):
-    """Dynamo traces only the forward of a Function under torch.func; it must not lose the pull-back in silence."""
+    """In one graph, without a break."""
     weights = torch.linspace(-1, 1, BATCH.shape[-1], dtype=BATCH.dtype)
 
     def loss(x):
         return (do.gumbel_rao(x, 0.5, 2, seed=3, backend=backend) * weights).sum()
 
-    f = {"vmap": vmap(loss), "grad": torch.func.grad(loss), "vmap of grad": vmap(torch.func.grad(loss))}[transform]
+    f = {"vmap": vmap(loss), "grad": torch.func.grad(loss), "vmap of grad": vmap(torch.func.grad(loss))}
+    f = {**f, "jvp": lambda x: torch.func.jvp(loss, (x,), (x.cos(),))[1]}[transform]
     x = BATCH.detach().requires_grad_(transform == "vmap")
-    got, want = torch.compile(f, backend="aot_eager")(x), f(x)
+    got, want = compiled(f)(x), f(x)
     torch.testing.assert_close(got, want, rtol=0, atol=0)
     if transform == "vmap":
         got, want = (torch.autograd.grad(y.sum(), x)[0] for y in (got, want))
         torch.testing.assert_close(got, want, rtol=0, atol=0)
     assert want.abs().max() > 0.01
-    torch._dynamo.reset()
-    with pytest.raises(torch._dynamo.exc.Unsupported):  # where no graph may break, an error
-        torch.compile(f, backend="aot_eager", fullgraph=True)(x)

@@ -30,10 +30,7 @@ def test_a_temperature_on_a_foreign_device_is_named():
 
 def test_a_temperature_on_the_cpu_serves_logits_elsewhere():
     """An annealed ``torch.tensor(tau)``: it is read where that costs nothing, so nothing waits for a GPU."""
-    gpu = torch.device("cuda")  # names one; there need be none
-    assert checks.tau(torch.tensor(0.5), gpu) == 0.5
-    assert isinstance(checks.tau(torch.tensor(0.5), gpu), float)
-    assert checks.tau(torch.tensor(0.5), torch.device("cpu")).shape == (1,)
+    assert isinstance(checks.temperature("tau", torch.tensor(0.5)), float)
     assert do.gst(torch.zeros(2, 3, device="meta"), torch.tensor(0.5)).device.type == "meta"
 
 

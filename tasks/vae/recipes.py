@@ -274,7 +274,7 @@ def _check(config: Config) -> None:
     if config.taus and (config.tau is None or config.is_score_function):
         raise ValueError(f"taus: got {config.taus} for {config.estimator}, which has no temperature, allowed: none")
     for tau in config.taus:
-        checks.tau(tau)
+        checks.temperature("tau", tau)
     if config.is_score_function:
         count = checks.count("num_samples", config.num_samples, 2)
         if config.estimator == "disarm_tree" and count % 2:

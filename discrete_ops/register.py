@@ -1,0 +1,143 @@
+"""Differentiable operators, registered with everything that PyTorch may ask of one: autograd of both modes, on every
+level of torch.func; vmap; a fake for tracers; the place of the call in what torch.compile and torch.export capture.
+
+torch.library.register_autograd knows the reverse mode alone, and drops a tangent in silence.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
+from torch._C import _dispatch_tls_is_dispatch_key_included as _is_included
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch._ops import OpOverload
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
+from torch.autograd import forward_ad
+from torch.autograd.function import Function
+from torch.compiler import is_compiling, is_exporting
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+from torch.utils.checkpoint import CheckpointPolicy
+
+_LIBRARY = torch.library.Library("discrete_ops", "DEF")
+
+
+def operator(
+    schema: str,
+    kernel: Callable[..., Any],
+    autograd: Callable[..., Any],
+    fake: Callable[..., Any],
+    vmap: Callable[..., tuple[Any, ...]],
+    in_graph: Callable[..., Any] | None = None,
+) -> OpOverload:
+    """Define ``torch.ops.discrete_ops.<name>``.
+
+    Args:
+        schema: name, arguments without defaults, results.
+        kernel: below autograd, of any device.
+        autograd: takes the dispatcher's ``keyset`` and the arguments; it applies a Function, by :func:`apply`, whose
+            forward goes on by :func:`below_autograd`.
+        fake: results without data.
+        vmap: from the batch size, the batch dims and the arguments to arguments with the batch in front of what they
+            have in front. Results are batched in dim 0.
+        in_graph: the kernel for torch.compile's graph, if it is another.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    op = getattr(torch.ops.discrete_ops, name).default
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
+    torch.library.register_fake(op, fake, lib=_LIBRARY)
+
+    def batched(info: Any, in_dims: tuple[Any, ...], *call: Any) -> Any:
+        output = op(*vmap(info.batch_size, in_dims, *call))
+        return output, (0, 0) if isinstance(output, tuple) else 0
+
+    def captured(mode: Any, op: OpOverload, types: Any, call: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if is_exporting():  # what is exported, and may be trained, keeps the operator
+            return mode.__torch_dispatch__(op, types, call, options)
+        with mode:  # torch.compile takes what is below it, behind autograd: a backend's own operators and launches
+            return (in_graph or kernel)(*call)
+
+    torch.library.register_vmap(op, batched, lib=_LIBRARY)
+    torch.library.register_torch_dispatch(op, FunctionalTensorMode, captured, lib=_LIBRARY)
+    return op
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+
+
+def is_plain(x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether these are tensors with data and nobody traces or transforms what is done with them."""
+    return (
+        not is_compiling()
+        and type(x) in _PLAIN
+        and not x.is_meta
+        and (y is None or type(y) in _PLAIN)
+        and not _are_functorch_transforms_active()
+        and not _len_torch_dispatch_stack()
+        and forward_ad._current_level < 0
+        and _get_tracing_state() is None
+        and not _is_included(_PRE_DISPATCH)
+    )
+
+
+def as_tensor(number: float, device: torch.device) -> Tensor:
+    """``(1,)`` float64. A product: torch.compile keeps a float that changes out of a graph only if it is an operand."""
+    return torch.ones((1,), dtype=torch.float64, device=device) * number
+
+
+def never_redrawn(x: Tensor) -> None:
+    """Tell torch.compile that the random numbers that x is made of must come out the same in the backward pass.
+
+    Under a memory budget its partitioner recomputes what the backward pass needs, random numbers anew. Those that are
+    marked as an activation checkpoint marks them are recomputed from the state that the generator had.
+    """
+    mode = get_proxy_mode()
+    if mode is None:
+        return
+    placeholders = [node.name for node in mode.tracer.graph.nodes if node.op == "placeholder"]
+    if not any("tangents" in name for name in placeholders):  # as the partitioner knows a graph with a backward pass
+        return
+    inner = torch._from_functional_tensor(x.elem) if isinstance(x, FunctionalTensor) else x
+    slot = get_proxy_slot(inner, mode.tracer, None)
+    nodes = [] if slot is None else [slot.proxy.node]
+    while nodes:
+        node = nodes.pop()
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
+        nodes += node.all_input_nodes
+
+
+def fold(batch_size: int, x: Tensor, dim: int | None) -> Tensor:
+    """Bring a vmapped dimension to the front of ``x``, adding it where ``x`` has none."""
+    return x.expand(batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+def apply(function: type[Function], *call: Any) -> Any:
+    """``function.apply`` on the level of torch.func whose turn it is: the dispatcher calls each level's."""
+    if not _are_functorch_transforms_active():
+        return at_once(function)(*call)
+    with enable_single_level_autograd_function():
+        return at_once(function)(*call)
+
+
+def at_once(function: type[Function]) -> Callable[..., Any]:
+    """``function.apply`` where nobody transforms the call, without the look at whether somebody does."""
+    return super(Function, function).apply  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def below() -> Iterator[None]:
+    """Below this level's autograd. A Function's forward switches autograd off; that of the levels below is on."""
+    with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        yield
+
+
+def below_autograd(op: OpOverload, keyset: Any, *call: Any) -> Any:
+    """Go on with a call that the dispatcher brought with ``keyset``."""
+    with below():
+        return op.redispatch(keyset & torch._C._after_autograd_keyset, *call)
