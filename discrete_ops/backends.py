@@ -111,7 +111,18 @@ _obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def chosen(name: str | None, x: torch.Tensor) -> str:
     """A call's own choice, else the process's, which can run on the device of x; empty: the default of any device."""
     name = _chosen if name is None else name
-    return "" if name is None else resolve(name, x.device.type, x.device.index)
+    return "" if name is None else _ready(name, x.device.type, x.device.index)
+
+
+def _ready(name: str, device_type: str, device: int | None) -> str:
+    """``name``, imported and able to run there."""
+    name = resolve(name, device_type, device)
+    get(name)
+    return name
+
+
+# As _load: traced, it would be guarded by what the import changes.
+_ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def default(x: torch.Tensor) -> str:

@@ -116,7 +116,7 @@ def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gra
     if not is_plain(whole) and not has_gradient:  # who asks for a gradient later is refused
         whole = without_gradient(whole, name)
     column = whole.to(logits.device, torch.float64)
-    if column.numel() == 1 and value.ndim <= logits.ndim:
+    if column.numel() == 1:
         return column.reshape(1)
     shape = [*logits.shape]
     shape[dim] = 1

@@ -84,13 +84,16 @@ def test_a_saturated_soft_sample_has_a_finite_gradient_at_tau(backend, dtype):
         assert tau.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("form", ["array", "scalar array", "column", "one", "parameter", "integers", "bfloat16"])
+@pytest.mark.parametrize(
+    "form", ["array", "scalar array", "column", "one", "one of more dims", "parameter", "integers", "bfloat16"]
+)
 def test_temperatures_are_taken_as_stock_takes_them(backend, form):
     tau = {
         "array": np.linspace(0.5, 1.5, 7)[:, None],
         "scalar array": np.array(0.5),
         "column": torch.linspace(0.5, 1.5, 7)[:, None],
         "one": torch.ones(1) * 0.5,
+        "one of more dims": torch.full((1, 1, 1), 0.5),
         "parameter": torch.nn.Parameter(torch.tensor(0.5)),
         "integers": torch.tensor([[1], [2], [1], [2], [1], [2], [3]]),
         "bfloat16": torch.tensor(0.5, dtype=torch.bfloat16),
@@ -117,10 +120,10 @@ def test_temperatures_of_a_batch_broadcast(backend):
         assert_close(got, want.sum_to_size(shape))
 
 
-def test_third_party_code_with_any_temperature_runs_under_patch_torch():
+def test_third_party_code_with_any_temperature_runs_under_patch_torch(backend):
     logits = LOGITS.float().requires_grad_()
     temperatures = (torch.ones(1), torch.rand(7, 1) + 0.3, np.array(0.5), torch.nn.Parameter(torch.tensor(1.0)), 1)
-    with do.patch_torch():
+    with do.patch_torch(), do.use_backend(backend):
         for tau in temperatures:
             for hard in (False, True):
                 sample = F.gumbel_softmax(logits, tau, hard)
