@@ -54,14 +54,19 @@ struct Problem {
   int64_t rows, columns;
   Spec spec;
   Mode mode;  // of surrogate
-  double grad_scale,
-      inverse_grad_scale;  // powers of 2: what a gradient is multiplied by while it is pulled back, and after
+  // Powers of 2: what a gradient is multiplied by while it is pulled back, and after.
+  double grad_scale, inverse_grad_scale;
 };
 
 // A temperature that the kernels can use, else NaN, so that a bad one shows: float32 holds the inverse of every good
 // one.
 DISCRETE_OPS_HD double checked_tau(double tau) {
   return tau >= 0x1p-126 && tau <= 0x1p126 ? tau : __builtin_nan("");
+}
+
+// Of a parameter's column p: the coefficient may be any number.
+DISCRETE_OPS_HD double checked_parameter(int64_t p, double value) {
+  return p == kCoefficient ? value : checked_tau(value);
 }
 
 }  // namespace discrete_ops

@@ -36,7 +36,7 @@ from torch.compiler import is_exporting
 
 from . import backends, reference
 from .reference import Parameters
-from .register import apply, as_tensor, at_once, below, below_autograd, fold, is_plain, never_redrawn, operator
+from .register import apply, as_tensor, at_once, below, below_autograd, fold, is_plain, never_redrawn, operator, refuses
 
 Spec: TypeAlias = tuple[str, int, int, str]
 
@@ -146,6 +146,13 @@ def _tau_derivative(
 # ``keyset`` comes from the dispatcher, for the call below autograd; None is a call without it.
 
 
+_REFUSED = (
+    "discrete_ops: double backward is not defined in the logits or in tau: the pull-back of a straight-through "
+    "estimator is not the derivative of its sample, and its own derivative would mean nothing. In the incoming "
+    "gradient it is defined. Detach the first gradient, or leave create_graph=False."
+)
+
+
 class Draw(Function):
     """Autograd of :func:`draw`."""
 
@@ -215,13 +222,7 @@ class TauDerivative(Function):
     def forward(ctx: Any, keyset: Any, *call: Any) -> Tensor:
         return below_autograd(_tau_derivative_op, keyset, *call)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(_REFUSED)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_REFUSED)
+    backward = jvp = refuses(_REFUSED)
 
 
 class NoDerivative(Function):
@@ -232,20 +233,11 @@ class NoDerivative(Function):
         with below():
             return x.view_as(x)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        raise RuntimeError(_REFUSED)
+    backward = refuses(_REFUSED)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return tangent.view_as(tangent)  # to the function behind, which refuses it
-
-
-_REFUSED = (
-    "discrete_ops: double backward is not defined in the logits or in tau: the pull-back of a straight-through "
-    "estimator is not the derivative of its sample, and its own derivative would mean nothing. In the incoming "
-    "gradient it is defined. Detach the first gradient, or leave create_graph=False."
-)
 
 
 def _save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
@@ -274,19 +266,11 @@ def _at_parameters(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, pa
     return torch.nn.functional.pad(at_tau, (0, 2))
 
 
-def _draw_autograd(keyset: Any, *call: Any) -> tuple[Tensor, Tensor]:
-    return apply(Draw, keyset, *call)
-
-
 def _pull_back_autograd(
     keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *rest: Any
 ) -> Tensor:
     logits, parameters = _without_derivative(logits), _without_derivative(parameters)
     return apply(PullBack, keyset, grad, logits, index, seed, parameters, *rest)
-
-
-def _tau_derivative_autograd(keyset: Any, *call: Any) -> Tensor:
-    return apply(TauDerivative, keyset, *call)
 
 
 def _without_derivative(x: Tensor) -> Tensor:
@@ -336,7 +320,7 @@ _SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
 _draw_op = operator(
     f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {_SPEC}) -> (Tensor sample, Tensor index)",
     _draw,
-    _draw_autograd,
+    partial(apply, Draw),
     lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
     partial(_vmap, 1),
     _draw_in_graph,
@@ -352,14 +336,14 @@ _pull_back_op = operator(
 _tau_derivative_op = operator(
     f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {_SPEC}) -> Tensor",
     _tau_derivative,
-    _tau_derivative_autograd,
+    partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),
     partial(_vmap, 2),
 )
 _without_gradient_op = operator(
     "without_gradient(Tensor x, str name) -> Tensor",
     lambda x, name: x.clone(),
-    lambda keyset, *call: apply(WithoutGradient, keyset, *call),
+    partial(apply, WithoutGradient),
     lambda x, name: torch.empty_like(x),
     lambda batch_size, in_dims, x, name: (fold(batch_size, x, in_dims[0]), name),
 )

@@ -293,8 +293,13 @@ def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_
     return _as_output(D, invalid, empty, logits), index.view(logits.shape[:-1])
 
 
-def _sum_over_draws(x: Tensor) -> Tensor:
-    return x.sum(0) if x.ndim == 3 else x
+def _sum_over_terms(rows: Rows, estimator: str, of_term: Callable[[Weight, Tensor, Tensor], Tensor]) -> Tensor:
+    """Of the estimator's terms, and their draws."""
+    total = torch.zeros_like(rows.l)
+    for term in TERMS[estimator.removeprefix(NONZERO)](rows):
+        x = of_term(*term)
+        total = total + (x.sum(0) if x.ndim == 3 else x)
+    return total
 
 
 def _rows(
@@ -328,9 +333,7 @@ def surrogate(
     """
     check_soft(estimator)
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
-    soft = torch.zeros_like(rows.l)
-    for weight, p, _ in TERMS[estimator.removeprefix(NONZERO)](rows):
-        soft = soft + _sum_over_draws(rows.tau * weight * p)
+    soft = _sum_over_terms(rows, estimator, lambda weight, p, q: rows.tau * weight * p)
     return _as_output(soft, invalid, empty, logits)
 
 
@@ -349,11 +352,11 @@ def tau_derivative(
     """
     check_soft(estimator)
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
-    derivative = torch.zeros_like(rows.l)
-    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
-        minus_log_p = -p.clamp_min(torch.finfo(p.dtype).tiny).log()
-        derivative = derivative + _sum_over_draws(weight * jacobian_product(p, q, minus_log_p))
-    return _as_output(derivative, invalid, empty, logits)
+
+    def of_term(weight: Weight, p: Tensor, q: Tensor) -> Tensor:
+        return weight * jacobian_product(p, q, -p.clamp_min(torch.finfo(p.dtype).tiny).log())
+
+    return _as_output(_sum_over_terms(rows, estimator, of_term), invalid, empty, logits)
 
 
 def surrogate_vjp(
@@ -383,7 +386,7 @@ def surrogate_vjp(
     """
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
     v, scale = _scaled(grad, rows.l)
-    pulled = _sum_of_products(rows, estimator, v)
+    pulled = _sum_over_terms(rows, estimator, lambda weight, p, q: weight * jacobian_product(p, q, v))
     if estimator.startswith(NONZERO):
         pulled = through_perturbation(rows, pulled, _gap(rows, estimator))
     return _as_output(pulled / scale, invalid, empty, logits)
@@ -405,19 +408,15 @@ def surrogate_jvp(
     t, scale = _scaled(tangent, rows.l)
     if estimator.startswith(NONZERO):
         t = into_perturbation(rows, t, _gap(rows, estimator))
-    return _as_output(_sum_of_products(rows, estimator, t, transposed=True) / scale, invalid, empty, logits)
+
+    def of_term(weight: Weight, p: Tensor, q: Tensor) -> Tensor:
+        return weight * (p * t - q * (p * t).sum(-1, keepdim=True))
+
+    return _as_output(_sum_over_terms(rows, estimator, of_term) / scale, invalid, empty, logits)
 
 
 def _gap(rows: Rows, estimator: str) -> Weight:
     return pi_gap(rows.l, rows.D) if estimator.endswith("pi") else rows.coefficient
-
-
-def _sum_of_products(rows: Rows, estimator: str, v: Tensor, transposed: bool = False) -> Tensor:
-    total = torch.zeros_like(v)
-    for weight, p, q in TERMS[estimator.removeprefix(NONZERO)](rows):
-        product = p * v - q * (p * v).sum(-1, keepdim=True) if transposed else jacobian_product(p, q, v)
-        total = total + _sum_over_draws(weight * product)
-    return total
 
 
 def _scaled(v: Tensor, l: Tensor) -> tuple[Tensor, float]:  # noqa: E741

@@ -37,8 +37,8 @@ def operator(
     Args:
         schema: name, arguments without defaults, results.
         kernel: below autograd, of any device.
-        autograd: takes the dispatcher's ``keyset`` and the arguments; it applies a Function, by :func:`apply`, whose
-            forward goes on by :func:`below_autograd`.
+        autograd: takes the dispatcher's ``keyset`` and the arguments: :func:`apply` of a Function that takes them, and
+            whose forward goes on by :func:`below_autograd`.
         fake: results without data.
         vmap: from the batch size, the batch dims and the arguments to arguments with the batch in front of what they
             have in front. Results are batched in dim 0.
@@ -123,6 +123,15 @@ def apply(function: type[Function], *call: Any) -> Any:
         return at_once(function)(*call)
     with enable_single_level_autograd_function():
         return at_once(function)(*call)
+
+
+def refuses(message: str) -> Any:
+    """A Function's ``backward`` or ``jvp`` that raises."""
+
+    def refuse(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError(message)
+
+    return staticmethod(refuse)
 
 
 def at_once(function: type[Function]) -> Callable[..., Any]:

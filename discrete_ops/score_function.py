@@ -34,6 +34,7 @@ Raises:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ from torch.autograd.function import Function
 from torch.nn.functional import pad
 
 from . import checks, functional, philox, reference
-from .register import apply, below_autograd, fold, is_plain, operator
+from .register import apply, below_autograd, fold, is_plain, operator, refuses
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -222,19 +223,10 @@ class _ScoreVjp(Function):
     def forward(ctx: Any, keyset: Any, grad: Tensor, gradient: Tensor, logits: Tensor) -> Tensor:
         return below_autograd(_score_vjp_op, keyset, grad, gradient, logits)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(_REFUSED)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_REFUSED)
-
-
-_REFUSED = (
-    "discrete_ops: double backward is not defined: a score function's gradient is a sample, not a function "
-    "of the logits. Detach the first gradient, or leave create_graph=False."
-)
+    backward = jvp = refuses(
+        "discrete_ops: double backward is not defined: a score function's gradient is a sample, not a function "
+        "of the logits. Detach the first gradient, or leave create_graph=False."
+    )
 
 
 def _folded(batch_size: int, in_dims: tuple[Any, ...], *call: Tensor) -> tuple[Tensor, ...]:
@@ -244,14 +236,14 @@ def _folded(batch_size: int, in_dims: tuple[Any, ...], *call: Tensor) -> tuple[T
 _score_op = operator(
     "score(Tensor logits, Tensor gradient, Tensor loss) -> Tensor",
     lambda logits, gradient, loss: torch.zeros_like(loss),
-    lambda keyset, *call: apply(_Score, keyset, *call),
+    partial(apply, _Score),
     lambda logits, gradient, loss: torch.empty_like(loss),
     _folded,
 )
 _score_vjp_op = operator(
     "score_vjp(Tensor grad, Tensor gradient, Tensor logits) -> Tensor",
     lambda grad, gradient, logits: (_per_row(grad, gradient) * gradient).to(logits.dtype),
-    lambda keyset, *call: apply(_ScoreVjp, keyset, *call),
+    partial(apply, _ScoreVjp),
     lambda grad, gradient, logits: torch.empty_like(logits),
     _folded,
 )

@@ -71,8 +71,7 @@ struct Cpu {
       checked = many.data();
     }
     for (int64_t i = 0; i < call.groups * kParameters; ++i) {
-      const double value = (tensor ? tensor : one)[i];
-      checked[i] = i % kParameters == kCoefficient ? value : checked_tau(value);
+      checked[i] = checked_parameter(i % kParameters, (tensor ? tensor : one)[i]);
     }
     call.parameters = checked;
     return many;

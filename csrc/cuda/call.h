@@ -34,17 +34,14 @@ struct Call : Problem {
   // `tensor` is on the device, `numbers` on the host; tensor is null where those count.
   void set_parameters(const double* tensor, const double* numbers) {
     parameters = tensor;
-    one[kTau] = checked_tau(numbers[kTau]);
-    one[kCoefficient] = numbers[kCoefficient];
-    one[kSampleTau] = checked_tau(numbers[kSampleTau]);
+    for (int p = 0; p < kParameters; ++p) one[p] = checked_parameter(p, numbers[p]);
     one_sample_rate = 1 / one[kSampleTau];
   }
 
   DISCRETE_OPS_HD double parameter(int64_t row, Parameter p) const {
     if (!parameters) return one[p];
     const int64_t group = groups > 1 ? row / (rows / groups) : 0;  // a 64-bit division is a hundred instructions
-    const double given = parameters[group * kParameters + p];
-    return p == kCoefficient ? given : checked_tau(given);
+    return checked_parameter(p, parameters[group * kParameters + p]);
   }
 
   DISCRETE_OPS_HD double sample_rate(int64_t row) const {
