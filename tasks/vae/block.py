@@ -26,20 +26,18 @@ class Draws:
     def __init__(self, configs: Sequence[Config]) -> None:
         groups: dict[Any, list[int]] = {}
         for member, config in enumerate(configs):
-            # Members whose temperature changes from step to step each have their own.
-            key = (config.build_estimator(), member if config.taus else None)
-            groups.setdefault(key, []).append(member)
+            groups.setdefault((config.build_estimator(), config.mid_tau is not None), []).append(member)
         device = configs[0].device
-        self.groups = [(key[0], torch.tensor(m, device=device), key[1]) for key, m in groups.items()]
+        self.groups = [(*key, torch.tensor(m, device=device)) for key, m in groups.items()]
         # Where in the concatenated groups each member is.
-        self.places = torch.cat([members for _, members, _ in self.groups]).argsort()
+        self.places = torch.cat([members for _, _, members in self.groups]).argsort()
 
     def __call__(self, logits: Tensor, *, seed: Tensor, backend: str, tau: Tensor | None = None) -> Tensor:
-        """``tau``: ``(M,)``, of the members with mixed temperatures; None leaves theirs as configured."""
+        """``tau``: ``(M,)``, of which those with mixed temperatures take theirs; None leaves all as configured."""
         codes = []
-        for estimator, members, mixed in self.groups:
-            if mixed is not None and tau is not None:
-                estimator = replace(estimator, tau=tau[mixed])
+        for estimator, mixed, members in self.groups:
+            if mixed and tau is not None:
+                estimator = replace(estimator, tau=tau[members].view(-1, 1, 1, 1))
             # The ablation of GST that differentiates its perturbation is in the reference alone.
             ablation = not getattr(estimator, "detach_perturbation", True)
             whole = len(self.groups) == 1

@@ -13,7 +13,7 @@ from discrete_ops import checks
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import data, report, study, sweep
+from . import data, properties, report, study, sweep
 from .data import Source
 from .recipes import RECIPES
 from .results import Result
@@ -46,7 +46,7 @@ class Common:
     """What every command of the study takes."""
 
     columns: tuple[str, ...] | None = None
-    """Which columns; all if not given. Not for table br-1 and figures br-1, gst-1, gst-2, which have none."""
+    """Which columns; all if not given. Not for tables br-1, gst-1 and figures br-1, gst-1, gst-2, which have none."""
     methods: tuple[str, ...] | None = None
     """Which rows, say GST-1.0, or beta=0.5 of figure br-2; all if not given. Likewise."""
     seeds: int = 1
@@ -112,10 +112,9 @@ class Common:
 
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
-        shown = STUDIES[table.study]
         plan = study.Plan(
             study=table.study,
-            columns=_some("columns", self.columns, list(shown.columns)),
+            columns=_some("columns", self.columns, table.shown()),
             methods=_some("methods", self.methods, table.rows(), table.more),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
@@ -163,9 +162,14 @@ class TableCommand(Common):
 
     def run(self, console: Console) -> int:
         set_threads(self.threads)
-        _choice("name", self.name, (BR_1, *TABLES))
+        _choice("name", self.name, sorted((BR_1, properties.NAME, *TABLES)))
         if self.name == BR_1:
             return self._table_1(console)
+        if self.name == properties.NAME:
+            self.refuse_cells("any table but br-1 and gst-1")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            properties.report(self.folder, console)
+            return 0
         table = TABLES[self.name]
         found = self.train(self.name, table, console)
         usual = self.usual(table)
@@ -175,7 +179,7 @@ class TableCommand(Common):
     def _table_1(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
-        self.refuse_cells("any table but br-1, which has one column")
+        self.refuse_cells("any table but br-1 and gst-1")
         usual = RECIPES["br"].epochs
         shown = self.measured(
             BR_1,
@@ -253,7 +257,10 @@ class FigureCommand(Common):
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Search the grid of BR Appendix B for one estimator and shape: optimiser, learning rate, temperature."""
+    """Search the grid of BR Appendix B for one estimator and shape.
+
+    Optimiser, learning rate and temperature; for reinmax_cv temperature and eta, with ReinMax's optimiser and rate.
+    """
 
     estimator: str = "reinmax"
     """Gradient estimator, by the name of its function in discrete_ops."""
@@ -263,12 +270,14 @@ class SweepCommand:
     """How many seeds, from 0."""
     epochs: int | None = None
     """Epochs of each run; the paper's 160 if not given."""
-    optimizers: tuple[str, ...] = sweep.OPTIMIZERS
-    """Optimisers to try."""
-    lrs: tuple[float, ...] = sweep.LEARNING_RATES
-    """Learning rates to try."""
-    taus: tuple[float, ...] = sweep.TEMPERATURES
-    """Temperatures to try."""
+    optimizers: tuple[str, ...] | None = None
+    """Optimisers to try; the paper's if not given."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates to try; likewise."""
+    taus: tuple[float, ...] | None = None
+    """Temperatures to try; likewise."""
+    etas: tuple[float, ...] | None = None
+    """Weights of reinmax_cv's control variate to try; likewise."""
     engine: str = "local"
     """local: processes on this machine. ray: the cluster of RAY_ADDRESS, or a local one."""
     processes: int = 1
@@ -288,9 +297,10 @@ class SweepCommand:
         configs = sweep.grid(
             self.estimator,
             range(_count("seeds", self.seeds)),
-            self.optimizers,
-            self.lrs,
-            self.taus,
+            optimizers=self.optimizers,
+            lrs=self.lrs,
+            taus=self.taus,
+            etas=self.etas,
             latent=self.latent,
             epochs=self.epochs,
             data=self.data,

@@ -66,7 +66,6 @@ class Ensemble:
         self.streams = {config.seed: Streams(config.seed, first.shared_order) for config in configs}
         seeds = list(self.streams)
         self._stream_of = torch.tensor([seeds.index(config.seed) for config in configs], device=first.device)
-        self._taus = [torch.tensor(config.taus or (1.0,), dtype=torch.float64) for config in configs]
         # Where members are computed one by one, each is a block: what a step works on then stays in the cache.
         alone = by_member(torch.device(first.device), dtype)
         blocks: dict[Any, list[int]] = {}
@@ -181,10 +180,13 @@ class Ensemble:
         return torch.stack([draw(stream) for stream in self.streams.values()]).to(self.config.device)[self._stream_of]
 
     def _temperatures(self, steps: int) -> Tensor:
-        """``(M, steps)`` float64: each step takes one of a member's temperatures."""
-        drawn = {seed: stream.uniforms(steps) for seed, stream in self.streams.items()}
-        pairs = zip(self.configs, self._taus, strict=True)
-        return torch.stack([taus[(drawn[c.seed] * len(taus)).long()] for c, taus in pairs]).to(self.config.device)
+        """``(M, steps)`` float64: of a member with mixed temperatures, what each step of an epoch takes. GST A.3."""
+        taus = torch.ones(len(self.configs), steps, dtype=torch.float64)
+        for config, row in zip(self.configs, taus, strict=True):
+            if config.mid_tau is not None:
+                row[:] = config.mid_tau
+                row[:: config.low_every] = config.tau
+        return taus.to(self.config.device)
 
     def _totals(self) -> Tensor:
         return torch.zeros(2, len(self.configs), dtype=torch.float64, device=self.config.device)
