@@ -54,7 +54,7 @@ def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:
     found += [result("ST", None, failed=3), result("ST", 136.0, seed=1)]
     console = Console(record=True, width=150)
     rows = report.write("br-2", "a title", found, tmp_path, console)
-    known, unknown, failed = (row.text() for row in rows)
+    failed, known, unknown = (row.text() for row in rows)  # in the order of the paper
     # .20 is a standard error over ten seeds: .40 is .40 / (.20 sqrt(10)) of the standard deviations
     assert known == ("train", "8x4", "ReinMax", "125.08 +- 0.20", "125.48 +- 0.28", "2", "+0.40", "+0.6")
     assert unknown[3:] == ("-", "140.00", "1", "-", "-")

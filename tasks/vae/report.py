@@ -71,7 +71,7 @@ def _number(value: float) -> str:
 
 
 def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell]:
-    """The cells of a table, in the order in which their first result came, splits apart.
+    """The cells of a table in its order, splits apart; of another report in the order in which their first result came.
 
     Args:
         name: of the table.
@@ -81,7 +81,6 @@ def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in found:
         groups.setdefault((result.split, result.column, result.method), []).append(result)
-    order = {split: place for place, split in enumerate(dict.fromkeys(result.split for result in found))}
     return [
         Cell(
             *key,
@@ -90,8 +89,18 @@ def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell
             failed=[r.failed for r in group if r.failed is not None],
             paper=TABLES[name].published(*key) if compare and name in TABLES else None,
         )
-        for key, group in sorted(groups.items(), key=lambda item: order[item[0][0]])
+        for key, group in sorted(groups.items(), key=lambda item: _places(item[0], name, found))
     ]
+
+
+def _places(key: tuple[str, str, str], name: str, found: Sequence[Result]) -> list[int]:
+    """What a cell is sorted by: the places of its split, column and method."""
+    if name in TABLES:
+        table = TABLES[name]
+        known: Sequence[Sequence[str]] = (table.splits, table.shown(), (*table.rows(), *table.more))
+    else:
+        known = (list(dict.fromkeys(result.split for result in found)), (), ())
+    return [names.index(part) if part in names else len(names) for part, names in zip(key, known, strict=True)]
 
 
 def write(
