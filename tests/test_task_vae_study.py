@@ -1,10 +1,8 @@
 """The study's commands: tables and figures that resume, report beside the papers and keep what is known apart."""
 
 import json
-import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +13,9 @@ import torch
 from rich.console import Console
 from task_helpers import lines, run
 
-from discrete_ops.estimators import ReinMax, StraightThrough
 from tasks.common.errors import RunError
-from tasks.vae import cli, data, figures, report, results, sweep, train
-from tasks.vae.ensemble import Ensemble
-from tasks.vae.gradients import measure
+from tasks.vae import cli, data, figures, report, results, sweep
 from tasks.vae.papers import PUBLISHED
-from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
 
@@ -136,58 +130,6 @@ def test_variance_figure_has_every_epoch(small: data.Images, tmp_path: Path) -> 
     found = lines(tmp_path, "figure-gst-3")
     assert [line["epochs"] for line in found] == [1, 2]
     assert all(line["value"] > 0 for line in found)
-
-
-def test_figure_1_and_table_1_measure_a_trained_model(
-    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(figures, "IMAGES", 2)
-    monkeypatch.setattr(figures, "TABLE_IMAGES", 3)
-    monkeypatch.setattr(figures, "DRAWS", 50)
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    found = lines(tmp_path, "figure-br-1")
-    assert {line["epochs"] for line in found} == {1, 2}
-    assert {line["split"] for line in found} == {"cosine", "relative_std", "std"}
-    cosines = {(line["method"], line["epochs"]): line["value"] for line in found if line["split"] == "cosine"}
-    assert all(-1 <= value <= 1 for value in cosines.values())
-    assert len(set(cosines.values())) == len(cosines) == 14
-    assert (tmp_path / "results" / "figure-br-1-2-epochs.png").exists()
-    capsys.readouterr()
-    assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    output = capsys.readouterr().out
-    assert re.search(r"relative_std, ReinMax/ST: \d+\.\d\d\n", output)
-    assert "- relative_std, ReinMax-Argmax/ST: " in (tmp_path / "results" / "br-1-2-epochs.md").read_text()
-    assert {line["method"] for line in lines(tmp_path, "br-1")} == {"ST", "ReinMax", "ReinMax-Argmax"}
-    assert len(lines(tmp_path, "br-1")) == 6
-    with monkeypatch.context() as patch:  # nothing is trained or measured again, not even without its directory
-        patch.setattr(train, "fit", None)
-        patch.setattr(figures, "measure", None)
-        patch.setattr(data, "load", None)
-        shutil.rmtree(tmp_path / "digits-8x4-reinmax-tau=1.3-2-0")
-        assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    # One epoch's checkpoint and its results are lost: they come back as they were.
-    (tmp_path / "digits-8x4-reinmax-tau=1.0-2-0" / "epoch-1.pt").unlink()
-    path = tmp_path / "results" / "figure-br-1.jsonl"
-    path.write_text("".join(line for line in path.open() if '"epochs": 2' in line))
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    assert sorted(map(repr, lines(tmp_path, "figure-br-1"))) == sorted(map(repr, found))
-
-
-def test_failed_model_is_no_error(few: data.Images) -> None:
-    model = Ensemble([configure(estimator="reinmax", latent="3x2", lr=1e-3, tau=1.0, optimizer="adam")], few).member(0)
-    model.encoder[0].weight.data[:] = torch.nan
-    assert math.isnan(measure(model, few.train[:2], {"ST": StraightThrough()}, 10, seed=0)["ST"].cosine)
-
-
-def test_spread_is_that_of_the_estimator(few: data.Images) -> None:
-    """An exact estimator has cosine 1 and no spread; ReinMax is nearer to it than ST, and noisier."""
-    run = Ensemble([configure(estimator="reinmax", latent="3x2", tau=1.0, lr=3e-3, optimizer="adam")], few)
-    for _ in range(12):
-        run.run_epoch()
-    found = measure(run.member(0), few.train[:10], {"ST": StraightThrough(), "ReinMax": ReinMax()}, 800, seed=0)
-    assert found["ReinMax"].cosine > 0.97
-    assert found["ReinMax"].cosine > found["ST"].cosine
-    assert found["ReinMax"].std > found["ST"].std > 0
 
 
 def test_perturbed_logits_are_algorithm_1() -> None:

@@ -1,7 +1,7 @@
 """The commands of the study: ``table``, ``figure`` and ``sweep``."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,10 @@ from discrete_ops import checks
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import data, report, study, sweep
+from . import data, measured, report, study, sweep
 from .data import Source
-from .recipes import RECIPES
 from .results import Result
-from .tables import FIGURES, STUDIES, TABLES, Method, Table
+from .tables import FIGURES, STUDIES, TABLES, Table
 
 BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
 FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
@@ -132,13 +131,12 @@ class Common:
             and r.method in (*table.rows(), *plan.methods)
         ]
 
-    def measured(self, name: str, rows: Mapping[str, Method], console: Console, **what: Any) -> list[Result]:
-        """Measure the estimators of some rows on trained VAEs; ``what`` as :func:`figures.measured` has it."""
-        from . import figures  # matplotlib is slow to import
-
-        return figures.measured(
+    def measure(self, name: str, what: measured.Measurement, epochs: Sequence[int], console: Console) -> list[Result]:
+        """Measure estimators on trained VAEs."""
+        return measured.run(
             name,
-            figures.at_tau_1(rows),
+            what,
+            epochs=epochs,
             seeds=range(_count("seeds", self.seeds)),
             images=self.images,
             out=self.where,
@@ -147,7 +145,6 @@ class Common:
             data=self.data,
             device=self.device,
             shared_order=self.shared_order,
-            **what,
         )
 
 
@@ -173,23 +170,11 @@ class TableCommand(Common):
         return 0
 
     def _table_1(self, console: Console) -> int:
-        from . import figures  # matplotlib is slow to import
-
         self.refuse_cells("any table but br-1, which has one column")
-        usual = RECIPES["br"].epochs
-        shown = self.measured(
-            BR_1,
-            figures.TABLE_1,
-            console,
-            tau=None,
-            splits=("relative_std", "std"),
-            epochs=(usual if self.epochs is None else _count("epochs", self.epochs),),
-            count=figures.TABLE_IMAGES,
-        )
-        title = "BR Table 1: standard deviation of the gradient"
-        compare = self.is_papers(usual)
-        below = functools.partial(report.ratios, compare=compare)
-        report.write(self.named(BR_1, usual), title, shown, self.folder, console, compare, below)
+        epochs = measured.LAST if self.epochs is None else _count("epochs", self.epochs)
+        found = self.measure(BR_1, measured.table_1(), (epochs,), console)
+        path = self.folder / f"{self.named(BR_1, measured.LAST)}.md"
+        measured.report_table_1(path, found, self.is_papers(measured.LAST), console)
         return 0
 
 
@@ -209,7 +194,7 @@ class FigureCommand(Common):
             self.refuse_cells("br-2, gst-3")
         if self.epochs is not None:
             _count("epochs", self.epochs)
-        usual = figures.EPOCHS[-1] if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
+        usual = measured.LAST if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
         stem = self.named(name, usual)
         path = self.folder / f"{stem}.png"
         if self.name == "br-1":
@@ -233,19 +218,9 @@ class FigureCommand(Common):
     def _figure_1(self, name: str, path: Path, console: Console) -> None:
         from . import figures
 
-        last = figures.EPOCHS[-1] if self.epochs is None else self.epochs
-        epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
-        found = self.measured(
-            name,
-            figures.FIGURE_1,
-            console,
-            tau=1.0,
-            splits=("cosine", "relative_std", "std"),
-            epochs=epochs,
-            count=figures.IMAGES,
-        )
-        title = f"BR Figure 1: bias and spread after epoch {last}"
-        report.write(path.stem, title, [r for r in found if r.epochs == last], self.folder, console)
+        last = measured.LAST if self.epochs is None else self.epochs
+        found = self.measure(name, measured.figure_1(), measured.epochs_until(last), console)
+        measured.report_figure_1(path.with_suffix(".md"), found, path.name, console)
         titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
         titles["relative_std"] = "standard deviation over the mean's norm"
         figures.plot_by_epoch(found, titles, path, log=("relative_std",))
