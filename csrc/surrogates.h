@@ -233,15 +233,13 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
-    const V one = M::set(1), eta = coefficient;
-    if (!soft) {
-      return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
-    }
+    const V one = M::set(1), weight = -coefficient * inv_tau;
+    if (!soft) return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
     V inverse;
     draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
     const V inverse_pi = M::divide(one, pi_total);
     r.each([&](auto s) { r.a(s) *= inverse; });  // the soft sample that chose D
-    add(-eta, [&](auto s) {
+    add(weight, [&](auto s) {
       const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
       return p * M::exp(r.a(s));
     });

@@ -293,7 +293,7 @@ def reinmax_cv(
     Args:
         eta: weight of the control and of its mean over K = ``num_samples`` draws, a number or a tensor as tau (without
             a gradient); 0 is ReinMax at tau = 1.
-        control: ``"soft"``: ``J(softmax(log p_D + s))``, s the soft sample that chose D; ``"gumbel"``: one more
+        control: ``"soft"``: ``J(softmax(log p_D + s)) / tau``, s the soft sample that chose D; ``"gumbel"``: one more
             draw of the Rao term, which leaves ReinMax's mean exactly and adds variance.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.

@@ -195,9 +195,9 @@ def _reinmax_cv(r: Rows, control: Term) -> Iterable[Term]:
 
 
 def reinmax_cv(r: Rows) -> Iterable[Term]:
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau."""
     (soft_sample,) = conditional_gumbels(r, r.l.log_softmax(-1), first=0, count=1)
-    return _reinmax_cv(r, J(1, tempered_softmax(_log_p_D(r, 1.0) + soft_sample[0])))
+    return _reinmax_cv(r, J(1 / r.tau, tempered_softmax(_log_p_D(r, 1.0) + soft_sample[0])))
 
 
 def reinmax_cv_gumbel(r: Rows) -> Iterable[Term]:

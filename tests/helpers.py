@@ -166,7 +166,7 @@ def naive_reinmax(e: Any, l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E
     if isinstance(e, estimators.ReinMaxCV):
         s = (conditional(l, D, E[0]) / e.tau).softmax(-1)
         c = (l_D + s).softmax(-1)
-        control = jacobian(c, c) if e.control == "soft" else rao(E[:1])
+        control = jacobian(c, c) / e.tau if e.control == "soft" else rao(E[:1])
         matrix = matrix - e.eta * control + e.eta * rao(E[1 : 1 + e.num_samples])
     return matrix
 

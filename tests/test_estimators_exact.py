@@ -11,6 +11,7 @@ from helpers import (
     SOFT,
     TOLERANCE,
     assert_close,
+    conditional,
     draw_and_pull,
     every_estimator,
     every_soft,
@@ -186,6 +187,28 @@ def test_reinmax_as_shifted_softmaxes(tau, backend):
     l.requires_grad_()
     l_D = (((l / tau).softmax(-1) + D) / 2).log()
     pulled = 2 * (l + (l_D - l).detach()).softmax(-1) - l.softmax(-1) / 2
+    assert_close(got, torch.autograd.grad(pulled, l, v)[0])
+
+
+@pytest.mark.parametrize("control", ["soft", "gumbel"])
+@pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_reinmax_cv_as_shifted_softmaxes(tau, control, per_row, backend):
+    """BR Eq. 18 by autograd: the terms weighted by eta are softmaxes at tau of logits moved, as constants."""
+    l, v = inputs(30, 6)  # noqa: E741
+    temperature = tau * torch.linspace(0.6, 1.4, 30, dtype=torch.float64)[:, None] if per_row else tau
+    cv = do.estimators.ReinMaxCV(temperature, eta=1.5, num_samples=4, control=control)
+    D, _, got = draw_and_pull(cv, l, v, seed=5, backend=backend)
+    l_D, E = ((l.softmax(-1) + D) / 2).log(), noise(5, 5, *l.shape)
+    soft_sample = (conditional(l, D, E[0]) / temperature).softmax(-1)
+    nudged = temperature * (l_D + soft_sample) if control == "soft" else conditional(l_D, D, E[0])
+    l.requires_grad_()
+
+    def moved(to, tau):
+        return ((l + (to - l).detach()) / tau).softmax(-1)
+
+    of_rao = sum(moved(conditional(l_D, D, e), temperature) for e in E[1:]) / 4
+    pulled = 2 * moved(l_D, 1.0) - l.softmax(-1) / 2 - 1.5 * moved(nudged, temperature) + 1.5 * of_rao
     assert_close(got, torch.autograd.grad(pulled, l, v)[0])
 
 

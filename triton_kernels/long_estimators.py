@@ -192,14 +192,14 @@ def _reinmax_cv(r: LongRows, is_soft: bool) -> None:
     if is_soft:
         soft_total = r.weigh(Term("draws", at_one=True, partition=pi))
         control = Term("control", at_one=True, partition=pi, soft_total=soft_total)
-        r.add(control, Weight(-1.0, times_coefficient=True), is_last=False)
     else:
-        r.add(of_rao, Weight(-1.0, times_coefficient=True, over_tau=True), is_last=False)
+        control = of_rao
+    r.add(control, Weight(-1.0, times_coefficient=True, over_tau=True), is_last=False)
     r.add_draws(of_rao, first=1, times_coefficient=True)
 
 
 def reinmax_cv(r: LongRows) -> None:
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau."""
     _reinmax_cv(r, is_soft=True)
 
 

@@ -83,16 +83,17 @@ def reinmax_rao(out, r):
 
 @device_function
 def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, or draw 0 of the Rao term."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau, or draw 0 of the
+    Rao term."""
     out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, "pull_back")
-    eta = r.coefficient.to(r.z.dtype)
+    weight = -r.coefficient.to(r.z.dtype) * r.inv_tau
     pi = prepare(r.z, r)
     if SOFT_CONTROL:
         w = draw(pi, 1.0, 0, r)
         p = exp(r.z) * inverse(pi.partition) + tl.where(r.winner, 1.0, 0.0)
-        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, "pull_back")
+        out = add(out, weight, p * exp(w * inverse(row_sum(w))), r, "pull_back")
     else:
-        out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, "pull_back")
+        out = add(out, weight, draw(pi, 2.0, 0, r), r, "pull_back")
     return add_draws(out, r.coefficient, pi, 2.0, 1, r, "pull_back")
 
 
