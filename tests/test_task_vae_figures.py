@@ -1,18 +1,21 @@
 """The study's tables and figures that are not of trained runs: what is measured on a VAE, and what is computed."""
 
 import math
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from task_helpers import lines, run
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from discrete_ops import diagnostics
 from discrete_ops.estimators import ReinMax, StraightThrough
-from tasks.vae import data, measured, train
+from tasks.vae import costs, data, measured, sketches, train
 from tasks.vae.ensemble import Ensemble
 from tasks.vae.gradients import Decoded, measure
 from tasks.vae.recipes import configure
@@ -129,3 +132,135 @@ def test_decoded_codes_have_the_models_losses(few: data.Images) -> None:
     ours = measure(model, image[None], {"ReinMax": ReinMax()}, 60, seed=3)["ReinMax"]
     assert ours.cosine == pytest.approx(plain.cosine, rel=1e-4)
     assert ours.std == pytest.approx(plain.std, rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Of the papers' texts
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0])
+def test_entropies_are_those_of_the_definitions(tau: float) -> None:
+    """GST by its formula; STGS by Gumbels; GR by Gumbels of one winner: at uniform logits, the largest moved ahead."""
+    found = sketches.entropies(tau, draws=3000)
+    for gap in (1.0, 1.2):
+        other = math.exp(-gap / tau)
+        z = 1 + 9 * other
+        assert found[f"GST-{gap}"] == pytest.approx(math.log(z) + 9 * other * gap / tau / z)
+    noise = np.random.default_rng(0).gumbel(size=(300_000, 10))
+    assert found["STGS"] == pytest.approx(entropy(softmax(noise / tau)).mean(), abs=0.02)
+    given = noise.copy()
+    winner = noise.argmax(-1)[:, None]
+    np.put_along_axis(given, winner, noise[:, :1], -1)
+    given[:, 0] = noise.max(-1)
+    means = softmax(given / tau).reshape(-1, 100, 10).mean(1)
+    assert found["GR-MC100"] == pytest.approx(entropy(means).mean(), abs=0.01)
+
+
+def test_entropies_are_the_papers(tmp_path: Path) -> None:
+    found = sketches.entropies(0.1, draws=20_000)
+    for name, printed in sketches.ENTROPIES.items():
+        assert found[name] == pytest.approx(printed, rel=0.06)
+
+
+def test_variance_of_gumbel_rao_is_its_decomposition() -> None:
+    of = sketches.problem(4)
+    one, ten = (sketches.variance(sketches.estimators.GumbelRao(tau=0.5, num_samples=k), of, 100_000) for k in (1, 10))
+    assert one.within + one.between == pytest.approx(one.total, rel=0.03)
+    assert ten.within == pytest.approx(one.within / 10, rel=0.05)
+    assert ten.between == pytest.approx(one.between, rel=0.05)
+    assert ten.total < one.total
+
+
+def test_gst_has_the_variance_over_categories_alone() -> None:
+    of, tau = sketches.problem(4), 0.7
+    logits, matrix, target = (x.numpy() for x in of)
+    p, rows = softmax(logits), []
+    for i in range(4):
+        h = np.minimum(logits, logits.max() - 1.0)
+        h[i] = logits.max()
+        q, v = softmax(h / tau), matrix.T @ (matrix[:, i] - target)
+        rows.append(q * (v - q @ v) / tau)
+    mean = p @ np.stack(rows)
+    exact = sum(p[i] * ((rows[i] - mean) ** 2).sum() for i in range(4))
+    found = sketches.variance(sketches.estimators.GST(tau=tau, gap=1.0), of, 50_000)
+    assert found.between == pytest.approx(exact)
+    assert found.within == pytest.approx(0, abs=1e-12 * exact)
+    assert found.total == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("log_odds", [-2.0, 0.0, 3.0])
+def test_gap_is_the_mean_lead(log_odds: float) -> None:
+    """By quadrature: where i wins, the lead is a logistic variable's above 0, shifted by the log-odds. GST A.2."""
+    found = sketches.gap(log_odds, 100_000)
+    x = np.linspace(0, 60, 600_001)
+    density = 1 / (4 * np.cosh((x - log_odds) / 2) ** 2)
+    assert found.lemma == pytest.approx((x * density).sum() / density.sum(), rel=1e-3)
+    assert abs(found.mean - found.lemma) < 4 * found.error
+    assert found.wins / 100_000 == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=0.01)
+
+
+@pytest.mark.parametrize("name", list(sketches.REPORTS))
+def test_sketches_write_their_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketches, "VARIANCE_DRAWS", {1: 2000, 10: 2000})
+    monkeypatch.setattr(sketches, "LOG_ODDS", (0.0, 1.0))
+    monkeypatch.setattr(sketches, "ENTROPY_TAUS", (0.1,))
+    assert run(tmp_path, "figure", name) == 0
+    text = (tmp_path / "results" / f"figure-{name}.md").read_text()
+    assert text.startswith("# GST ")
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (tmp_path / "results" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Costs
+
+
+def test_memory_holds_weights_gradients_and_moments(few: data.Images) -> None:
+    """And does not grow with K: no sample but the one at hand is kept."""
+    config = configure(recipe="gst", estimator="gumbel_rao", num_samples=1)
+    weights = sum(4 * p.numel() for p in Ensemble([config], few).member(0).parameters())
+    peak = costs.peak_memory(config, few)
+    assert 4 * weights < peak < 6 * weights
+    assert costs.peak_memory(configure(recipe="gst", estimator="gumbel_rao", num_samples=50), few) == peak
+
+
+def test_table_5_trains_each_row_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the paper's figures where the data are its own, resumed where it was stopped."""
+    monkeypatch.setattr(costs, "TABLE_5", {name: costs.TABLE_5[name] for name in ("STGS", "GR-MC100")})
+    monkeypatch.setattr(costs, "CHUNKS", 16)
+    console = Console(record=True, width=120)
+    arguments = {"data": "digits", "device": "cpu"}
+    found = costs.measure_table_5("gst-5", arguments, None, tmp_path, console)
+    text = console.export_text()
+    pairs = re.findall(r"(STGS|GR-MC100): .* -ELBO ([\d.]+) to ([\d.]+)", text)
+    assert [name for name, _, _ in pairs] == ["STGS", "GR-MC100"]
+    assert all(float(after) < float(before) - 3 for _, before, after in pairs)  # nats, in 80 steps
+    times = {r.method: r.value for r in found if r.split == "time"}
+    assert 0 < times["STGS"] < times["GR-MC100"]
+    assert costs.measure_table_5("gst-5", arguments, None, tmp_path, console) == found
+    costs.report_table_5(tmp_path / "a.md", found, True, console)
+    text = (tmp_path / "a.md").read_text()
+    for printed in ("0.023", "0.081", "5.03", "5.09", "3.52"):
+        assert f"| {printed} |" in text
+    costs.report_table_5(tmp_path / "a.md", found, False, console)
+    assert "5.03" not in (tmp_path / "a.md").read_text()
+
+
+def test_speeds_are_beside_straight_through(few: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "ROUNDS", 3)
+    monkeypatch.setattr(costs, "SPEED_LATENTS", ("8x4",))
+    costs.report_speeds(tmp_path / "a.md", few, "cpu", "digits", Console(quiet=True))
+    rows = [line.split(" | ") for line in (tmp_path / "a.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == list(costs.SPEED_ROWS)
+    assert rows[2][2] == "1.00"
+    calls = {row[0]: float(row[2]) for row in rows[2:]}
+    assert calls["| GR-MC100"] > 1.5 * calls["| GST-1.0"]

@@ -13,13 +13,16 @@ from discrete_ops import checks
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import data, measured, report, study, sweep
+from . import costs, data, measured, report, study, sweep
 from .data import Source
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
 
-BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
-FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
+#: Tables that do not train a VAE for each cell: one measures a trained one, one what training costs.
+BR_1, GST_5 = "br-1", "gst-5"
+#: What is neither trained nor measured on a VAE: figures of the text of GST 5.1.2, 4.3 and Lemma 1, of BR 2.3.
+COMPUTED = ("gst-entropy", "gst-variance", "gst-gap", "br-speed")
+FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3", *COMPUTED)
 
 
 def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -45,7 +48,7 @@ class Common:
     """What every command of the study takes."""
 
     columns: tuple[str, ...] | None = None
-    """Which columns; all if not given. Not for table br-1 and figures br-1, gst-1, gst-2, which have none."""
+    """Which columns; all if not given. Only for tables and figures of trained runs."""
     methods: tuple[str, ...] | None = None
     """Which rows, say GST-1.0, or beta=0.5 of figure br-2; all if not given. Likewise."""
     seeds: int = 1
@@ -109,6 +112,11 @@ class Common:
             if chosen := getattr(self, name):
                 raise RunError(f"{name}: got {', '.join(chosen)}, allowed with: {allowed}")
 
+    def refuse_epochs(self, allowed: str) -> None:
+        """Raises RunError if a number of epochs was chosen."""
+        if self.epochs is not None:
+            raise RunError(f"epochs: got {self.epochs}, allowed with: {allowed}")
+
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
         shown = STUDIES[table.study]
@@ -160,27 +168,38 @@ class TableCommand(Common):
 
     def run(self, console: Console) -> int:
         set_threads(self.threads)
-        _choice("name", self.name, (BR_1, *TABLES))
-        if self.name == BR_1:
-            return self._table_1(console)
+        _choice("name", self.name, sorted((BR_1, GST_5, *TABLES)))
+        if self.name in (BR_1, GST_5):
+            self.refuse_cells("any table but br-1 and gst-5")
+            return self._br_1(console) if self.name == BR_1 else self._gst_5(console)
         table = TABLES[self.name]
         found = self.train(self.name, table, console)
         usual = self.usual(table)
         report.write(self.named(self.name, usual), table.title, found, self.folder, console, self.is_papers(usual))
         return 0
 
-    def _table_1(self, console: Console) -> int:
-        self.refuse_cells("any table but br-1, which has one column")
+    def _br_1(self, console: Console) -> int:
         epochs = measured.LAST if self.epochs is None else _count("epochs", self.epochs)
         found = self.measure(BR_1, measured.table_1(), (epochs,), console)
         path = self.folder / f"{self.named(BR_1, measured.LAST)}.md"
         measured.report_table_1(path, found, self.is_papers(measured.LAST), console)
         return 0
 
+    def _gst_5(self, console: Console) -> int:
+        self.refuse_epochs("any table but gst-5")
+        config = {"data": self.data, "device": self.device}
+        found = costs.measure_table_5(GST_5, config, self.data_dir, self.folder, console)
+        costs.report_table_5(self.folder / f"{GST_5}.md", found, self.data == "mnist", console)
+        return 0
+
 
 @dataclass(frozen=True)
 class FigureCommand(Common):
-    """Draw a figure of the papers, after training what it needs. Names: br-1, br-2, gst-1, gst-2, gst-3."""
+    """Draw a figure of the papers, after training what it needs. Names: br-1, br-2, gst-1, gst-2, gst-3.
+
+    What the papers say in their text, beside ours: gst-entropy (GST 5.1.2), gst-variance (4.3), gst-gap (Lemma 1),
+    br-speed (BR 2.3).
+    """
 
     name: tyro.conf.Positional[str]
     """Which figure."""
@@ -192,6 +211,8 @@ class FigureCommand(Common):
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
         if name not in FIGURES:
             self.refuse_cells("br-2, gst-3")
+        if self.name in COMPUTED:
+            return self._computed(name, console)
         if self.epochs is not None:
             _count("epochs", self.epochs)
         usual = measured.LAST if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
@@ -212,6 +233,19 @@ class FigureCommand(Common):
                 last = [r for r in found if r.epochs == max(r.epochs for r in found)]
                 report.write(stem, table.title, last, self.folder, console)
                 figures.plot_by_epoch(found, {"variance": "variance of the gradient"}, path, log=("variance",))
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        return 0
+
+    def _computed(self, name: str, console: Console) -> int:
+        from . import sketches
+
+        self.refuse_epochs("br-1, br-2, gst-3")
+        path = self.folder / f"{name}.md"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "br-speed":
+            costs.report_speeds(path, self.images(), self.device, self.data, console)
+        else:
+            sketches.REPORTS[self.name](path, console)
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
         return 0
 

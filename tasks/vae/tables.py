@@ -141,7 +141,6 @@ TABLES: dict[str, Table] = {
     "gst-2": Table("GST Table 2: no gap, no perturbation", "gst", BOTH, ("GST-1.0", "GST-0.0", "ST")),
     "gst-3": Table("GST Table 3: -ELBO by temperature", "gst", BOTH, GST_ROWS),
     "gst-4": Table("GST Table 4: -ELBO beside score functions", "disarm", BOTH),
-    "gst-5": Table("GST Table 5: gradient variance beside score functions", "disarm", ("variance",)),
     "gst-7": Table("GST Table 7: -ELBO with mixed temperatures", "mixed", BOTH, GST_ROWS),
 }
 
