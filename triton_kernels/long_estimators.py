@@ -213,6 +213,11 @@ def reinmax_rk2(r: LongRows) -> None:
     r.add(SOFTMAX_AT_ONE, Weight(times_coefficient=True), step="rk2")
 
 
+def reinmax_rk2_centred(r: LongRows) -> None:
+    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26."""
+    r.add(SOFTMAX_AT_ONE, Weight(times_coefficient=True), step="rk2_centred")
+
+
 #: The table of the family, ``reference.TERMS``.
 PULL_BACKS: dict[str, Callable[[LongRows], Any]] = {
     f.__name__: f
@@ -227,6 +232,7 @@ PULL_BACKS: dict[str, Callable[[LongRows], Any]] = {
         reinmax_cv,
         reinmax_cv_gumbel,
         reinmax_rk2,
+        reinmax_rk2_centred,
     )
 }
 

@@ -27,7 +27,7 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import add, add_half_way, mean_under, rk2, tempered_softmax, winner_of
+from .softmax_jvp import add, add_half_way, mean_under, rk2, rk2_centred, tempered_softmax, winner_of
 from .vector_math import exp, inverse
 
 #: The estimators that take draws.
@@ -106,6 +106,14 @@ def reinmax_rk2(out, r):
 
 
 @device_function
+def reinmax_rk2_centred(out, r):
+    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26."""
+    w = tempered_softmax(r.z, 1.0)
+    beta = r.coefficient.to(r.z.dtype)
+    return out + rk2_centred(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, beta)
+
+
+@device_function
 def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
     """The table of the family, ``reference.TERMS``."""
     out = tl.zeros_like(r.z)
@@ -127,9 +135,11 @@ def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
         return reinmax_cv(out, r, True)
     elif ESTIMATOR == "reinmax_cv_gumbel":
         return reinmax_cv(out, r, False)
-    else:
-        tl.static_assert(ESTIMATOR == "reinmax_rk2")
+    elif ESTIMATOR == "reinmax_rk2":
         return reinmax_rk2(out, r)
+    else:
+        tl.static_assert(ESTIMATOR == "reinmax_rk2_centred")
+        return reinmax_rk2_centred(out, r)
 
 
 @triton.jit(
