@@ -135,6 +135,22 @@ def test_decoded_codes_have_the_models_losses(few: data.Images) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------
+# BR Figure 2
+
+
+@pytest.mark.usefixtures("small")
+def test_figure_2_trains_both_estimators(tmp_path: Path) -> None:
+    """They are one at beta = 1/2 and two elsewhere."""
+    chosen = ("beta=0.5", "beta=0.5 (centred)", "beta=0.0", "beta=0.0 (centred)")
+    assert run(tmp_path, "figure", "br-2", "--columns", "8x4", "4x24", "--methods", *chosen, "--epochs", "20") == 0
+    losses = {(line["column"], line["method"]): line["value"] for line in lines(tmp_path, "figure-br-2")}
+    for column in ("8x4", "4x24"):
+        half, centred, none, none_centred = (losses[column, method] for method in chosen)
+        assert half == pytest.approx(centred, rel=1e-4)
+        assert len({none, none_centred, half}) == 3
+
+
+# ---------------------------------------------------------------------------------------------------
 # Of the papers' texts
 
 

@@ -91,8 +91,15 @@ def test_studies_are_the_papers_settings() -> None:
     config = STUDIES["disarm"].config("64x32", "RLOO")
     assert (config.latent, config.batch_size, config.epochs, config.binarize) == ("64x32", 200, 2000, True)
     assert (config.leak, config.train_images, config.relu_logits) == (0.2, 50000, False)
-    assert len(STUDIES["beta"].methods) == 29
-    assert STUDIES["beta"].config("8x4", "beta=0.5").beta == 0.5
+    beta = STUDIES["beta"]
+    assert list(beta.columns) == ["8x4", "8x16", "4x24"]
+    assert len(beta.methods) == 2 * 29
+    config = beta.config("8x16", "beta=-0.2")
+    assert (config.beta, config.centred, config.epochs, config.tau) == (-0.2, None, 50, None)
+    assert (config.optimizer, config.lr) == ("radam", 7e-4)
+    config = beta.config("8x4", "beta=1.2 (centred)")
+    assert (config.build_estimator().beta, config.build_estimator().centred) == (1.2, True)
+    assert (config.optimizer, config.lr) == ("adam", 5e-4)
     assert set(STUDIES["mixed"].config("mixed", "GST-1.0").taus) == {1.0, 0.5, 0.1, 0.01}
     for name, table in TABLES.items():
         assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
@@ -111,7 +118,10 @@ def test_studies_are_the_papers_settings() -> None:
         (("table", "gst-2", "--columns", "tau=1.0"), ("gst-2-1-epochs.md", "gst-2-1-epochs.png", "gst-2.jsonl")),
         (("table", "gst-7", "--methods", "STGS", "GST-pi"), ("gst-7-1-epochs.md", "gst-7.jsonl")),
         (("table", "gst-4", "--methods", "DisARM-Tree"), ("gst-4-1-epochs.md", "gst-4.jsonl")),
-        (("figure", "br-2", "--methods", "beta=0.5", "beta=1.2"), ("figure-br-2-1-epochs.png", "figure-br-2.jsonl")),
+        (
+            ("figure", "br-2", "--methods", "beta=0.5", "beta=1.2 (centred)"),
+            ("figure-br-2-1-epochs.png", "figure-br-2.jsonl"),
+        ),
         (("figure", "gst-1"), ("figure-gst-1.png",)),
         (("figure", "gst-2"), ("figure-gst-2.png",)),
     ],

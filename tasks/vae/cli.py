@@ -43,6 +43,8 @@ class Train:
     """Control variate of reinmax_cv."""
     beta: float | None = None
     """Of reinmax_rk2."""
+    centred: bool | None = None
+    """Of reinmax_rk2: the mean that BR Eq. 26 states."""
     taus: tuple[float, ...] = ()
     """Mixed temperatures: each step takes one of these, in place of --tau."""
     num_samples: int | None = None
@@ -92,6 +94,7 @@ class Train:
             eta=self.eta,
             control=self.control,
             beta=self.beta,
+            centred=self.centred,
             taus=self.taus or None,
             num_samples=self.num_samples,
             lr=self.lr,

@@ -14,6 +14,7 @@ from discrete_ops import estimators
 from tasks.common.pictures import new_figure, save
 
 from .results import Result
+from .tables import CENTRED
 
 
 def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, log: Sequence[str] = ()) -> None:
@@ -37,23 +38,33 @@ def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, l
 
 
 def plot_betas(found: Sequence[Result], path: Path) -> None:
-    """Final train loss against beta: mean and spread over seeds; runs that failed are crosses on the upper edge."""
-    figure = new_figure((7, 4.5))
-    axis = figure.add_subplot()
-    losses: dict[float, list[float]] = {}
-    failed: set[float] = set()
-    for r in found:
-        beta = float(r.method.removeprefix("beta="))
-        if r.value is None:
-            failed.add(beta)
-        else:
-            losses.setdefault(beta, []).append(r.value)
-    betas = sorted(losses)
-    spread = [statistics.stdev(losses[b]) if len(losses[b]) > 1 else 0.0 for b in betas]
-    axis.errorbar(betas, [statistics.fmean(losses[b]) for b in betas], yerr=spread, fmt="o-", capsize=3)
-    axis.plot(sorted(failed), [1.0] * len(failed), "rx", transform=axis.get_xaxis_transform(), clip_on=False)
-    axis.set(xlabel="beta", ylabel="train -ELBO (nats an image)")
-    axis.grid(alpha=0.3)
+    """Final train loss against beta, a panel for each latent shape, a curve for each estimator: mean and spread over
+    seeds; runs that failed are crosses on the upper edge."""
+    columns = list(dict.fromkeys(r.column for r in found))
+    figure = new_figure((5 * len(columns), 4))
+    for place, column in enumerate(columns):
+        axis = figure.add_subplot(1, len(columns), place + 1)
+        for color, (is_centred, label) in enumerate(((False, "Eq. 27"), (True, "centred, mean Eq. 26"))):
+            losses: dict[float, list[float]] = {}
+            failed: set[float] = set()
+            for r in found:
+                if r.column == column and r.method.endswith(CENTRED) == is_centred:
+                    beta = float(r.method.removesuffix(CENTRED).removeprefix("beta="))
+                    losses.setdefault(beta, []).extend([] if r.value is None else [r.value])
+                    failed |= {beta} if r.value is None else set()
+            means = {beta: statistics.fmean(values) for beta, values in sorted(losses.items()) if values}
+            if not means and not failed:
+                continue
+            spread = [statistics.stdev(losses[beta]) if len(losses[beta]) > 1 else 0.0 for beta in means]
+            least = f", least at {min(means, key=means.__getitem__)}" if means else ""
+            shown = axis.errorbar(list(means), list(means.values()), yerr=spread, fmt=f"C{color}o-", capsize=3)
+            shown.set_label(label + least)
+            edge = axis.get_xaxis_transform()
+            axis.plot(sorted(failed), [1.0] * len(failed), f"C{color}x", transform=edge, clip_on=False)
+        axis.axvline(0.5, color="0.6", linestyle=":")
+        axis.set(title=column, xlabel="beta", ylabel="train -ELBO (nats an image)")
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
     save(figure, path)
 
 

@@ -22,7 +22,7 @@ from .baselines import BASELINES, METHODS, ScoreFunction
 OPTIMIZERS = ("adam", "radam")
 DATA_SETS = ("digits", "mnist")
 #: Hyper-parameters that only some estimators have.
-OWN = ("tau", "gap", "eta", "beta", "num_samples", "control", "detach_perturbation")
+OWN = ("tau", "gap", "eta", "beta", "centred", "num_samples", "control", "detach_perturbation")
 
 
 class Setting(NamedTuple):
@@ -160,6 +160,7 @@ class Config:
     control: str | None = None  # of reinmax_cv; None: its default
     detach_perturbation: bool = True  # of gst; False is the ablation NZ-GST
     beta: float | None = None  # of reinmax_rk2
+    centred: bool | None = None  # of reinmax_rk2; None: its default
     taus: tuple[float, ...] = ()  # mixed temperatures: each step takes one of them
     shared_order: bool = False  # the same order of the data for every seed, in place of each seed's own
     leak: float = 0.0  # slope of the ReLUs below 0
