@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,9 @@ import torch
 from rich.console import Console
 from task_helpers import lines, run
 
-from discrete_ops.estimators import ReinMax, StraightThrough
 from tasks.common import papers
 from tasks.common.errors import RunError
-from tasks.vae import cli, data, figures, properties, report, results, sweep, train
-from tasks.vae.ensemble import Ensemble
-from tasks.vae.gradients import measure
+from tasks.vae import cli, data, figures, properties, report, results, sweep
 from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
@@ -199,6 +195,15 @@ def test_studies_are_the_papers_settings() -> None:
     assert (config.leak, config.train_images, config.relu_logits) == (0.2, 50000, False)
     config = STUDIES["mixed"].config("tau=0.01", "GST-pi")
     assert (config.tau, config.mid_tau, config.low_every, config.epochs) == (0.01, 0.5, 20, 40)
+    beta = STUDIES["beta"]
+    assert list(beta.columns) == ["8x4", "8x16", "4x24"]
+    assert len(beta.methods) == 2 * 29
+    config = beta.config("8x16", "beta=-0.2")
+    assert (config.beta, config.centred, config.epochs, config.tau) == (-0.2, None, 50, None)
+    assert (config.optimizer, config.lr) == ("radam", 7e-4)
+    config = beta.config("8x4", "beta=1.2 (centred)")
+    assert (config.build_estimator().beta, config.build_estimator().centred) == (1.2, True)
+    assert (config.optimizer, config.lr) == ("adam", 5e-4)
 
 
 @pytest.mark.parametrize("method", ["ST", "NZ-GST-0.0", "NZ-GST-1.0", "GST-0.0", "GST-1.0"])
@@ -217,12 +222,14 @@ def test_properties_are_those_of_gst_table_1(method: str) -> None:
     ("arguments", "files"),
     [
         # Beside the paper's number of epochs, which is the name without one
-        (("table", "gst-1"), ("gst-1.md",)),
         (("table", "gst-2", "--columns", "tau=1.0"), ("gst-2-1-epochs.md", "gst-2-1-epochs.png", "gst-2.jsonl")),
         (("table", "gst-3", "--methods", "GST-1.0"), ("gst-3-1-epochs.md", "gst-2.jsonl", "gst-3.jsonl")),
         (("table", "gst-7", "--methods", "STGS", "GST-pi"), ("gst-7-1-epochs.md", "gst-7.jsonl")),
         (("table", "gst-4", "--methods", "DisARM-Tree"), ("gst-4-1-epochs.md", "gst-4.jsonl")),
-        (("figure", "br-2", "--methods", "beta=0.5", "beta=1.2"), ("figure-br-2-1-epochs.png", "figure-br-2.jsonl")),
+        (
+            ("figure", "br-2", "--methods", "beta=0.5", "beta=1.2 (centred)"),
+            ("figure-br-2-1-epochs.png", "figure-br-2.jsonl"),
+        ),
         (("figure", "gst-1"), ("figure-gst-1.png",)),
         (("figure", "gst-2"), ("figure-gst-2.png",)),
     ],
@@ -243,58 +250,6 @@ def test_variance_figure_has_every_epoch(small: data.Images, tmp_path: Path) -> 
     assert all(line["value"] > 0 for line in found)
 
 
-def test_figure_1_and_table_1_measure_a_trained_model(
-    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(figures, "IMAGES", 2)
-    monkeypatch.setattr(figures, "TABLE_IMAGES", 3)
-    monkeypatch.setattr(figures, "DRAWS", 50)
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    found = lines(tmp_path, "figure-br-1")
-    assert {line["epochs"] for line in found} == {1, 2}
-    assert {line["split"] for line in found} == {"cosine", "relative_std", "std"}
-    cosines = {(line["method"], line["epochs"]): line["value"] for line in found if line["split"] == "cosine"}
-    assert all(-1 <= value <= 1 for value in cosines.values())
-    assert len(set(cosines.values())) == len(cosines) == 14
-    assert (tmp_path / "results" / "figure-br-1-2-epochs.png").exists()
-    capsys.readouterr()
-    assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    output = capsys.readouterr().out
-    assert re.search(r"relative_std, ReinMax/ST: \d+\.\d\d\n", output)
-    assert "- relative_std, ReinMax-Argmax/ST: " in (tmp_path / "results" / "br-1-2-epochs.md").read_text()
-    assert {line["method"] for line in lines(tmp_path, "br-1")} == {"ST", "ReinMax", "ReinMax-Argmax"}
-    assert len(lines(tmp_path, "br-1")) == 6
-    with monkeypatch.context() as patch:  # nothing is trained or measured again, not even without its directory
-        patch.setattr(train, "fit", None)
-        patch.setattr(figures, "measure", None)
-        patch.setattr(data, "load", None)
-        shutil.rmtree(tmp_path / "digits-8x4-reinmax-tau=1.3-2-0")
-        assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    # One epoch's checkpoint and its results are lost: they come back as they were.
-    (tmp_path / "digits-8x4-reinmax-tau=1.0-2-0" / "epoch-1.pt").unlink()
-    path = tmp_path / "results" / "figure-br-1.jsonl"
-    path.write_text("".join(line for line in path.open() if '"epochs": 2' in line))
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    assert sorted(map(repr, lines(tmp_path, "figure-br-1"))) == sorted(map(repr, found))
-
-
-def test_failed_model_is_no_error(few: data.Images) -> None:
-    model = Ensemble([configure(estimator="reinmax", latent="3x2", lr=1e-3, tau=1.0, optimizer="adam")], few).member(0)
-    model.encoder[0].weight.data[:] = torch.nan
-    assert math.isnan(measure(model, few.train[:2], {"ST": StraightThrough()}, 10, seed=0)["ST"].cosine)
-
-
-def test_spread_is_that_of_the_estimator(few: data.Images) -> None:
-    """An exact estimator has cosine 1 and no spread; ReinMax is nearer to it than ST, and noisier."""
-    run = Ensemble([configure(estimator="reinmax", latent="3x2", tau=1.0, lr=3e-3, optimizer="adam")], few)
-    for _ in range(12):
-        run.run_epoch()
-    found = measure(run.member(0), few.train[:10], {"ST": StraightThrough(), "ReinMax": ReinMax()}, 800, seed=0)
-    assert found["ReinMax"].cosine > 0.97
-    assert found["ReinMax"].cosine > found["ST"].cosine
-    assert found["ReinMax"].std > found["ST"].std > 0
-
-
 def test_perturbed_logits_are_algorithm_1() -> None:
     logits = torch.tensor([[2.0, 1.8, -3.0]])
     raised = figures.perturbed(logits, torch.tensor([2]), 0.0)
@@ -311,8 +266,11 @@ def test_perturbed_logits_are_algorithm_1() -> None:
         (("table", "br-2", "--columns", "8x5"), "columns: got '8x5', allowed: '8x4'"),
         (("table", "br-2", "--methods", "Adam"), "methods: got 'Adam', allowed: 'STGS'"),
         (("table", "br-2", "--seeds", "0"), "seeds: got 0"),
-        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1 and gst-1"),
-        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with: any table but br-1 and gst-1"),
+        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1, gst-1 and gst-5"),
+        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with: any table but br-1, gst-1"),
+        (("table", "gst-5", "--columns", "8x4"), "columns: got 8x4, allowed with: any table but br-1"),
+        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with: any table but gst-1 and gst-5"),
+        (("figure", "gst-gap", "--epochs", "2"), "epochs: got 2, allowed with: br-1, br-2, gst-3"),
         (("table", "gst-2", "--methods", "STGS"), "methods: got 'STGS', allowed: 'ST', 'NZ-GST-0.0'"),
         (("table", "gst-2", "--columns", "tau=0.1"), "columns: got 'tau=0.1', allowed: 'tau=1.0', 'tau=0.5'"),
         (("figure", "br-3"), "name: got 'br-3', allowed: 'br-1', 'br-2', 'gst-1'"),

@@ -43,6 +43,8 @@ class Train:
     """Control variate of reinmax_cv."""
     beta: float | None = None
     """Of reinmax_rk2."""
+    centred: bool | None = None
+    """Of reinmax_rk2: the mean that BR Eq. 26 states."""
     mid_tau: float | None = None
     """Mixed temperatures: each --low-every-th batch of an epoch takes --tau, all others this one."""
     low_every: int | None = None
@@ -94,6 +96,7 @@ class Train:
             eta=self.eta,
             control=self.control,
             beta=self.beta,
+            centred=self.centred,
             mid_tau=self.mid_tau,
             low_every=self.low_every,
             num_samples=self.num_samples,

@@ -23,7 +23,7 @@ from .baselines import BASELINES, METHODS, ScoreFunction
 OPTIMIZERS = ("adam", "radam")
 DATA_SETS = ("digits", "mnist")
 #: Hyper-parameters that only some estimators have.
-OWN = ("tau", "gap", "eta", "beta", "num_samples", "control", "detach_perturbation")
+OWN = ("tau", "gap", "eta", "beta", "centred", "num_samples", "control", "detach_perturbation")
 
 
 class Setting(NamedTuple):
@@ -129,6 +129,7 @@ class Config:
     control: str | None = None  # of reinmax_cv; None: its default
     detach_perturbation: bool = True  # of gst; False is the ablation NZ-GST
     beta: float | None = None  # of reinmax_rk2
+    centred: bool | None = None  # of reinmax_rk2; None: its default
     mid_tau: float | None = None  # mixed temperatures: of all steps but each `low_every`-th, which takes `tau`
     low_every: int = 20
     shared_order: bool = False  # the same order of the data for every seed, in place of each seed's own

@@ -1,7 +1,7 @@
 """A table's results beside the paper's: on the console, as Markdown, as a plot."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,7 +110,6 @@ def write(
     folder: Path,
     console: Console,
     compare: bool = True,
-    below: Callable[[Sequence[Cell]], list[str]] = lambda rows: [],
 ) -> list[Cell]:
     """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
 
@@ -121,7 +120,6 @@ def write(
         folder: for the files.
         console: to print on.
         compare: whether the paper's figures are of the same data and epochs.
-        below: lines that follow from the cells, to stand below the table.
     """
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
@@ -133,31 +131,15 @@ def write(
     for row in rows:
         table.add_row(*row.text())
     console.print(table)
-    for line in (more := below(rows)):
-        console.print(line, highlight=False)
     commits = ", ".join(sorted({r.commit for r in found}))
     align = ["---" if column in HEADER[:3] else "---:" for column in HEADER]
     lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
-    lines += ["", *(f"- {line}" for line in more), *([""] if more else []), f"![{name}]({name}.png)"]
+    lines += ["", f"![{name}]({name}.png)"]
     with files.locked(folder):
         files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
         plot(rows, title, folder / f"{name}.png")
     return rows
-
-
-def ratios(rows: Sequence[Cell], compare: bool) -> list[str]:
-    """BR Table 1 as multiples of ST's figures, beside the paper's where they are of the same data and epochs."""
-    printed = {row: cell["Std"].value or 0.0 for row, cell in papers.figures("BR Table 1").items()}
-    lines = []
-    for split in dict.fromkeys(row.split for row in rows):
-        ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
-        for method in ("ReinMax", "ReinMax-Argmax") if "ST" in ours else ():
-            if method in ours:
-                ratio, paper = ours[method] / ours["ST"], printed[method] / printed["Straight-Through"]
-                known = f" (paper {paper:.2f}, {ratio - paper:+.2f})" if compare else ""
-                lines.append(f"{split}, {method}/ST: {ratio:.2f}{known}")
-    return lines
 
 
 def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
