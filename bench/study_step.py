@@ -9,6 +9,7 @@ the ratios are what can be compared.
 import argparse
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -50,7 +51,7 @@ def products(members: int, case: dict[str, Any]) -> Callable[[], None]:
     widths = (PIXELS, 512, 256, config.latents * config.categories, 256, 512, PIXELS)
     layers = [
         (torch.rand(BATCH, inputs), torch.rand(inputs, outputs), torch.rand(outputs), torch.rand(BATCH, outputs))
-        for inputs, outputs in zip(widths, widths[1:], strict=False)
+        for inputs, outputs in pairwise(widths)
         for _ in range(members)
     ]
 

@@ -99,7 +99,7 @@ class Ensemble:
     def member(self, member: int) -> VAE:
         """A copy of one member as a model of its own."""
         block = next(block for block in self.blocks if member in block.members)
-        return block.model.alone(block.members.tolist().index(member))
+        return block.model.alone(block.members.index(member))
 
     def run_epoch(self, on_step: Callable[[], None] = lambda: None) -> list[Record]:
         """Train on every image once, then test on every image once; add and return the records, one a member."""
@@ -134,8 +134,10 @@ class Ensemble:
         """
         terms = torch.empty(2, len(self.configs), dtype=self.images.train.dtype, device=seed.device)
         for block in self.blocks:
-            m = block.members
-            terms[:, m] = block.step(self.images.train[index[m]], seed[m], tau[m])
+            m = block.places
+            # Not train[index[m]], which takes five times as long on a CPU.
+            images = self.images.train.index_select(0, index[m].flatten()).unflatten(0, (len(block.members), -1))
+            terms[:, m] = block.step(images, seed[m], tau[m])
         return terms
 
     def _train(self, on_step: Callable[[], None]) -> list[list[float]]:
@@ -161,7 +163,7 @@ class Ensemble:
         total = self._totals()
         for batch, seed in zip(batches, seeds.unbind(1), strict=True):
             for block in self.blocks:
-                total[:, block.members] += block.terms(batch, seed[block.members]) * len(batch)
+                total[:, block.places] += block.terms(batch, seed[block.places]) * len(batch)
         return (total / len(self.images.test)).t().tolist()
 
     def _variance(self) -> list[float] | None:
@@ -173,7 +175,7 @@ class Ensemble:
         variance = torch.zeros(len(self.configs), dtype=torch.float64, device=self.config.device)
         for block in self.blocks:
             images = self.images.test[:EVAL_BATCH]
-            variance[block.members] = block.gradient_variance(images, seeds.t()[:, block.members])
+            variance[block.places] = block.gradient_variance(images, seeds.t()[:, block.places])
         return variance.tolist()
 
     def _each_stream(self, draw: Callable[[Streams], Tensor]) -> Tensor:
