@@ -50,21 +50,21 @@ def largest_difference(ours: list[Record], theirs: list[Record]) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_member_is_the_run_alone(dtype: torch.dtype, few: data.Images) -> None:
-    """float64 runs blocks of several members, float32 on a CPU a block for each."""
+    """Alone and in blocks of several; in float32 bit for bit, for rounding would grow."""
     few = data.Images(few.train[:110], few.test[:30])
     ensemble = Ensemble(MIXED, few, dtype)
-    together = dtype == torch.float64
-    assert (len(ensemble.blocks) < len(MIXED)) == together
+    assert len(ensemble.blocks) < len(MIXED)
     for _ in range(2):
         ensemble.run_epoch()
     for member, config in enumerate(MIXED):
         alone = Ensemble([config], few, dtype)
         for _ in range(2):
             alone.run_epoch()
-        assert largest_difference(ensemble.history_of(member), alone.history_of(0)) < 1e-9
+        exact = dtype == torch.float32
+        assert largest_difference(ensemble.history_of(member), alone.history_of(0)) <= (0 if exact else 1e-9)
         ours, theirs = ensemble.member(member).state_dict(), alone.member(0).state_dict()
         for name in theirs:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0 if exact else 1e-9)
 
 
 def test_members_differ() -> None:

@@ -26,6 +26,10 @@ from .streams import Streams
 
 EVAL_BATCH = 1000  #: images at once in the test pass
 
+#: Members of a block where their products go one by one: enough of them that Python's part of a step counts little,
+#: few enough that what they work on stays in the cache.
+TOGETHER = 4
+
 #: What members of one ensemble have in common.
 SHARED = (
     *("latent", "relu_logits", "leak", "binarize", "data", "train_images", "batch_size", "epochs"),
@@ -67,14 +71,14 @@ class Ensemble:
         seeds = list(self.streams)
         self._stream_of = torch.tensor([seeds.index(config.seed) for config in configs], device=first.device)
         self._taus = [torch.tensor(config.taus or (1.0,), dtype=torch.float64) for config in configs]
-        # Where members are computed one by one, each is a block: what a step works on then stays in the cache.
-        alone = by_member(torch.device(first.device), dtype)
-        blocks: dict[Any, list[int]] = {}
+        keys: dict[Any, list[int]] = {}
         for member, config in enumerate(configs):
-            blocks.setdefault(member if alone else Block.key(config), []).append(member)
+            keys.setdefault(Block.key(config), []).append(member)
+        size = TOGETHER if by_member(torch.device(first.device), dtype) else len(configs)
         self.blocks = [
-            Block(members, [configs[m] for m in members], images.pixels, dtype, self.streams, self.processes.wrap)
-            for members in blocks.values()
+            Block(part, [configs[m] for m in part], images.pixels, dtype, self.streams, self.processes.wrap)
+            for members in keys.values()
+            for part in [members[at : at + size] for at in range(0, len(members), size)]
         ]
         captured = train.is_cuda and self.processes.count == 1
         self._step = CapturedStep(self.step) if captured else self.step

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class _Fused(torch.optim.Optimizer):
-    """One group of weights, each with a gradient at every step."""
+    """One group of weights, each with a leading member axis and a gradient at every step."""
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         (group,) = self.param_groups
@@ -26,12 +26,12 @@ class _Fused(torch.optim.Optimizer):
         lr, eps = self.rates(group, count)
         with torch.no_grad():
             torch._fused_adam_(
-                weights,
-                gradients,
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                _apart(weights),
+                _apart(gradients),
+                _apart([state["exp_avg"] for state in states]),
+                _apart([state["exp_avg_sq"] for state in states]),
                 [],
-                counts,
+                [own for own, weight in zip(counts, weights, strict=True) for _ in range(len(weight))],
                 lr=lr,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -82,3 +82,8 @@ class RAdam(_Fused, torch.optim.RAdam):
 
 
 VAST = 2.0**100  #: an eps beside which every sqrt(v) vanishes; a power of two, so that nothing is rounded
+
+
+def _apart(tensors: list[Tensor]) -> list[Tensor]:
+    """Each member's own: the kernel rounds the last few numbers of a tensor otherwise, wherever that ends."""
+    return [member for tensor in tensors for member in (tensor.unbind() if len(tensor) > 1 else (tensor,))]
