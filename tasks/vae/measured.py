@@ -224,8 +224,8 @@ TITLES = {
     "cosine": "cosine to the exact gradient",
     "std": "standard deviation: an image's gradient at its logits, mean over images",
     "relative_std": "relative standard deviation: an image's over the norm of its mean gradient, mean over images",
-    "batch_std": "standard deviation of the gradient of a minibatch's mean loss at all its logits",
-    "batch_relative_std": "the same over the norm of that gradient's mean",
+    "batch_std": "standard deviation: the gradient of a minibatch's mean loss at all its logits as one vector",
+    "batch_relative_std": "relative standard deviation: that of the minibatch over the norm of its mean gradient",
 }
 
 
@@ -256,7 +256,7 @@ def report_table_1(path: Path, found: Sequence[Result], compare: bool, console: 
     printed = {row: cells["Std"].value for row, cells in papers.figures("BR Table 1").items()} if compare else {}
     header = ("", "paper", "ours", "spread over minibatches", "least", "most", "paper, to ST", "ours, to ST", "spread")
     shown = []
-    for split in dict.fromkeys(r.split for r in found):
+    for split in ("relative_std", "std", "batch_relative_std", "batch_std"):
         rows = []
         for method in TABLE_1:
             mine, st = (_by_place(found, split=split, method=name) for name in (method, ST))
