@@ -224,7 +224,15 @@ def test_gap_is_the_mean_lead(log_odds: float) -> None:
     assert found.wins / 100_000 == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=0.01)
 
 
-@pytest.mark.parametrize("name", list(sketches.REPORTS))
+def test_entropy_of_training_starts_near_the_uniform(digits: data.Images) -> None:
+    """An untrained encoder's logits are nearly equal."""
+    found = sketches.training_entropies(digits, "digits", 0.5, 2)
+    for name, uniform in sketches.entropies(0.5).items():
+        assert found[name] == pytest.approx(uniform, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["gst-entropy", *sketches.REPORTS])
+@pytest.mark.usefixtures("small")
 def test_sketches_write_their_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketches, "VARIANCE_DRAWS", {1: 2000, 10: 2000})
     monkeypatch.setattr(sketches, "LOG_ODDS", (0.0, 1.0))

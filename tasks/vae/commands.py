@@ -247,7 +247,9 @@ class FigureCommand(Common):
         self.refuse_epochs("br-1, br-2, gst-3")
         path = self.folder / f"{name}.md"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.name == "br-speed":
+        if self.name == "gst-entropy":
+            sketches.report_entropies(path, self.images(), self.data, console)
+        elif self.name == "br-speed":
             costs.report_speeds(path, self.images(), self.device, self.data, console)
         else:
             sketches.REPORTS[self.name](path, console)
