@@ -1,6 +1,7 @@
 """The study's commands: tables and figures that resume, report beside the papers and keep what is known apart."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -13,9 +14,10 @@ import torch
 from rich.console import Console
 from task_helpers import lines, run
 
+from tasks.common import papers
 from tasks.common.errors import RunError
-from tasks.vae import cli, data, figures, report, results, sweep
-from tasks.vae.papers import PUBLISHED
+from tasks.vae import cli, data, figures, properties, report, results, sweep
+from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
 
@@ -48,7 +50,8 @@ def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:
     found += [result("ST", None, failed=3), result("ST", 136.0, seed=1)]
     console = Console(record=True, width=150)
     rows = report.write("br-2", "a title", found, tmp_path, console)
-    known, unknown, failed = (row.text() for row in rows)
+    failed, known, unknown = (row.text() for row in rows)  # in the order of the paper
+    # .20 is a standard error over ten seeds: .40 is .40 / (.20 sqrt(10)) of the standard deviations
     assert known == ("train", "8x4", "ReinMax", "125.08 +- 0.20", "125.48 +- 0.28", "2", "+0.40", "+0.6")
     assert unknown[3:] == ("-", "140.00", "1", "-", "-")
     assert failed[4:] == ("136.00 X (3)", "2", "-0.40", "-0.3")
@@ -63,34 +66,135 @@ def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:
     assert rows[0].text()[3:] == ("-", "125.28", "1", "-", "-")
 
 
-def test_published_figures_belong_to_cells_that_exist() -> None:
-    for table, column, method, split in PUBLISHED:
-        assert column in STUDIES[TABLES[table].study].columns
-        assert method in TABLES[table].rows()
-        assert split in TABLES[table].splits
-    assert PUBLISHED["br-2", "8x4", "ReinMax", "train"] == (125.08, 0.20)
-    for (table, column, method, _), value in PUBLISHED.items():
-        if table == "br-2":  # the test figure is the worse one, but for one run at an odd learning rate
-            test = PUBLISHED["br-3", column, method, "test"].mean
-            assert test > value.mean or (column, method) == ("10x30", "ST")
+def test_collapsed_run_is_told_and_is_what_the_paper_calls_x(tmp_path: Path) -> None:
+    """A run that stays at KL 0 leaves the mean; where the paper has an X, that is one too."""
+
+    def cell(table: str, method: str, column: str, *runs: tuple[float | None, float]) -> tuple[str, ...]:
+        found = [
+            result(method, value, table=table, split="test", column=column, seed=seed, epochs=40, kl=kl)
+            for seed, (value, kl) in enumerate(runs)
+        ]
+        ((row,),) = (report.cells(table, found),)
+        return row.text()[3:]
+
+    assert cell("gst-3", "GST-1.0", "tau=0.1", (206.0, 0.0), (206.2, 0.01)) == (
+        "X",
+        "206.10 +- 0.14 (2 collapsed)",
+        "2",
+        "X too",
+        "-",
+    )
+    assert cell("gst-3", "GST-1.0", "tau=0.1", (110.0, 25.0), (206.2, 0.01)) == (
+        "X",
+        "110.00 (1 collapsed)",
+        "2",
+        "trains",
+        "-",
+    )
+    assert cell("gst-3", "STGS", "tau=0.5", (118.0, 25.0), (206.0, 0.0))[1:] == (
+        "118.00 (1 collapsed)",
+        "2",
+        "-0.96",
+        "-0.4",
+    )
+    # Here the paper prints the plateau's figure
+    assert cell("gst-2", "NZ-GST-1.0", "tau=0.5", (206.0, 0.0))[:4] == (
+        "205.90 +- 0.05",
+        "206.00 (1 collapsed)",
+        "1",
+        "+0.10",
+    )
+    assert results.Result.of(
+        configure(),
+        table="gst-3",
+        column="c",
+        method="m",
+        split="test",
+        value=206.0,
+        epochs=1,
+        commit="",
+        failed=None,
+        kl=0.1,
+    ).is_collapsed
+
+
+def test_published_figures_are_the_papers() -> None:
+    """A few cells of each table by hand, so that neither rows nor columns can be confused."""
+    printed = {
+        ("br-2", "train", "8x4", "ReinMax"): (125.08, 0.20 * math.sqrt(10)),
+        ("br-2", "train", "4x24", "ReinMax-Rao"): (100.41, 0.12 * math.sqrt(10)),
+        ("br-3", "test", "16x12", "GR-MC100"): (111.28, 6.70 * math.sqrt(10)),
+        ("gst-2", "test", "tau=0.5", "NZ-GST-0.0"): (139.02, 0.47),
+        ("gst-3", "test", "tau=0.5", "STGS"): (118.96, 2.51),
+        ("gst-3", "test", "tau=0.01", "GR-MC100"): (130.04, 3.63),
+        ("gst-4", "test", "64x32", "DisARM-Tree"): (103.10, None),
+        ("gst-7", "test", "tau=0.01", "GST-1.2"): (107.86, 1.06),
+    }
+    for (name, split, column, method), (value, std) in printed.items():
+        figure = TABLES[name].published(split, column, method)
+        assert figure is not None
+        assert (figure.value, figure.std) == (value, pytest.approx(std) if std else None)
+    x = TABLES["gst-3"].published("test", "tau=0.1", "GST-pi")
+    assert x is not None
+    assert (x.value, str(x)) == (None, "X")
+    assert str(TABLES["gst-2"].published("test", "tau=1.0", "GST-0.0")) == "115.48 +- 0.81 (?)"
+    assert TABLES["gst-3"].published("train", "tau=0.5", "STGS") is None  # GST's figures are of held-out images
+    assert TABLES["br-2"].published("train", "8x4", "ReinMax-CV (gumbel)") is None
+
+
+def test_every_cell_of_the_papers_tables_is_a_cell_here() -> None:
+    for name, table in TABLES.items():
+        assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
+        assert set(table.shown()) <= set(STUDIES[table.study].columns), name
+        for split, paper in table.paper.items():
+            rows = papers.figures(paper)
+            assert tuple(rows) == table.rows() or name in ("br-2", "br-3"), name
+            assert set(rows) == set(table.rows()), name
+            for row, cells in rows.items():
+                assert len(cells) == len(table.shown()), name
+                assert [table.published(split, column, row) for column in table.shown()] == list(cells.values()), name
+    assert len(TABLES["br-2"].rows()) * len(STUDIES["br"].columns) * 10 == 420  # the seven methods that the paper has
+
+
+def test_paper_tables_are_those_at_hand() -> None:
+    """The shared reading of the papers, where it is beside the checkout: not one figure differs."""
+    path = Path(__file__).parents[2] / "shared" / "papers" / "paper_tables.json"
+    if not path.exists():
+        pytest.skip("NOT COVERED: the copy of the papers' tables against shared/papers, which is not here")
+    shared = json.loads(path.read_text())["tables"]
+    assert set(shared) == set(papers.names())
+    for name, table in shared.items():
+        ours: Any = papers.cells(name)
+        assert list(ours) == list(table["rows"])
+        if name not in ("GST Table 1", "BR Table 4"):
+            ours = papers.figures(name)
+        for row, cells in table["rows"].items():
+            assert list(ours[row]) == table["columns"]
+            for column, cell in zip(table["columns"], cells, strict=True):
+                if name in ("GST Table 1", "BR Table 4"):
+                    assert ours[row][column] == cell, (name, row, column)
+                    continue
+                assert ours[row][column].value == (None if cell["value"] == "X" else cell["value"]), (name, row, column)
+                assert ours[row][column].spread == cell["spread"], (name, row, column)
+                assert ours[row][column].is_doubtful == ("doubtful" in cell)
 
 
 def test_studies_are_the_papers_settings() -> None:
     config = STUDIES["br"].config("16x12", "ReinMax-CV", data="digits")
-    assert (config.latent, config.tau, config.eta, config.num_samples, config.optimizer) == (
-        "16x12",
-        1.0,
-        1.5,
-        100,
-        "radam",
-    )
+    assert (config.latent, config.tau, config.eta, config.num_samples) == ("16x12", 0.7, 1.5, 100)
+    assert (config.optimizer, config.lr, config.epochs) == ("radam", 5e-4, 160)
     assert STUDIES["br"].config("8x4", "ReinMax-CV (gumbel)").control == "gumbel"
     config = STUDIES["gst"].config("tau=0.01", "GST-1.2", seed=3)
     assert (config.tau, config.gap, config.relu_logits, config.epochs, config.seed) == (0.01, 1.2, True, 40, 3)
-    assert not STUDIES["gst"].config("tau=1.0", "NZ-GST-1.0").detach_perturbation
+    assert STUDIES["gst"].config("tau=0.5", "GST-0.8").gap == 0.8
+    for gap in (0.0, 1.0):
+        config = STUDIES["gst"].config("tau=1.0", f"NZ-GST-{gap}")
+        assert (config.gap, config.detach_perturbation) == (gap, False)
     config = STUDIES["disarm"].config("64x32", "RLOO")
     assert (config.latent, config.batch_size, config.epochs, config.binarize) == ("64x32", 200, 2000, True)
     assert (config.leak, config.train_images, config.relu_logits) == (0.2, 50000, False)
+    config = STUDIES["mixed"].config("tau=0.01", "GST-pi")
+    assert (config.tau, config.mid_tau, config.low_every, config.epochs) == (0.01, 0.5, 20, 40)
     beta = STUDIES["beta"]
     assert list(beta.columns) == ["8x4", "8x16", "4x24"]
     assert len(beta.methods) == 2 * 29
@@ -100,10 +204,14 @@ def test_studies_are_the_papers_settings() -> None:
     config = beta.config("8x4", "beta=1.2 (centred)")
     assert (config.build_estimator().beta, config.build_estimator().centred) == (1.2, True)
     assert (config.optimizer, config.lr) == ("adam", 5e-4)
-    assert set(STUDIES["mixed"].config("mixed", "GST-1.0").taus) == {1.0, 0.5, 0.1, 0.01}
-    for name, table in TABLES.items():
-        assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
-    assert len(TABLES["br-2"].rows()) * len(STUDIES["br"].columns) * 10 == 420  # the seven methods that the paper has
+
+
+@pytest.mark.parametrize("method", ["ST", "NZ-GST-0.0", "NZ-GST-1.0", "GST-0.0", "GST-1.0"])
+def test_properties_are_those_of_gst_table_1(method: str) -> None:
+    """But for one cell: ST is printed with a gap, and a category that is not the largest has none there."""
+    ours = properties.properties(method)
+    printed = {name: cell == "yes" for name, cell in papers.cells("GST Table 1")[method].items()}
+    assert ours == (printed | {"Gap > 0": False} if method == "ST" else printed)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -114,8 +222,8 @@ def test_studies_are_the_papers_settings() -> None:
     ("arguments", "files"),
     [
         # Beside the paper's number of epochs, which is the name without one
-        (("table", "gst-1", "--columns", "tau=0.5"), ("gst-1-1-epochs.md", "gst-1.jsonl", "gst-3.jsonl")),
         (("table", "gst-2", "--columns", "tau=1.0"), ("gst-2-1-epochs.md", "gst-2-1-epochs.png", "gst-2.jsonl")),
+        (("table", "gst-3", "--methods", "GST-1.0"), ("gst-3-1-epochs.md", "gst-2.jsonl", "gst-3.jsonl")),
         (("table", "gst-7", "--methods", "STGS", "GST-pi"), ("gst-7-1-epochs.md", "gst-7.jsonl")),
         (("table", "gst-4", "--methods", "DisARM-Tree"), ("gst-4-1-epochs.md", "gst-4.jsonl")),
         (
@@ -158,11 +266,13 @@ def test_perturbed_logits_are_algorithm_1() -> None:
         (("table", "br-2", "--columns", "8x5"), "columns: got '8x5', allowed: '8x4'"),
         (("table", "br-2", "--methods", "Adam"), "methods: got 'Adam', allowed: 'STGS'"),
         (("table", "br-2", "--seeds", "0"), "seeds: got 0"),
-        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1"),
+        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1, gst-1 and gst-5"),
+        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with: any table but br-1, gst-1"),
         (("table", "gst-5", "--columns", "8x4"), "columns: got 8x4, allowed with: any table but br-1"),
-        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with: any table but gst-5"),
+        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with: any table but gst-1 and gst-5"),
         (("figure", "gst-gap", "--epochs", "2"), "epochs: got 2, allowed with: br-1, br-2, gst-3"),
-        (("table", "gst-1", "--methods", "STGS"), "methods: got 'STGS', allowed: 'GST-1.0', 'NZ-GST-1.0'"),
+        (("table", "gst-2", "--methods", "STGS"), "methods: got 'STGS', allowed: 'ST', 'NZ-GST-0.0'"),
+        (("table", "gst-2", "--columns", "tau=0.1"), "columns: got 'tau=0.1', allowed: 'tau=1.0', 'tau=0.5'"),
         (("figure", "br-3"), "name: got 'br-3', allowed: 'br-1', 'br-2', 'gst-1'"),
         (("sweep", "--engine", "slurm"), "engine: got 'slurm', allowed: 'local', 'ray'"),
         (("sweep", "--estimator", "reinmax_rk2"), "tau: got 0.1 for reinmax_rk2"),
@@ -208,12 +318,17 @@ def test_sweep_ranks_and_resumes(engine: str, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "trials.jsonl").read_text() == before
 
 
-def test_grid_is_the_authors() -> None:
-    configs = sweep.grid("reinmax", (0, 1), data="digits")
-    assert len(configs) == 2 * 2 * 3 * 10
-    assert len({(c.optimizer, c.lr, c.tau, c.seed) for c in configs}) == len(configs)
-    assert {c.lr for c in configs} == {7e-4, 5e-4, 3e-4}
-    assert {c.tau for c in configs} == {0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
+def test_grid_is_appendix_b() -> None:
+    taus = {0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
+    configs = sweep.grid("reinmax_rao", (0, 1), data="digits")
+    assert len({(c.optimizer, c.lr, c.tau, c.seed) for c in configs}) == len(configs) == 2 * 4 * 10 * 2
+    assert {c.lr for c in configs} == {1e-3, 7e-4, 5e-4, 3e-4}
+    assert {c.tau for c in configs} == taus
+    # ReinMax-CV: ReinMax's optimiser and rate, ten temperatures, seven etas
+    configs = sweep.grid("reinmax_cv", (0,), data="digits", latent="8x16")
+    assert {(c.optimizer, c.lr) for c in configs} == {("radam", 7e-4)}
+    assert {(c.tau, c.eta) for c in configs} == {(t, eta) for t in taus for eta in (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)}
+    assert len({sweep._column(c) for c in configs}) == len(configs) == 70
 
 
 def test_missing_engine_is_named(

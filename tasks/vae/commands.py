@@ -13,7 +13,7 @@ from discrete_ops import checks
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import costs, data, measured, report, study, sweep
+from . import costs, data, measured, properties, report, study, sweep
 from .data import Source
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
@@ -119,10 +119,9 @@ class Common:
 
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
-        shown = STUDIES[table.study]
         plan = study.Plan(
             study=table.study,
-            columns=_some("columns", self.columns, list(shown.columns)),
+            columns=_some("columns", self.columns, table.shown()),
             methods=_some("methods", self.methods, table.rows(), table.more),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
@@ -168,10 +167,11 @@ class TableCommand(Common):
 
     def run(self, console: Console) -> int:
         set_threads(self.threads)
-        _choice("name", self.name, sorted((BR_1, GST_5, *TABLES)))
-        if self.name in (BR_1, GST_5):
-            self.refuse_cells("any table but br-1 and gst-5")
-            return self._br_1(console) if self.name == BR_1 else self._gst_5(console)
+        _choice("name", self.name, sorted((BR_1, GST_5, properties.NAME, *TABLES)))
+        if self.name not in TABLES:
+            self.refuse_cells("any table but br-1, gst-1 and gst-5")
+            commands = {BR_1: self._br_1, properties.NAME: self._gst_1, GST_5: self._gst_5}
+            return commands[self.name](console)
         table = TABLES[self.name]
         found = self.train(self.name, table, console)
         usual = self.usual(table)
@@ -185,8 +185,13 @@ class TableCommand(Common):
         measured.report_table_1(path, found, self.is_papers(measured.LAST), console)
         return 0
 
+    def _gst_1(self, console: Console) -> int:
+        self.refuse_epochs("any table but gst-1 and gst-5")
+        properties.report(self.folder, console)
+        return 0
+
     def _gst_5(self, console: Console) -> int:
-        self.refuse_epochs("any table but gst-5")
+        self.refuse_epochs("any table but gst-1 and gst-5")
         config = {"data": self.data, "device": self.device}
         found = costs.measure_table_5(GST_5, config, self.data_dir, self.folder, console)
         costs.report_table_5(self.folder / f"{GST_5}.md", found, self.data == "mnist", console)
@@ -264,7 +269,10 @@ class FigureCommand(Common):
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Search the grid of BR Appendix B for one estimator and shape: optimiser, learning rate, temperature."""
+    """Search the grid of BR Appendix B for one estimator and shape.
+
+    Optimiser, learning rate and temperature; for reinmax_cv temperature and eta, with ReinMax's optimiser and rate.
+    """
 
     estimator: str = "reinmax"
     """Gradient estimator, by the name of its function in discrete_ops."""
@@ -274,12 +282,14 @@ class SweepCommand:
     """How many seeds, from 0."""
     epochs: int | None = None
     """Epochs of each run; the paper's 160 if not given."""
-    optimizers: tuple[str, ...] = sweep.OPTIMIZERS
-    """Optimisers to try."""
-    lrs: tuple[float, ...] = sweep.LEARNING_RATES
-    """Learning rates to try."""
-    taus: tuple[float, ...] = sweep.TEMPERATURES
-    """Temperatures to try."""
+    optimizers: tuple[str, ...] | None = None
+    """Optimisers to try; the paper's if not given."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates to try; likewise."""
+    taus: tuple[float, ...] | None = None
+    """Temperatures to try; likewise."""
+    etas: tuple[float, ...] | None = None
+    """Weights of reinmax_cv's control variate to try; likewise."""
     engine: str = "local"
     """local: processes on this machine. ray: the cluster of RAY_ADDRESS, or a local one."""
     processes: int = 1
@@ -299,9 +309,10 @@ class SweepCommand:
         configs = sweep.grid(
             self.estimator,
             range(_count("seeds", self.seeds)),
-            self.optimizers,
-            self.lrs,
-            self.taus,
+            optimizers=self.optimizers,
+            lrs=self.lrs,
+            taus=self.taus,
+            etas=self.etas,
             latent=self.latent,
             epochs=self.epochs,
             data=self.data,

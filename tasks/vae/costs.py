@@ -1,5 +1,6 @@
 """What estimators cost: memory and seconds of MNIST-VAE training (GST Table 5), and seconds beside ST's (BR 2.3)."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -87,6 +88,7 @@ def peak_memory(config: Config, images: data.Images) -> int:
     from torch._C._profiler import _EventType
     from torch.profiler import ProfilerActivity, profile
 
+    gc.collect()  # or what another run left may be freed, and counted, meanwhile
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         steps(Ensemble([config], images), 1)
     assert profiler.profiler is not None
