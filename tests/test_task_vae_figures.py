@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from discrete_ops import diagnostics
 from discrete_ops.estimators import ReinMax, StraightThrough
-from tasks.vae import costs, data, measured, sketches, train
+from tasks.vae import costs, data, measured, results, sketches, train
 from tasks.vae.ensemble import Ensemble
 from tasks.vae.gradients import Decoded, measure
 from tasks.vae.recipes import configure
@@ -288,3 +288,16 @@ def test_speeds_are_beside_straight_through(few: data.Images, tmp_path: Path, mo
     assert rows[2][2] == "1.00"
     calls = {row[0]: float(row[2]) for row in rows[2:]}
     assert calls["| GR-MC100"] > 1.5 * calls["| GST-1.0"]
+
+
+def test_committed_reports_are_of_the_committed_lines(tmp_path: Path) -> None:
+    committed, quiet = Path(__file__).parents[1] / "tasks" / "results", Console(quiet=True)
+    found = {name: results.read(committed, name) for name in ("br-1", "figure-br-1", "gst-5")}
+    measured.report_table_1(tmp_path / "br-1.md", found["br-1"], True, quiet)
+    measured.report_figure_1(tmp_path / "figure-br-1.md", found["figure-br-1"], "figure-br-1.png", quiet)
+    costs.report_table_5(tmp_path / "gst-5.md", found["gst-5"], True, quiet)
+    for name in found:
+        assert (tmp_path / f"{name}.md").read_text() == (committed / f"{name}.md").read_text()
+    for name, what in {"br-1": measured.table_1(), "figure-br-1": measured.figure_1()}.items():
+        assert {r.column for r in found[name]} == set(what.columns("8x4"))  # of one experiment
+        assert {r.method for r in found[name]} == set(what.estimators)

@@ -264,7 +264,7 @@ class FigureCommand(Common):
         measured.report_figure_1(path.with_suffix(".md"), found, path.name, console)
         titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
         titles["relative_std"] = "standard deviation over the mean's norm"
-        figures.plot_by_epoch(found, titles, path, log=("relative_std",))
+        figures.plot_by_epoch(found, titles, path, log=("std", "relative_std"))
 
 
 @dataclass(frozen=True)
