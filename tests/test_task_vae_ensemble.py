@@ -263,6 +263,21 @@ def test_fused_optimisers_are_those_of_torch(
     assert [state["step"] for state in back.state.values()] == [51, 51]
 
 
+def test_only_gradients_that_are_read_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those at frozen weights are not; and a dead unit lets nothing through, not even inf."""
+    x = torch.randn(1, 5, 4, requires_grad=True)
+    weights = [torch.randn(1, 4, 3), torch.randn(1, 3, 2)]
+    biases = [torch.full((1, 1, 3), -100.0), torch.zeros(1, 1, 2)]
+    products, counted = linear._products, []
+    monkeypatch.setattr(linear, "_products", lambda *arguments: counted.append(1) or products(*arguments))
+    y = linear.perceptron(x, weights, biases)
+    forward = len(counted)
+    (found,) = torch.autograd.grad(y, x, torch.full_like(y, torch.inf))
+    assert len(counted) - forward == 2 or not forward  # no oneDNN, no products of ours
+    assert (found == 0).all()
+    assert all(weight.grad is None for weight in weights)
+
+
 # ---------------------------------------------------------------------------------------------------
 # What some recipes add
 

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from tasks.common import papers
 from tasks.vae import properties, report, results, study
-from tasks.vae.commands import Common
 from tasks.vae.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -24,11 +23,7 @@ def rows_of(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", REPORTED)
 def test_report_is_of_the_committed_lines(name: str) -> None:
     table = TABLES[name]
-    found = [
-        r
-        for r in results.read(RESULTS, name)
-        if r.data == "mnist" and r.epochs == Common.usual(table) and r.method in (*table.rows(), *table.more)
-    ]
+    found = study.shown(results.read(RESULTS, name), table, (*table.rows(), *table.more), {"data": "mnist"})
     expected = [
         "| " + " | ".join(row) + " |" for row in (report.HEADER, *(c.text() for c in report.cells(name, found)))
     ]
@@ -45,6 +40,9 @@ def test_lines_are_of_cells_that_exist() -> None:
         for r in results.read(RESULTS, name):
             assert table.has(r.column, r.method), (name, r)
             assert r.split in table.splits, (name, r)
+            config = study.STUDIES[table.study].config(r.column, r.method)
+            assert r.settings == config.settings, (name, r)  # of today's experiment, not of an earlier one
+            assert r.kl is not None or table.by_epoch or r.failed, (name, r)
 
 
 def test_document_quotes_the_reports() -> None:

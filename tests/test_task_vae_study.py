@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from task_helpers import lines, run
 
 from tasks.common import papers
 from tasks.common.errors import RunError
-from tasks.vae import cli, data, figures, properties, report, results, sweep
+from tasks.vae import cli, data, figures, properties, report, results, study, sweep
 from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
@@ -42,6 +43,34 @@ def test_results_are_kept_once(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"table": "br-2"}\n')
     with pytest.raises(RunError, match=r"br-2\.jsonl: line 4 is not a result"):
         results.read(tmp_path, "br-2")
+
+
+def test_cell_of_other_settings_is_trained_again(tmp_path: Path) -> None:
+    """And is not shown: ReinMax-Rao at 4x24 had another temperature in earlier versions."""
+    plan = study.Plan("br", ["4x24"], ["ReinMax-Rao"], [0], {"data": "mnist"}, tmp_path, tmp_path)
+    (member,) = plan.members("4x24")
+    config = plan.config(member)
+    earlier = replace(config, tau=1.0)
+    table = TABLES["br-2"]
+    for trained, value in ((earlier, 101.0), (config, 100.0)):
+        assert plan.pending("4x24") == [member]
+        for name, split in (("br-2", "train"), ("br-3", "test")):
+            fields = {"table": name, "column": "4x24", "method": "ReinMax-Rao", "split": split, "epochs": 160}
+            results.add(tmp_path, [Result.of(trained, value=value, commit="", failed=None, **fields)])
+    assert plan.pending("4x24") == []
+    assert [r.value for r in study.shown(results.read(tmp_path, "br-2"), table, table.rows(), {"data": "mnist"})] == [
+        100.0
+    ]
+
+
+def test_settings_are_what_makes_another_experiment() -> None:
+    config = configure(estimator="gst", data="digits")
+    same = replace(config, seed=3, epochs=7, data="mnist", backend="reference", variance_draws=9)
+    assert same.settings == config.settings
+    for change in ({"tau": 0.3}, {"gap": 0.8}, {"lr": 1e-3}, {"optimizer": "radam"}, {"detach_perturbation": False}):
+        assert replace(config, **change).settings != config.settings
+    assert replace(config, mid_tau=0.5).settings != config.settings
+    assert "mid_tau" not in config.settings  # a field at its default, as one that is yet to come
 
 
 def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def _differences(saved: list[dict[str, Any]], configs: Sequence[Any], longer: Co
     defaults = {field.name: field.default for field in fields(configs[0]) if field.default is not MISSING}
     differing = []
     for member, (there, config) in enumerate(zip(saved, configs, strict=True)):
-        there, here = {**defaults, **there}, asdict(config)
+        here = asdict(config)
+        # Likewise one that was removed, if it said nothing.
+        there = {**defaults, **{name: value for name, value in there.items() if name in here or value}}
         label = f"member {member}: " if len(configs) > 1 else ""
         differing += [
             f"{label}{name} is {there.get(name)!r} there and {here.get(name)!r} here"

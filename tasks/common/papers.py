@@ -26,6 +26,7 @@ class Figure(NamedTuple):
     kind: str = NOT_STATED  #: of the spread
     seeds: int = 1
     is_doubtful: bool = False  #: the print leaves open whose figure it is
+    decimals: int = 2  #: of its column
 
     @property
     def std(self) -> float | None:
@@ -42,25 +43,29 @@ class Figure(NamedTuple):
         doubt = " (?)" if self.is_doubtful else ""
         if self.value is None:
             return f"X{doubt}"
-        # The prints have two decimals of a loss, three of an accuracy or of memory.
-        digits = 2 if round(self.value, 2) == self.value and self.value > 1 else 3
-        spread = "" if self.spread is None else f" +- {self.spread:.{digits}f}"
-        return f"{self.value:.{digits}f}{spread}{doubt}"
+        spread = "" if self.spread is None else f" +- {self.spread:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}{spread}{doubt}"
 
 
 def figures(table: str) -> dict[str, dict[str, Figure]]:
     """Row -> column -> figure, of one of the tables with figures: "BR Table 2"."""
     found = _tables()[table]
     kind, seeds, doubtful = found.get("spread", NOT_STATED), found.get("seeds", 1), found.get("doubtful", ())
+    columns = zip(*found["rows"].values(), strict=True)
+    decimals = [max(2, *(_decimals(x) for cell in column if cell != "X" for x in cell)) for column in columns]
 
-    def figure(row: str, cell: Any) -> Figure:
+    def figure(row: str, cell: Any, place: int) -> Figure:
         value, spread = (None, None) if cell == "X" else (cell[0], cell[1] if len(cell) > 1 else None)
-        return Figure(value, spread, kind, seeds, row in doubtful)
+        return Figure(value, spread, kind, seeds, row in doubtful, decimals[place])
 
     return {
-        row: {column: figure(row, cell) for column, cell in zip(found["columns"], cells, strict=True)}
+        row: {column: figure(row, cells[place], place) for place, column in enumerate(found["columns"])}
         for row, cells in found["rows"].items()
     }
+
+
+def _decimals(value: float) -> int:
+    return len(str(value).partition(".")[2])
 
 
 def cells(table: str) -> dict[str, dict[str, Any]]:

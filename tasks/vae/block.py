@@ -138,6 +138,7 @@ class Block:
         """
         images = self.seen(images, seeds[0])  # once: the variance is the estimator's, not that of binarisation
         parameters = list(self.model.encoder.parameters())
+        self.model.decoder.requires_grad_(False)  # a node computes what any of its weights may need
         mean = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
         square = [torch.zeros_like(m) for m in mean]
         for k, seed in enumerate(seeds, 1):
@@ -146,6 +147,7 @@ class Block:
                 delta = g - m  # Welford: no difference of large sums
                 m += delta / k
                 s += delta * (g - m)
+        self.model.decoder.requires_grad_(True)
         count = sum(p[0].numel() for p in parameters)
         return torch.stack([s.flatten(1).sum(1) for s in square]).sum(0) / (len(seeds) - 1) / count
 

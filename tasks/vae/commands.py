@@ -118,7 +118,7 @@ class Common:
             raise RunError(f"epochs: got {self.epochs}, allowed with: {allowed}")
 
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
-        """Train what is pending of a table; returns all its results on this data set at these epochs."""
+        """Train what is pending of a table; returns all its results on this data set, at these epochs and settings."""
         plan = study.Plan(
             study=table.study,
             columns=_some("columns", self.columns, table.shown()),
@@ -129,14 +129,7 @@ class Common:
             folder=self.folder,
         )
         study.run(plan, self.images, console)
-        epochs = plan.config(study.Member(plan.columns[0], plan.methods[0], 0)).epochs
-        return [
-            r
-            for r in plan.read(name)
-            if r.data == self.data
-            and (r.epochs <= epochs if table.by_epoch else r.epochs == epochs)
-            and r.method in (*table.rows(), *plan.methods)
-        ]
+        return study.shown(plan.read(name), table, plan.methods, self.overrides())
 
     def measure(self, name: str, what: measured.Measurement, epochs: Sequence[int], console: Console) -> list[Result]:
         """Measure estimators on trained VAEs."""

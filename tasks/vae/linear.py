@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu_
 
 
@@ -51,16 +52,18 @@ class _OneDNN(torch.autograd.Function):
         return _products(inputs[-1], weights[-1], biases[-1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.saved_tensors) // 2
         inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        of_weights, of_biases = [], []
+        of_weights: list[Tensor | None] = []
+        of_biases: list[Tensor | None] = []
         for place in reversed(range(count)):
-            of_weights.append(_products(inputs[place].mT, grad))
-            of_biases.append(grad.sum(1, keepdim=True))
+            is_frozen = not ctx.needs_input_grad[2 + place]
+            of_weights.append(None if is_frozen else _products(inputs[place].mT, grad))
+            of_biases.append(None if is_frozen else grad.sum(1, keepdim=True))
             if place:
-                grad = _products(grad, weights[place].mT)
-                grad = torch.ops.aten.leaky_relu_backward(grad, inputs[place], ctx.leak, True)
+                grad = _activate_backward(_products(grad, weights[place].mT), inputs[place], ctx.leak)
         # The images need no gradient, and it would be a third of the first layer's work.
         of_x = _products(grad, weights[0].mT) if ctx.needs_input_grad[0] else None
         return of_x, None, *reversed(of_weights), *reversed(of_biases)
@@ -69,6 +72,13 @@ class _OneDNN(torch.autograd.Function):
 def _activate(x: Tensor, leak: float) -> Tensor:
     """In place. oneDNN could do it with the product, but its ReLU turns NaN into 0, and a failed run would go on."""
     return leaky_relu_(x, leak) if leak else x.relu_()
+
+
+def _activate_backward(grad: Tensor, y: Tensor, leak: float) -> Tensor:
+    """Of the output y. A ReLU of no leak has a backward of its own, for which 0 times inf is 0."""
+    if not leak:
+        return torch.ops.aten.threshold_backward(grad, y, 0)
+    return torch.ops.aten.leaky_relu_backward(grad, y, leak, True)
 
 
 def _products(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
-    """``KL(softmax(logits) || uniform)`` in nats, ``(M, ..., C) -> (M, ...)``."""
+    """``KL(softmax(logits) || uniform)`` in nats, ``(M, B, ..., C) -> (M, B, ...)``; differentiable once."""
     return _KL.apply(logits)
 
 
@@ -28,6 +29,7 @@ class _KL(torch.autograd.Function):
         return kl.view(logits.shape[:-1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
         return slope * grad.unsqueeze(-1)

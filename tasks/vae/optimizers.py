@@ -81,7 +81,9 @@ class RAdam(_Fused, torch.optim.RAdam):
         return lr * r, eps / math.sqrt(lacking)
 
 
-VAST = 2.0**100  #: an eps beside which every sqrt(v) vanishes; a power of two, so that nothing is rounded
+#: An eps beside which sqrt(v) vanishes, for gradients below 2**40, and that overflows no float32 in products with those
+#: for which lr times the gradient is below 2**63; a power of two, so that nothing is rounded.
+VAST = 2.0**64
 
 
 def _apart(tensors: list[Tensor]) -> list[Tensor]:

@@ -7,7 +7,7 @@ Tables 2-4 and 7).
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -146,6 +146,16 @@ class Config:
     @property
     def latents(self) -> int:
         return int(self.latent.split("x")[1])
+
+    @property
+    def settings(self) -> str:
+        """What makes two runs of one cell different experiments: all but seed, length, data, machine and diagnostics.
+
+        Fields at their defaults are left out, so that a field added later changes nothing here.
+        """
+        apart = ("seed", "epochs", "data", "device", "backend", "shared_order", "variance_draws", "variance_every")
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        return " ".join(f"{name}={value}" for name, value in given if name not in apart and value is not None)
 
     @property
     def is_score_function(self) -> bool:

@@ -27,13 +27,14 @@ class Result:
     method: str
     seed: int
     split: str
-    value: float | None  # nats an image; None: the run failed
+    value: float | None  # nats an image, or what the table says; None: the run failed
     epochs: int
     data: str
     device: str
     commit: str
     failed: int | None = None  # the first epoch with a figure that was not finite
-    kl: float | None = None  # nats an image, of the last epoch's training; None: not noted
+    kl: float | None = None  # nats an image, of the last epoch's training; None: not noted, or of another figure
+    settings: str = ""  # of the run: `Config.settings`
 
     @classmethod
     def of(
@@ -67,6 +68,7 @@ class Result:
             commit=commit,
             failed=failed if is_failed else None,
             kl=None if is_failed else kl,
+            settings=config.settings,
         )
 
     @property
@@ -74,9 +76,9 @@ class Result:
         return self.kl is not None and self.kl < COLLAPSED
 
     @property
-    def key(self) -> tuple[str, str, str, int, str, int, str]:
-        """Two results with one key are the same figure of the same run."""
-        return self.table, self.column, self.method, self.seed, self.split, self.epochs, self.data
+    def key(self) -> tuple[str, str, str, int, str, int, str, str]:
+        """Two results with one key are the same figure of the same run. A cell whose settings changed has another."""
+        return self.table, self.column, self.method, self.seed, self.split, self.epochs, self.data, self.settings
 
 
 def read(folder: Path, table: str) -> list[Result]:

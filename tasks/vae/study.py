@@ -2,7 +2,7 @@
 
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ class Plan:
         config = self.config(member)
         for name, table in self.tables(member):
             for split in table.splits:
-                yield name, *member, split, config.epochs, config.data
+                yield name, *member, split, config.epochs, config.data, config.settings
 
     def read(self, table: str) -> list[Result]:
         return results.read(self.folder, table)
@@ -119,6 +119,30 @@ class Plan:
                 raise RunError(f"{path}: not a list of runs ({error}); delete it") from error
             if is_of_plan and self.directory(members) == path.parent:
                 yield members
+
+
+def shown(found: Sequence[Result], table: Table, methods: Sequence[str], overrides: Mapping[str, Any]) -> list[Result]:
+    """Of a table's results those of its cells as they are set today, on this data set after these epochs.
+
+    Args:
+        found: the results.
+        table: what they are of.
+        methods: rows that were asked for, beside the usual ones.
+        overrides: as of a :class:`Plan`.
+    """
+    configs = {
+        (column, method): STUDIES[table.study].config(column, method, **overrides)
+        for column in table.shown()
+        for method in (*table.rows(), *(method for method in methods if method in table.more))
+    }
+
+    def belongs(r: Result) -> bool:
+        config = configs.get((r.column, r.method))
+        if config is None or (r.data, r.settings) != (config.data, config.settings):
+            return False
+        return r.epochs <= config.epochs if table.by_epoch else r.epochs == config.epochs
+
+    return [r for r in found if belongs(r)]
 
 
 def run(plan: Plan, images: data.Source, console: Console) -> None:
