@@ -15,7 +15,7 @@ from .tables import TABLES
 
 HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's std")
 NOTE = (
-    "ours: mean, +- standard deviation over seeds if there are several; collapsed: seeds whose code carries nothing (KL "
+    "ours: mean, +- standard deviation over seeds if several; collapsed: seeds whose code carries nothing (KL "
     "below half a nat), in the mean only if all are; X: a figure was not finite, in brackets the first such epoch. "
     "paper: as printed; its +- is a standard deviation over seeds in GST (Table 4 does not say), a standard error over "
     "ten in BR; X: cannot converge, which a collapsed or failed run of ours is too; (?): the print leaves it open. -: "
