@@ -198,6 +198,15 @@ def test_perceptrons_work_without_onednn(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(linear.perceptron(x, [weight], [bias]), torch.baddbmm(bias, x, weight))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+def test_perceptrons_pass_nan_on(dtype: torch.dtype, leak: float) -> None:
+    """A run whose weights are not finite is to be seen by its figures."""
+    first, last = torch.full((1, 5, 4), math.nan, dtype=dtype), torch.ones(1, 4, 3, dtype=dtype)
+    x, biases = torch.ones(1, 6, 5, dtype=dtype), [torch.zeros(1, 1, n, dtype=dtype) for n in (4, 3)]
+    assert linear.perceptron(x, [first, last], biases, leak).isnan().all()
+
+
 @pytest.mark.parametrize("categories", [2, 10])
 def test_kl_is_the_naive_one(categories: int) -> None:
     """Value and gradient, through softmax and autograd; a category that underflows adds nothing."""

@@ -34,6 +34,10 @@ class Figure(NamedTuple):
             return None
         return self.spread * math.sqrt(self.seeds) if self.kind == ERROR else self.spread
 
+    def over(self, other: "Figure") -> float | None:
+        """The ratio of the two; None if one of them is an X."""
+        return None if self.value is None or other.value is None else self.value / other.value
+
     def __str__(self) -> str:
         doubt = " (?)" if self.is_doubtful else ""
         if self.value is None:

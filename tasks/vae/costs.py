@@ -20,7 +20,7 @@ from . import data, results, sheets
 from .ensemble import Ensemble
 from .recipes import Config, configure
 from .results import Result
-from .sheets import Sheet, number
+from .sheets import Sheet, number, printed
 
 CHUNK = 5  #: steps between two readings of the clock
 CHUNKS = 40
@@ -184,18 +184,18 @@ def _known(folder: Path, table: str, config: Config) -> list[Result]:
 
 def report_table_5(path: Path, found: list[Result], is_papers: bool, console: Console) -> None:
     """GST Table 5 beside the paper's, with the ratios to STGS, which a machine has less part in."""
-    printed = papers.figures("GST Table 5")
-    columns = {split: next(c for c in next(iter(printed.values())) if split in c) for split in ("memory", "time")}
+    table = papers.figures("GST Table 5")
+    columns = {split: next(c for c in table["STGS"] if split in c) for split in ("memory", "time")}
     shown = []
     for split, title in {"memory": "Allocated memory (GB)", "time": "Seconds an epoch"}.items():
         ours = {r.method: r.value for r in found if r.split == split and r.value is not None}
-        theirs = {row: cells[columns[split]].value for row, cells in printed.items()} if is_papers else {}
+        theirs = {row: cells[columns[split]] for row, cells in table.items()} if is_papers else {}
         rows = [
             (
                 row,
-                number(theirs.get(row)),
+                printed(theirs.get(row)),
                 number(ours.get(row)),
-                number(_ratio(theirs.get(row), theirs.get("STGS"))),
+                number(theirs[row].over(theirs["STGS"]) if row in theirs else None),
                 number(_ratio(ours.get(row), ours.get("STGS"))),
             )
             for row in TABLE_5

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu_
 
 
 def perceptron(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], leak: float = 0.0) -> Tensor:
@@ -24,7 +24,7 @@ def perceptron(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], l
     if by_member(x.device, x.dtype):
         return _OneDNN.apply(x, leak, *weights, *biases)
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        x = leaky_relu(torch.baddbmm(bias, x, weight), leak)
+        x = _activate(torch.baddbmm(bias, x, weight), leak)
     return torch.baddbmm(biases[-1], x, weights[-1])
 
 
@@ -45,7 +45,7 @@ class _OneDNN(torch.autograd.Function):
         weights, biases = parameters[:count], parameters[count:]
         inputs = [x]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            inputs.append(_products(inputs[-1], weight, bias, leak))
+            inputs.append(_activate(_products(inputs[-1], weight, bias), leak))
         ctx.save_for_backward(*inputs, *weights)
         ctx.leak = leak
         return _products(inputs[-1], weights[-1], biases[-1])
@@ -66,15 +66,19 @@ class _OneDNN(torch.autograd.Function):
         return of_x, None, *reversed(of_weights), *reversed(of_biases)
 
 
-def _products(a: Tensor, b: Tensor, bias: Tensor | None = None, leak: float = 1.0) -> Tensor:
-    """``leaky_relu((M, n, k) @ (M, k, m) + (M, 1, m), leak)``; any strides."""
+def _activate(x: Tensor, leak: float) -> Tensor:
+    """In place. oneDNN could do it with the product, but its ReLU turns NaN into 0, and a failed run would go on."""
+    return leaky_relu_(x, leak) if leak else x.relu_()
+
+
+def _products(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``(M, n, k) @ (M, k, m) + (M, 1, m)``; any strides."""
     if len(a) == 1:  # without copying the result: that of a weight's gradient costs half its product
-        return _product(a, b[0], None if bias is None else bias[0, 0], leak)
+        return _product(a, b[0], None if bias is None else bias[0, 0])
     biases = [None] * len(a) if bias is None else bias.squeeze(1)
-    return torch.stack([_product(*member, leak) for member in zip(a, b, biases, strict=True)])
+    return torch.stack([_product(*member) for member in zip(a, b, biases, strict=True)])
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None, leak: float = 1.0) -> Tensor:
-    """``leaky_relu((..., n, k) @ (k, m) + (m,), leak)``; any strides."""
-    after = ("none", []) if leak == 1 else ("leaky_relu", [leak])
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, *after, "")
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``(..., n, k) @ (k, m) + (m,)``; any strides."""
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")

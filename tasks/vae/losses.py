@@ -22,9 +22,10 @@ class _KL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         log_pi = logits.flatten(1, -2).mT.contiguous().log_softmax(1)
         pi = log_pi.exp()
-        negative_entropy = (pi * log_pi).sum(1, keepdim=True)
-        ctx.save_for_backward((pi * (log_pi - negative_entropy)).mT.reshape(logits.shape))
-        return (negative_entropy + math.log(logits.shape[-1])).view(logits.shape[:-1])
+        log_ratio = log_pi + math.log(logits.shape[-1])
+        kl = (pi * log_ratio).sum(1, keepdim=True)
+        ctx.save_for_backward((pi * (log_ratio - kl)).mT.reshape(logits.shape))
+        return kl.view(logits.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from .gradients import Spread, measure
 from .progress import RunProgress
 from .recipes import Config, configure
 from .results import Result
-from .sheets import Sheet, number
+from .sheets import Sheet, number, printed
 from .tables import BR_METHODS
 
 #: What both take: 1024 draws of each estimator for each image, a hundred images at a time, 50 epochs of training.
@@ -263,7 +263,7 @@ def report_table_1(path: Path, found: Sequence[Result], compare: bool, console: 
         compare: whether the paper's figures are of the same data and epochs.
         console: to print on.
     """
-    printed = {row: cells["Std"].value for row, cells in papers.figures("BR Table 1").items()} if compare else {}
+    theirs = {row: cells["Std"] for row, cells in papers.figures("BR Table 1").items()} if compare else {}
     header = ("", "paper", "ours", "spread over minibatches", "least", "most", "paper, to ST", "ours, to ST", "spread")
     shown = []
     for split in ("relative_std", "std", "batch_relative_std", "batch_std"):
@@ -271,14 +271,14 @@ def report_table_1(path: Path, found: Sequence[Result], compare: bool, console: 
         for method in TABLE_1:
             mine, st = (_by_place(found, split=split, method=name) for name in (method, ST))
             each, ratios = list(mine.values()), [mine[place] / st[place] for place in mine.keys() & st.keys()]
-            paper, paper_st = printed.get(method), printed.get(ST)
+            paper = theirs.get(method)
             rows.append(
                 (
                     method,
-                    number(paper),
+                    printed(paper),
                     number(_mean(each)),
                     *(number(f(each) if len(each) > 1 else None) for f in (statistics.stdev, min, max)),
-                    number(paper / paper_st if paper and paper_st else None),
+                    number(None if paper is None else paper.over(theirs[ST])),
                     number(_mean(ratios)),
                     number(statistics.stdev(ratios) if len(ratios) > 1 else None),
                 )

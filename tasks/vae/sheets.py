@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tasks.common import files
+from tasks.common import files, papers
 
 
 class Sheet(NamedTuple):
@@ -23,6 +23,11 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.3g}"
+
+
+def printed(figure: papers.Figure | None) -> str:
+    """As the paper has it; a dash for what it does not have."""
+    return "-" if figure is None else str(figure)
 
 
 def write(
