@@ -259,8 +259,6 @@ def test_properties_are_those_of_gst_table_1(method: str) -> None:
             ("figure", "br-2", "--methods", "beta=0.5", "beta=1.2 (centred)"),
             ("figure-br-2-1-epochs.png", "figure-br-2.jsonl"),
         ),
-        (("figure", "gst-1"), ("figure-gst-1.png",)),
-        (("figure", "gst-2"), ("figure-gst-2.png",)),
     ],
     ids=lambda value: "-".join(value[:2]),
 )
@@ -269,6 +267,12 @@ def test_command_writes_its_files(
 ) -> None:
     assert run(tmp_path, *arguments, "--epochs", "1") == 0
     assert [name for name in files if not (tmp_path / "results" / name).stat().st_size] == []
+
+
+@pytest.mark.parametrize("name", ["gst-1", "gst-2"])
+def test_simplex_figures_are_drawn(name: str, tmp_path: Path) -> None:
+    assert run(tmp_path, "figure", name) == 0
+    assert (tmp_path / "results" / f"figure-{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_variance_figure_has_every_epoch(small: data.Images, tmp_path: Path) -> None:
@@ -295,11 +299,14 @@ def test_perturbed_logits_are_algorithm_1() -> None:
         (("table", "br-2", "--columns", "8x5"), "columns: got '8x5', allowed: '8x4'"),
         (("table", "br-2", "--methods", "Adam"), "methods: got 'Adam', allowed: 'STGS'"),
         (("table", "br-2", "--seeds", "0"), "seeds: got 0"),
-        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1, gst-1 and gst-5"),
-        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with: any table but br-1, gst-1"),
-        (("table", "gst-5", "--columns", "8x4"), "columns: got 8x4, allowed with: any table but br-1"),
-        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with: any table but gst-1 and gst-5"),
-        (("figure", "gst-gap", "--epochs", "2"), "epochs: got 2, allowed with: br-1, br-2, gst-3"),
+        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with table br-1: none"),
+        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with table gst-1: none"),
+        (("table", "gst-5", "--columns", "8x4"), "columns: got 8x4, allowed with table gst-5: none"),
+        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with table gst-5: none"),
+        (("figure", "gst-gap", "--seeds", "7"), "seeds: got 7, allowed with figure gst-gap: none"),
+        (("figure", "gst-gap", "--device", "cuda"), "device: got cuda, allowed with figure gst-gap: none"),
+        (("table", "gst-1", "--shared-order"), "shared_order: got True, allowed with table gst-1: none"),
+        (("figure", "gst-gap", "--epochs", "2"), "epochs: got 2, allowed with figure gst-gap: none"),
         (("table", "gst-2", "--methods", "STGS"), "methods: got 'STGS', allowed: 'ST', 'NZ-GST-0.0'"),
         (("table", "gst-2", "--columns", "tau=0.1"), "columns: got 'tau=0.1', allowed: 'tau=1.0', 'tau=0.5'"),
         (("figure", "br-3"), "name: got 'br-3', allowed: 'br-1', 'br-2', 'gst-1'"),
@@ -308,8 +315,8 @@ def test_perturbed_logits_are_algorithm_1() -> None:
         (("table", "br-2", "--device", "gpu"), "device: got 'gpu'"),
         (("table", "br-1", "--epochs", "0"), "epochs: got 0"),
         (("figure", "br-1", "--epochs", "0"), "epochs: got 0"),
-        (("figure", "gst-1", "--methods", "ST"), "methods: got ST, allowed with: br-2, gst-3"),
-        (("figure", "br-1", "--columns", "8x4"), "columns: got 8x4, allowed with: br-2, gst-3"),
+        (("figure", "gst-1", "--methods", "ST"), "methods: got ST, allowed with figure gst-1: none"),
+        (("figure", "br-1", "--columns", "8x4"), "columns: got 8x4, allowed with figure br-1: none"),
         (("figure", "gst-3", "--columns", "8x4"), "columns: got '8x4', allowed: 'tau=0.5'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,19 @@ def _count(name: str, value: int) -> int:
         return checks.count(name, value)
     except ValueError as error:
         raise RunError(str(error)) from error
+
+
+_CELLS = ("columns", "methods")
+_RUNS = (*_CELLS, "epochs", "seeds", "shared_order")
+#: Flags that a command has no use for: it has no cells, trains no runs, or computes on the CPU.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "table br-1": _CELLS,
+    "table gst-1": (*_RUNS, "device"),
+    "table gst-5": _RUNS,
+    "figure br-1": _CELLS,
+    "figure br-speed": _RUNS,
+    **{f"figure gst-{name}": (*_RUNS, "device") for name in ("1", "2", "entropy", "variance", "gap")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,16 +119,14 @@ class Common:
     def overrides(self) -> dict[str, Any]:
         return {"data": self.data, "device": self.device, "epochs": self.epochs, "shared_order": self.shared_order}
 
-    def refuse_cells(self, allowed: str) -> None:
-        """Raises RunError if a column or a row was chosen."""
-        for name in ("columns", "methods"):
-            if chosen := getattr(self, name):
-                raise RunError(f"{name}: got {', '.join(chosen)}, allowed with: {allowed}")
-
-    def refuse_epochs(self, allowed: str) -> None:
-        """Raises RunError if a number of epochs was chosen."""
-        if self.epochs is not None:
-            raise RunError(f"epochs: got {self.epochs}, allowed with: {allowed}")
+    def refuse_unused(self, command: str) -> None:
+        """Raises RunError if a flag was given that the command has no use for."""
+        defaults = {field.name: field.default for field in fields(Common)}
+        for name in UNUSED.get(command, ()):
+            given = getattr(self, name)
+            if given != defaults[name]:
+                shown = ", ".join(given) if isinstance(given, tuple) else given
+                raise RunError(f"{name}: got {shown}, allowed with {command}: none")
 
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set, at these epochs and settings."""
@@ -161,8 +172,8 @@ class TableCommand(Common):
     def run(self, console: Console) -> int:
         set_threads(self.threads)
         _choice("name", self.name, sorted((BR_1, GST_5, properties.NAME, *TABLES)))
+        self.refuse_unused(f"table {self.name}")
         if self.name not in TABLES:
-            self.refuse_cells("any table but br-1, gst-1 and gst-5")
             commands = {BR_1: self._br_1, properties.NAME: self._gst_1, GST_5: self._gst_5}
             return commands[self.name](console)
         table = TABLES[self.name]
@@ -179,12 +190,10 @@ class TableCommand(Common):
         return 0
 
     def _gst_1(self, console: Console) -> int:
-        self.refuse_epochs("any table but gst-1 and gst-5")
         properties.report(self.folder, console)
         return 0
 
     def _gst_5(self, console: Console) -> int:
-        self.refuse_epochs("any table but gst-1 and gst-5")
         config = {"data": self.data, "device": self.device}
         found = costs.measure_table_5(GST_5, config, self.data_dir, self.folder, console)
         costs.report_table_5(self.folder / f"{GST_5}.md", found, self.data == "mnist", console)
@@ -207,8 +216,7 @@ class FigureCommand(Common):
 
         set_threads(self.threads)
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
-        if name not in FIGURES:
-            self.refuse_cells("br-2, gst-3")
+        self.refuse_unused(f"figure {self.name}")
         if self.name in COMPUTED:
             return self._computed(name, console)
         if self.epochs is not None:
@@ -228,8 +236,8 @@ class FigureCommand(Common):
                 report.write(stem, table.title, found, self.folder, console)
                 figures.plot_betas(found, path)
             else:
-                last = [r for r in found if r.epochs == max(r.epochs for r in found)]
-                report.write(stem, table.title, last, self.folder, console)
+                last = max(r.epochs for r in found)
+                report.write(stem, table.title, [r for r in found if r.epochs == last], self.folder, console)
                 figures.plot_by_epoch(found, {"variance": "variance of the gradient"}, path, log=("variance",))
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
         return 0
@@ -237,7 +245,6 @@ class FigureCommand(Common):
     def _computed(self, name: str, console: Console) -> int:
         from . import sketches
 
-        self.refuse_epochs("br-1, br-2, gst-3")
         path = self.folder / f"{name}.md"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.name == "gst-entropy":

@@ -1,7 +1,8 @@
 """BR Table 1 and Figure 1: estimators measured on an 8x4 VAE that ReinMax trains."""
 
+import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,11 +133,12 @@ def run(
         found = results.read(folder, table)
         return [r for r in found if r.data == config.data and r.column in columns and r.epochs in epochs]
 
-    done = {(r.seed, r.epochs) for r in known()}
+    done = {(r.seed, r.epochs, r.column, r.split, r.method) for r in known()}
+    figures = list(itertools.product(columns, what.splits, what.estimators))
     results.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
         for seed in seeds:
-            pending = [epoch for epoch in epochs if (seed, epoch) not in done]
+            pending = [epoch for epoch in epochs if any((seed, epoch, *figure) not in done for figure in figures)]
             if not pending:
                 continue
             config = configure(estimator="reinmax", tau=what.tau, seed=seed, epochs=epochs[-1], **overrides)
@@ -309,14 +311,19 @@ def _by_row(found: Sequence[Result], split: str) -> Rows:
     return rows
 
 
+def _count(rows: Rows, names: Sequence[str], holds: Callable[[dict[str, float]], bool]) -> str:
+    """At how many epochs something holds, of those that have all of some estimators' figures."""
+    whole = [row for row in rows.values() if set(names) <= row.keys()]
+    return f"{sum(map(holds, whole))} of {len(whole)}"
+
+
 def _between(rows: Rows, cv: str) -> str:
     """At how many epochs one of the CV rows lies between Rao and ReinMax."""
-    return f"{sum(row[RAO] < row[cv] < row[REINMAX] for row in rows.values())} of {len(rows)}"
+    return _count(rows, (RAO, cv, REINMAX), lambda row: row[RAO] < row[cv] < row[REINMAX])
 
 
 def _above_previous(rows: Rows) -> str:
-    holds = (all(row[RAO] > row[name] for name in PREVIOUS) for row in rows.values())
-    return f"{sum(holds)} of {len(rows)}"
+    return _count(rows, (RAO, *PREVIOUS), lambda row: all(row[RAO] > row[name] for name in PREVIOUS))
 
 
 def report_figure_1(path: Path, found: Sequence[Result], picture: str, console: Console) -> None:
