@@ -294,7 +294,9 @@ def reinmax_cv(
         eta: weight of the control and of its mean over K = ``num_samples`` draws, a number or a tensor as tau (without
             a gradient); 0 is ReinMax at tau = 1.
         control: ``"soft"``: ``J(softmax(log p_D + s)) / tau``, s the soft sample that chose D; ``"gumbel"``: one more
-            draw of the Rao term, which leaves ReinMax's mean exactly and adds variance.
+            draw of the Rao term, which leaves ReinMax's mean exactly and adds variance. The soft control's own softmax
+            has no temperature, so that below a tau of about 1/2 its weight eta / tau is too much: on a VAE at tau =
+            0.1 the mean gradient pointed backwards (``figure br-1`` of the VAE study). BR's settings are 0.7 to 1.3.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
