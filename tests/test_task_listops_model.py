@@ -241,7 +241,7 @@ def test_learns_from_labels() -> None:
     model, estimator = Parser(16, 0.0, generator), GST()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
     seeds = itertools.count()
-    for _ in range(60):
+    for _ in range(100):
         tokens = torch.randint(4, (64, 4), generator=generator)
         batch = Batch(tokens, torch.full((64,), 4), tokens[:, 1], torch.arange(64))
         logits, _ = model(batch, lambda scores, level: estimator(scores, seed=next(seeds), return_index=True))

@@ -9,11 +9,11 @@ from discrete_ops import backends
 from tasks.common import checkpoint
 from tasks.common.errors import RunError
 
-from . import expressions, treelstm, trees
+from . import expressions, given, treelstm, trees
 from .data import Batch, Lines
 from .model import Parser
 from .recipes import Config
-from .train import estimator_choice
+from .train import estimator_choice, parser
 
 PICTURED = 16  #: tokens of a run's example line, or the nearest length below
 
@@ -40,7 +40,7 @@ def load(directory: Path) -> tuple[Parser, Config]:
     try:
         # Here on a CPU, whatever it was trained on.
         config = replace(Config(**saved), device="cpu", backend=backends.resolve(None, "cpu"))
-        model = Parser(config.hidden, config.dropout, torch.Generator())
+        model = parser(config, torch.Generator())
         model.load_state_dict(state["best"])
     except (TypeError, KeyError, RuntimeError) as error:
         raise RunError(f"{path}: not a checkpoint of this version ({error})") from error
@@ -63,14 +63,19 @@ def read_expression(text: str) -> list[int]:
 
 @torch.no_grad()
 def parses(model: Parser, config: Config, tokens: list[int], samples: int, seed: int) -> list[Parse]:
-    """The greedy tree and ``samples`` sampled ones of a line, on the model's device."""
+    """The greedy tree and ``samples`` sampled ones of a line, on the model's device; the given one where they are."""
     device = model.query.device
     row = torch.tensor([tokens], device=device)
     batch = Batch(row, torch.tensor([len(tokens)]), row.new_zeros(1), torch.zeros(1, dtype=torch.int64))
-    noise = torch.Generator(device).manual_seed(seed)
-    choices: dict[str, treelstm.Choice] = {"greedy": treelstm.greedy}
-    for number in range(1, samples + 1):
-        choices[f"sample {number}"] = estimator_choice(config, len(tokens), noise)
+    choices: dict[str, treelstm.Choice | torch.Tensor] = {}
+    if config.trees == "learned":
+        choices["greedy"] = treelstm.greedy
+        noise = torch.Generator(device).manual_seed(seed)
+        for number in range(1, samples + 1):
+            choices[f"sample {number}"] = estimator_choice(config, len(tokens), noise)
+    else:
+        line = Lines.of([expressions.write(tokens)], [tokens], [0])
+        choices[config.trees] = given.merges(config.trees, batch, line, torch.Generator().manual_seed(seed))
     found = []
     for title, choose in choices.items():
         logits, merges = model(batch, choose)
