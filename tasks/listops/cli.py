@@ -258,10 +258,14 @@ class Parse:
         found = parsing.parses(model, config, tokens, self.samples, self.seed)
         gold = expressions.write(tokens)
         lines = [f"gold: {expressions.evaluate(tokens)[0]}\n{gold}"]
+        baselines = trees.baselines(trees.gold_spans(gold))._asdict().items()
+        beside = ", ".join(f"{name} {value:.2f}" for name, value in baselines)
         for parse in found:
             f1 = trees.f1(trees.spans(parse.merges), trees.gold_spans(gold))
             words = [expressions.TOKENS[token] for token in tokens]
-            lines.append(f"{parse.title}: {parse.label}, parse F1 {f1:.2f}\n{trees.bracketed(words, parse.merges)}")
+            lines.append(
+                f"{parse.title}: {parse.label}, parse F1 {f1:.2f} ({beside})\n{trees.bracketed(words, parse.merges)}"
+            )
         console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         if self.picture:
             parsing.draw(tokens, found, self.picture)
