@@ -19,6 +19,7 @@ enum Estimator : int64_t {
   kReinMaxCV,
   kReinMaxCVGumbel,
   kReinMaxRK2,
+  kReinMaxRK2Centred,
   kNumEstimators
 };
 

@@ -233,15 +233,13 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
-    const V one = M::set(1), eta = coefficient;
-    if (!soft) {
-      return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(-eta * inv_tau, unnormalised); });
-    }
+    const V one = M::set(1), weight = -coefficient * inv_tau;
+    if (!soft) return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
     V inverse;
     draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
     const V inverse_pi = M::divide(one, pi_total);
     r.each([&](auto s) { r.a(s) *= inverse; });  // the soft sample that chose D
-    add(-eta, [&](auto s) {
+    add(weight, [&](auto s) {
       const V p = M::exp(r.z(s)) * inverse_pi + M::select(r.winner(s), one, M::set(0));
       return p * M::exp(r.a(s));
     });
@@ -254,6 +252,16 @@ struct Surrogate {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
       const V from_pi = deviation(s, mean) * beta, from_D = (r.v(s) - v_winner) * (M::set(1) - beta);
       r.out(s) += (pi + D) * (from_pi + from_D) - pi * from_pi;
+    });
+  }
+
+  // J(pi) + beta ((D - pi) (D - pi)^T - J(pi)): what beta weighs is one product, in whose order 0 meets no inf.
+  DISCRETE_OPS_HD void reinmax_rk2_centred(V beta) {
+    const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
+    const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
+    r.each([&](auto s) {
+      const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));
+      r.out(s) += pi * deviation(s, mean) + ((half_D - pi) * beta) * (deviation(s, mean) + of_winner);
     });
   }
 
@@ -284,6 +292,8 @@ struct Surrogate {
         return reinmax();
       case kReinMaxRK2:
         return reinmax_rk2(coefficient);
+      case kReinMaxRK2Centred:
+        return reinmax_rk2_centred(coefficient);
       default:
         return;
     }

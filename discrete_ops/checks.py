@@ -79,7 +79,12 @@ def _number_or_tensor(name: str, value: Any, least: float, most: float, allowed:
 
 
 #: What the coefficient of an estimator is called.
-_COEFFICIENTS = {"reinmax_cv": "eta", "reinmax_cv_gumbel": "eta", "reinmax_rk2": "beta"}
+_COEFFICIENTS = {
+    "reinmax_cv": "eta",
+    "reinmax_cv_gumbel": "eta",
+    "reinmax_rk2": "beta",
+    "reinmax_rk2_centred": "beta",
+}
 
 
 def parameters(

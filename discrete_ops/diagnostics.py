@@ -5,18 +5,24 @@ With ``pi = softmax(l)``, ``e_i`` the one-hots, ``v_j = grad f(e_j)`` and ``J(p,
     exact_gradient   sum_j f(e_j) d pi_j/dl                                                        BR Eq. 2
     first_order      sum_i sum_j pi_j <v_j, e_i - e_j> d pi_i/dl          mean of ST, tau = 1        BR Eq. 9
     second_order     sum_i sum_j pi_j <v_j + v_i, e_i - e_j> / 2 d pi_i/dl  mean of ReinMax, tau = 1  BR Eq. 11
-    rk2              pi_k sum_j pi_j <(1 - beta) v_j + beta v_k, e_k - e_j>, k = 1..N
-                                                                          mean of RK2(beta)        BR Eq. 26
+    rk2              sum_i sum_j pi_j <(1 - beta) v_j + beta v_i, e_i - e_j> d pi_i/dl
+                                                   mean of reinmax_rk2(beta, centred=True)         BR Eq. 26
+    rk2_uncentred    pi_k sum_j pi_j <(1 - beta) v_j + beta v_k, e_k - e_j>, k = 1..N
+                                                   mean of reinmax_rk2(beta)                       BR Eq. 35
 
 and as means over D, which is how they are computed here:
 
     exact_gradient   E[f(D) (D - pi)]
-    first_order      E[J(pi, pi; grad f(D))]
-    rk2              E[(1 - beta) J(pi, D; grad f(D)) + beta J(D, pi; grad f(D))]
+    first_order      E[J(pi, pi; v)]                                            with v = grad f(D)
+    rk2              E[(1 - beta) J(pi, pi; v) + beta <v, D - pi> (D - pi)]
+    rk2_uncentred    E[(1 - beta) J(pi, D; v) + beta J(D, pi; v)]
 
-``second_order`` is ``rk2`` at beta = 1/2, Heun's method. It sums to 0 over a row, as a gradient at logits does; at any
-other beta ``rk2`` does not, so ``rk2`` at beta = 0 is not ``first_order``. With several latents each row's formula is
-averaged over the other rows. BR: Wang and Bui, "Beyond ReinMax", arXiv 2603.08257, 2026.
+``rk2`` is ``first_order`` at beta = 0 and ``second_order`` at 1/2, Heun's method, and sums to 0 over a row, as a
+gradient at logits does. BR's Theorem 1 says that Eq. 26 is the mean of BR Eq. 27, ``reinmax_rk2(beta)``; as printed it
+holds at beta = 1/2 alone: from Eq. 34 to 35 its proof drops
+``-pi_k sum_i sum_j pi_i pi_j <(1 - beta) v_j + beta v_i, e_i - e_j>``, which is ``rk2`` less ``rk2_uncentred`` and 0
+there. With several latents each row's formula is averaged over the other rows. BR: Wang and Bui, "Beyond ReinMax",
+arXiv 2603.08257, 2026.
 
 Shared by all of them:
 
@@ -90,7 +96,29 @@ def second_order(f: Loss, logits: Tensor, *, chunk_size: int = 4096) -> Tensor:
 
 
 def rk2(f: Loss, logits: Tensor, beta: float, *, chunk_size: int = 4096) -> Tensor:
-    """``pi_k sum_j pi_j <(1 - beta) grad f(e_j) + beta grad f(e_k), e_k - e_j>``: the mean of RK2(beta). BR Eq. 26.
+    """``sum_i sum_j pi_j <(1 - beta) grad f(e_j) + beta grad f(e_i), e_i - e_j> d pi_i/dl``. BR Eq. 26.
+
+    The mean of ``reinmax_rk2(beta, centred=True)``; of BR Eq. 27, as Theorem 1 has it, at beta = 1/2 alone.
+
+    Args:
+        beta: any finite number.
+
+    Other arguments, result and errors: see :mod:`discrete_ops.diagnostics`.
+    """
+    beta, pi = checks.number("beta", beta), _probabilities(logits)
+
+    def term(D: Tensor) -> Tensor:
+        v, centred = _gradient(f, D, logits), D.double() - pi
+        return (1 - beta) * J(pi, pi, v) + beta * (v * centred).sum(-1, keepdim=True) * centred
+
+    return _mean(term, logits, chunk_size).to(logits.dtype)
+
+
+def rk2_uncentred(f: Loss, logits: Tensor, beta: float, *, chunk_size: int = 4096) -> Tensor:
+    """``pi_k sum_j pi_j <(1 - beta) grad f(e_j) + beta grad f(e_k), e_k - e_j>``, k = 1..N. BR Eq. 35-37.
+
+    The mean of ``reinmax_rk2(beta)``, BR Eq. 27. It is :func:`rk2`, as Theorem 1 has it, at beta = 1/2 alone; at any
+    other beta it does not sum to 0 over a row.
 
     Args:
         beta: any finite number.

@@ -62,6 +62,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "beta": lambda value: checks.weight("beta", value),
     "num_samples": lambda value: checks.count("num_samples", value),
     "detach_perturbation": lambda value: checks.flag("detach_perturbation", value),
+    "centred": lambda value: checks.flag("centred", value),
     "control": lambda value: checks.choice("control", value, ("soft", "gumbel")),
 }
 
@@ -146,6 +147,7 @@ class ReinMaxRK2(Estimator):
 
     function = functional.reinmax_rk2
     beta: float | Tensor = 0.5
+    centred: bool = False
 
 
 #: Every estimator by the name of its function.

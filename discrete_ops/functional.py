@@ -293,7 +293,7 @@ def reinmax_cv(
     Args:
         eta: weight of the control and of its mean over K = ``num_samples`` draws, a number or a tensor as tau (without
             a gradient); 0 is ReinMax at tau = 1.
-        control: ``"soft"``: ``J(softmax(log p_D + s))``, s the soft sample that chose D; ``"gumbel"``: one more
+        control: ``"soft"``: ``J(softmax(log p_D + s)) / tau``, s the soft sample that chose D; ``"gumbel"``: one more
             draw of the Rao term, which leaves ReinMax's mean exactly and adds variance.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.
@@ -309,6 +309,7 @@ def reinmax_rk2(
     logits: Tensor,
     beta: float | Tensor = 0.5,
     *,
+    centred: bool = False,
     dim: int = -1,
     sample_tau: float | Tensor = 1.0,
     generator: Generator = None,
@@ -319,13 +320,20 @@ def reinmax_rk2(
     """The second-order Runge-Kutta family, ``2 J(p_D, beta pi + (1 - beta) D) - beta J(pi)``. BR Eq. 27.
 
     Args:
-        beta: any number up to 1e30 in size, or a tensor as tau (without a gradient); 0.5 has the mean of
-            :func:`reinmax` at tau = 1.
+        beta: any number up to 1e30 in size, or a tensor as tau (without a gradient); 0.5 is :func:`reinmax` at
+            tau = 1.
+        centred: False: BR Eq. 27, whose mean is BR Eq. 35 (:func:`discrete_ops.diagnostics.rk2_uncentred`). True:
+            ``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26
+            (:func:`discrete_ops.diagnostics.rk2`); 0 is :func:`straight_through` at tau = 1. BR's Theorem 1 takes the
+            two means for one, which they are at beta = 1/2 alone. True is also
+            ``4 beta J(p_D) + (1 - 3 beta) J(pi)``: the mix of straight-through and ZGR, ``2 a J(p_D) +
+            (1 - 3 a / 2) J(pi)`` at ``a = 2 beta``, of Hooper and Shekhovtsov, 2026.
 
     Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     beta = checks.weight("beta", beta)
-    return draw("reinmax_rk2", logits, 1.0, sample_tau, dim, generator, seed, return_index, backend, beta)
+    estimator = "reinmax_rk2_centred" if checks.flag("centred", centred) else "reinmax_rk2"
+    return draw(estimator, logits, 1.0, sample_tau, dim, generator, seed, return_index, backend, beta)
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:

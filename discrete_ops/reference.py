@@ -195,9 +195,9 @@ def _reinmax_cv(r: Rows, control: Term) -> Iterable[Term]:
 
 
 def reinmax_cv(r: Rows) -> Iterable[Term]:
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau."""
     (soft_sample,) = conditional_gumbels(r, r.l.log_softmax(-1), first=0, count=1)
-    return _reinmax_cv(r, J(1, tempered_softmax(_log_p_D(r, 1.0) + soft_sample[0])))
+    return _reinmax_cv(r, J(1 / r.tau, tempered_softmax(_log_p_D(r, 1.0) + soft_sample[0])))
 
 
 def reinmax_cv_gumbel(r: Rows) -> Iterable[Term]:
@@ -213,6 +213,14 @@ def reinmax_rk2(r: Rows) -> Iterable[Term]:
     yield J(-beta, pi)
 
 
+def reinmax_rk2_centred(r: Rows) -> Iterable[Term]:
+    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26; the outer product is
+    ``4 J((pi + D) / 2) - 2 J(pi)``."""
+    beta, pi = r.coefficient, tempered_softmax(r.l)
+    yield J(4 * beta, (pi + r.D) / 2)
+    yield J(1 - 3 * beta, pi)
+
+
 #: The table of the family. A row's place is its number in the compiled backends.
 TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "straight_through": straight_through,
@@ -225,8 +233,8 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "reinmax_cv": reinmax_cv,
     "reinmax_cv_gumbel": reinmax_cv_gumbel,
     "reinmax_rk2": reinmax_rk2,
+    "reinmax_rk2_centred": reinmax_rk2_centred,
 }
-
 
 #: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
 NONZERO = "nonzero_"

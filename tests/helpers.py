@@ -64,6 +64,7 @@ CASES = {
     "reinmax_cv_gumbel": lambda tau, k: estimators.ReinMaxCV(tau, eta=0.6, num_samples=k, control="gumbel"),
     "reinmax_rk2": lambda tau, k: estimators.ReinMaxRK2(beta=0.5),
     "reinmax_rk2_1.3": lambda tau, k: estimators.ReinMaxRK2(beta=1.3),
+    "reinmax_rk2_centred": lambda tau, k: estimators.ReinMaxRK2(beta=0.2, centred=True),
 }
 
 #: Cases with a soft sample behind ``hard=False``.
@@ -147,8 +148,11 @@ def naive_soft(e: Any, l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E741
 
 
 def naive_reinmax(e: Any, l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E741
-    """The pull-back of the ReinMax family as a matrix: BR Eq. 12, 16 (ReinMax), 17 (Rao), 18 (CV), 27 (RK2)."""
+    """The pull-back of the ReinMax family as a matrix: BR Eq. 12, 16 (ReinMax), 17 (Rao), 18 (CV), 27 (RK2), 26."""
     pi = l.softmax(-1)
+    if isinstance(e, estimators.ReinMaxRK2) and e.centred:
+        off = D - pi
+        return (1 - e.beta) * jacobian(pi, pi) + e.beta * off[..., :, None] * off[..., None, :]
     if isinstance(e, estimators.ReinMaxRK2):
         return 2 * jacobian((pi + D) / 2, e.beta * pi + (1 - e.beta) * D) - e.beta * jacobian(pi, pi)
     if isinstance(e, estimators.ReinMaxArgmax):
@@ -166,7 +170,7 @@ def naive_reinmax(e: Any, l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E
     if isinstance(e, estimators.ReinMaxCV):
         s = (conditional(l, D, E[0]) / e.tau).softmax(-1)
         c = (l_D + s).softmax(-1)
-        control = jacobian(c, c) if e.control == "soft" else rao(E[:1])
+        control = jacobian(c, c) / e.tau if e.control == "soft" else rao(E[:1])
         matrix = matrix - e.eta * control + e.eta * rao(E[1 : 1 + e.num_samples])
     return matrix
 

@@ -19,7 +19,7 @@ CONFIGS = [
         {"estimator": "reinmax", "lr": 1e-3, "optimizer": "radam", "seed": 3},
         {"estimator": "gumbel_rao", "num_samples": 3},
         {"estimator": "gst", "gap": "pi"},
-        {"estimator": "straight_through", "taus": (0.5, 2.0), "lr": 5e-4},
+        {"estimator": "straight_through", "mid_tau": 0.5, "tau": 2.0, "low_every": 2, "lr": 5e-4},
         {"estimator": "gst", "detach_perturbation": False, "seed": 1},
         {"estimator": "rloo", "lr": 5e-4, "optimizer": "adam"},
     )

@@ -10,7 +10,16 @@ from torch import Tensor
 
 import discrete_ops as do
 from discrete_ops import estimators, reference
-from discrete_ops.diagnostics import exact_gradient, expectation, first_order, measure, measure_loss, rk2, second_order
+from discrete_ops.diagnostics import (
+    exact_gradient,
+    expectation,
+    first_order,
+    measure,
+    measure_loss,
+    rk2,
+    rk2_uncentred,
+    second_order,
+)
 
 SHAPES = [(5,), (1, 5), (2, 3), (3, 4)]
 BETAS = [-0.2, 0.0, 0.5, 1.0, 1.2]
@@ -100,6 +109,31 @@ def equation_11(pi: Tensor, v: list[Tensor]) -> Tensor:
 
 
 def equation_26(beta: float) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    """``sum_i sum_j pi_j <(1 - beta) v_j + beta v_i, e_i - e_j> d pi_i/dl``."""
+
+    def formula(pi: Tensor, v: list[Tensor]) -> Tensor:
+        e, n, total = torch.eye(len(pi), dtype=pi.dtype), range(len(pi)), torch.zeros_like(pi)
+        for i in n:
+            for j in n:
+                step = ((1 - beta) * v[j] + beta * v[i]) @ (e[i] - e[j])
+                for k in n:
+                    total[k] += pi[j] * step * pi[i] * (int(i == k) - pi[k])
+        return total
+
+    return formula
+
+
+def dropped(beta: float) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    """What BR's Appendix A leaves out between its Eq. 34 and 35."""
+
+    def formula(pi: Tensor, v: list[Tensor]) -> Tensor:
+        e, n = torch.eye(len(pi), dtype=pi.dtype), range(len(pi))
+        return -pi * sum(pi[i] * pi[j] * (((1 - beta) * v[j] + beta * v[i]) @ (e[i] - e[j])) for i in n for j in n)
+
+    return formula
+
+
+def equation_35(beta: float) -> Callable[[Tensor, list[Tensor]], Tensor]:
     """Component k: ``pi_k sum_j pi_j <(1 - beta) v_j + beta v_k, e_k - e_j>``."""
 
     def formula(pi: Tensor, v: list[Tensor]) -> Tensor:
@@ -163,6 +197,7 @@ QUANTITIES = {
     "first_order": first_order,
     "second_order": second_order,
     "rk2": lambda f, logits: rk2(f, logits, 0.3),
+    "rk2_uncentred": lambda f, logits: rk2_uncentred(f, logits, 0.3),
 }
 every_quantity = pytest.mark.parametrize("quantity", QUANTITIES.values(), ids=QUANTITIES)
 
@@ -216,7 +251,8 @@ def test_result_is_like_the_logits(quantity):
 ORDERS = {
     "straight_through": (0.0, first_order, equation_9),
     "reinmax": (0.0, second_order, equation_11),
-    **{f"reinmax_rk2 {b}": (b, lambda f, logits, b=b: rk2(f, logits, b), equation_26(b)) for b in BETAS},
+    **{f"reinmax_rk2_centred {b}": (b, lambda f, logits, b=b: rk2(f, logits, b), equation_26(b)) for b in BETAS},
+    **{f"reinmax_rk2 {b}": (b, lambda f, logits, b=b: rk2_uncentred(f, logits, b), equation_35(b)) for b in BETAS},
 }
 
 
@@ -233,10 +269,24 @@ def test_mean_of_an_estimator_is_its_equation(name, shape, estimator):
 
 def test_which_orders_coincide():
     f, logits = network((2, 3)), randn(2, 3)
-    assert_equal(rk2(f, logits, 0.5), second_order(f, logits))
-    assert (rk2(f, logits, 0.0) - first_order(f, logits)).abs().max() > 0.01
-    assert_equal(second_order(f, logits).sum(-1), torch.zeros(2, dtype=torch.float64))
-    assert rk2(f, logits, 0.0).sum(-1).abs().max() > 0.01  # not centred
+    for quantity in (rk2, rk2_uncentred):
+        assert_equal(quantity(f, logits, 0.5), second_order(f, logits), 1e-12)
+    assert_equal(rk2(f, logits, 0.0), first_order(f, logits), 1e-12)
+    assert (rk2_uncentred(f, logits, 0.0) - first_order(f, logits)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_the_means_of_rk2_differ_by_the_dropped_term_of_theorem_1(shape, beta):
+    f, logits = network(shape), randn(*shape)
+    centred, uncentred, off = rk2(f, logits, beta), rk2_uncentred(f, logits, beta), naive_mean(f, logits, dropped(beta))
+    assert_equal(centred - uncentred, off)
+    assert_equal(centred.sum(-1), torch.zeros(shape[:-1], dtype=torch.float64), 1e-12)
+    if beta == 0.5:
+        assert_equal(off, torch.zeros_like(off), 1e-12)
+    else:
+        assert off.abs().max() > 0.01
+        assert uncentred.sum(-1).abs().max() > 0.01
 
 
 @every_shape

@@ -73,7 +73,7 @@ OWN = {
     "gst": [*GAP, *(({"detach_perturbation": x}, TypeError, "detach_perturbation") for x in ("no", None, 0))],
     "reinmax_rao": COUNT,
     "reinmax_cv": COUNT + ETA + CONTROL,
-    "reinmax_rk2": BETA,
+    "reinmax_rk2": [*BETA, *(({"centred": x}, TypeError, "centred") for x in ("no", None, 0))],
 }
 
 

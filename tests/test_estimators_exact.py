@@ -11,6 +11,7 @@ from helpers import (
     SOFT,
     TOLERANCE,
     assert_close,
+    conditional,
     draw_and_pull,
     every_estimator,
     every_soft,
@@ -121,9 +122,9 @@ def test_masked_columns_are_as_if_they_were_not_there(backend, name, tau):
     assert (got[masked == -torch.inf] == 0).all()
 
 
-@pairs([name for name in CASES if not name.startswith("reinmax_rk2")])
+@pairs([name for name in CASES if name != "reinmax_rk2_1.3"])
 def test_gradient_sums_to_zero_along_the_categories(backend, name):
-    """A constant added to the logits changes no probability (RK2 alone does not keep this)."""
+    """A constant added to the logits changes no probability (BR Eq. 27 alone keeps this at beta = 1/2 only)."""
     l, v = inputs(30, 12, scale=5.0)  # noqa: E741
     _, _, gradient = draw_and_pull(make(name), l, v, seed=1, backend=backend)
     assert_close(gradient.sum(-1), torch.zeros(30, dtype=torch.float64))
@@ -190,6 +191,28 @@ def test_reinmax_as_shifted_softmaxes(tau, backend):
 
 
 @pytest.mark.parametrize("control", ["soft", "gumbel"])
+@pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_reinmax_cv_as_shifted_softmaxes(tau, control, per_row, backend):
+    """BR Eq. 18 by autograd: the terms weighted by eta are softmaxes at tau of logits moved, as constants."""
+    l, v = inputs(30, 6)  # noqa: E741
+    temperature = tau * torch.linspace(0.6, 1.4, 30, dtype=torch.float64)[:, None] if per_row else tau
+    cv = do.estimators.ReinMaxCV(temperature, eta=1.5, num_samples=4, control=control)
+    D, _, got = draw_and_pull(cv, l, v, seed=5, backend=backend)
+    l_D, E = ((l.softmax(-1) + D) / 2).log(), noise(5, 5, *l.shape)
+    soft_sample = (conditional(l, D, E[0]) / temperature).softmax(-1)
+    nudged = temperature * (l_D + soft_sample) if control == "soft" else conditional(l_D, D, E[0])
+    l.requires_grad_()
+
+    def moved(to, tau):
+        return ((l + (to - l).detach()) / tau).softmax(-1)
+
+    of_rao = sum(moved(conditional(l_D, D, e), temperature) for e in E[1:]) / 4
+    pulled = 2 * moved(l_D, 1.0) - l.softmax(-1) / 2 - 1.5 * moved(nudged, temperature) + 1.5 * of_rao
+    assert_close(got, torch.autograd.grad(pulled, l, v)[0])
+
+
+@pytest.mark.parametrize("control", ["soft", "gumbel"])
 def test_reinmax_cv_of_weight_zero_is_reinmax(control, backend):
     l, v = inputs(30, 6)  # noqa: E741
     cv = do.estimators.ReinMaxCV(0.3, eta=0.0, num_samples=4, control=control)  # p_D is at temperature 1 whatever tau
@@ -204,19 +227,58 @@ def kernel(backend, name, coefficient, l, v):  # noqa: E741
     return backends.get(backend).surrogate_vjp(*arguments, (1.0, coefficient, 1.0), name, 1)
 
 
-def test_rk2_of_one_half_is_reinmax(backend):
+@pytest.mark.parametrize("name", ["reinmax_rk2", "reinmax_rk2_centred"])
+def test_rk2_of_one_half_is_reinmax(name, backend):
     l, v = inputs(6, 6)  # noqa: E741
     reinmax = kernel(backend, "reinmax", 0.0, l, v)
-    assert_close(kernel(backend, "reinmax_rk2", 0.5, l, v), reinmax)
-    assert (kernel(backend, "reinmax_rk2", 0.6, l, v) - reinmax).abs().max() > 1e-2
+    assert_close(kernel(backend, name, 0.5, l, v), reinmax)
+    assert (kernel(backend, name, 0.6, l, v) - reinmax).abs().max() > 1e-2
+
+
+def test_centred_rk2_of_zero_is_straight_through(backend):
+    l, v = inputs(6, 6)  # noqa: E741
+    straight_through = kernel(backend, "straight_through", 0.0, l, v)
+    assert_close(kernel(backend, "reinmax_rk2_centred", 0.0, l, v), straight_through)
+    assert (kernel(backend, "reinmax_rk2", 0.0, l, v) - straight_through).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("beta", [-0.2, 0.3, 1.0, 40.0])
+def test_centred_rk2_is_a_mix_of_straight_through_and_zgr(beta, backend):
+    """``2 a J(p_D) + (1 - 3 a / 2) J(pi)`` at a = 2 beta: the outer product of its definition is two Jacobians."""
+    l, v = inputs(6, 6)  # noqa: E741
+    a, pi, D = 2 * beta, l.softmax(-1), torch.eye(6, dtype=torch.float64)
+    p_D = (pi + D) / 2
+    mix = 2 * a * jacobian(p_D, p_D) + (1 - 1.5 * a) * jacobian(pi, pi)
+    outer = (1 - beta) * jacobian(pi, pi) + beta * (D - pi)[:, :, None] * (D - pi)[:, None, :]
+    torch.testing.assert_close(mix, outer, rtol=0, atol=1e-13 * max(1, a))
+    assert_close(kernel(backend, "reinmax_rk2_centred", beta, l, v), (mix @ v[..., None])[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("beta", [1e30, -1e30])
+@pytest.mark.parametrize("columns", [7, 70])
+def test_centred_rk2_of_any_beta_is_finite_where_its_result_is(beta, dtype, columns, backend):
+    """Where pi is D or a category is masked it is 0, and no product of beta and a large gradient."""
+    l, v = inputs(6, columns, dtype)  # noqa: E741
+    l[0, 1:], l[:, -1] = -1e4, -torch.inf
+    v[0] *= 1e25
+    got = kernel(backend, "reinmax_rk2_centred", beta, l, v)
+    pi, D = l.double().softmax(-1), torch.eye(columns, dtype=torch.float64)[:6]
+    outer = (v * (D - pi)).sum(-1, keepdim=True) * (D - pi)
+    want = (1 - beta) * (jacobian(pi, pi) @ v.double()[..., None])[..., 0] + beta * outer
+    assert got.isfinite().all()
+    assert (got[0] == 0).all()
+    assert (got[:, -1] == 0).all()
+    assert_close(got, want)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 1.3])
-def test_rk2_is_unbiased_for_a_linear_function(beta, backend):
+@pytest.mark.parametrize("name", ["reinmax_rk2", "reinmax_rk2_centred"])
+def test_rk2_is_unbiased_for_a_linear_function(name, beta, backend):
     """Enumerated over D with one v for all of them: the mean is ``J(pi) v`` whatever beta."""
     l, v = (x.expand(5, 5).contiguous() for x in inputs(1, 5))  # noqa: E741
     pi = l[0].softmax(-1)
-    mean = (pi[:, None] * kernel(backend, "reinmax_rk2", beta, l, v)).sum(0)
+    mean = (pi[:, None] * kernel(backend, name, beta, l, v)).sum(0)
     assert_close(mean, jacobian(pi, pi) @ v[0])
 
 

@@ -24,21 +24,33 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_recipes_are_the_papers() -> None:
-    assert list(BR_SETTINGS) == ["8x4", "4x24", "8x16", "16x12", "64x8", "10x30"]
-    cases = {
-        ("8x4", "gumbel_softmax"): (3e-4, 0.5, "adam"),
-        ("4x24", "straight_through"): (1e-3, 1.5, "radam"),
-        ("8x16", "gumbel_rao"): (7e-4, 0.7, "radam"),
-        ("16x12", "straight_through"): (5e-4, 1.5, "adam"),
-        ("64x8", "gumbel_rao"): (7e-4, 2.0, "adam"),
-        ("10x30", "straight_through"): (7e-3, 1.4, "radam"),
-        ("10x30", "reinmax_argmax"): (5e-4, 1.3, "radam"),
-        ("10x30", "reinmax_cv"): (5e-4, 1.0, "adam"),
+    """BR Table 4, as printed but for one cell; in full below, in its order: lr, tau, and which are Adam's."""
+    printed = {
+        "gumbel_softmax": "3e-4 .5, 5e-4 .3, 5e-4 .5, 7e-4 .7, 7e-4 .7, 5e-4 .5",
+        "gumbel_rao": "5e-4 .5, 5.5e-4 .3, 7e-4 .7, 5e-4 1, 7e-4 2, 5e-4 1",
+        "straight_through": "1e-3 1.3, 1e-3 1.5, 1e-3 1.5, 5e-4 1.5, 5e-4 1.5, 7e-3 1.4",  # but the last: 7e-4
+        "gst": "5e-4 1, 5e-4 .5, 7e-4 .5, 7e-4 .5, 7e-4 .7, 5e-4 .5",
+        "reinmax": "5e-4 1.3, 5e-4 1.5, 7e-4 1.5, 7e-4 1.5, 5e-4 1.5, 5e-4 1.3",
+        "reinmax_rao": "5e-4 1, 5e-4 .7, 7e-4 1, 7e-4 1, 7e-4 1, 5e-4 .7",
+        "reinmax_cv": "5e-4 1, 5e-4 1.3, 5e-4 1.1, 5e-4 .7, 5e-4 .7, 5e-4 .7",
     }
-    for (latent, estimator), (lr, tau, optimizer) in cases.items():
-        config = configure(latent=latent, estimator=estimator)
-        assert (config.lr, config.tau, config.optimizer) == (lr, tau, optimizer)
-        assert (config.epochs, config.batch_size, config.relu_logits) == (160, 100, False)
+    printed |= {"reinmax_argmax": printed["reinmax"]}
+    adam = {
+        ("16x12", "gumbel_rao"),
+        ("64x8", "gumbel_rao"),
+        ("16x12", "straight_through"),
+        ("64x8", "straight_through"),
+    }
+    assert list(BR_SETTINGS) == ["8x4", "4x24", "8x16", "16x12", "64x8", "10x30"]
+    for estimator, cells in printed.items():
+        for latent, cell in zip(BR_SETTINGS, cells.split(","), strict=True):
+            config = configure(latent=latent, estimator=estimator)
+            optimizer = "adam" if latent == "8x4" or (latent, estimator) in adam else "radam"
+            assert (config.lr, config.tau) == tuple(map(float, cell.split())), (latent, estimator)
+            assert config.optimizer == optimizer, (latent, estimator)
+            assert (config.epochs, config.batch_size, config.relu_logits) == (160, 100, False)
+            assert config.eta == (1.5 if estimator == "reinmax_cv" else None)
+            assert config.num_samples in (100, None)
     config = configure(latent="64x8")
     assert (config.categories, config.latents) == (64, 8)
     config = configure(recipe="gst", estimator="gst")
@@ -90,6 +102,10 @@ def test_flags_override_the_recipe() -> None:
         ({"tau": 0.0}, "tau: got 0.0"),
         ({"lr": 0.0}, "lr: got 0.0"),
         ({"lr": math.nan}, "lr: got nan"),
+        ({"mid_tau": 0.0}, "mid_tau: got 0.0"),
+        ({"estimator": "reinmax_rk2", "mid_tau": 0.5}, "mid_tau: got 0.5 for reinmax_rk2, which has no temperature"),
+        ({"mid_tau": 0.5, "low_every": 0}, "low_every: got 0"),
+        ({"low_every": 3}, "low_every: got 3, allowed with mid_tau"),
         ({"optimizer": "sgd"}, "optimizer: got 'sgd', allowed: 'adam', 'radam'"),
         ({"epochs": 0}, "epochs: got 0"),
         ({"batch_size": 0}, "batch_size: got 0"),

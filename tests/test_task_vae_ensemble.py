@@ -1,6 +1,7 @@
 """The ensemble: a member is the run that it would be alone, whatever becomes of its neighbours."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from discrete_ops import philox
 from discrete_ops.estimators import GST
 from tasks.common import checkpoint
 from tasks.common.errors import RunError
-from tasks.vae import block, data, linear, train
+from tasks.vae import block, data, linear, losses, optimizers, train
 from tasks.vae.ensemble import Ensemble, Record
 from tasks.vae.recipes import Config, configure
 
@@ -29,9 +30,9 @@ MIXED = [
     configure(estimator="reinmax", seed=1),
     configure(estimator="gst", lr=1e-3, optimizer="radam", seed=3),
     configure(estimator="reinmax_cv", num_samples=2, control="gumbel"),
-    configure(estimator="straight_through", taus=(0.5, 2.0), lr=5e-4),
-    configure(estimator="straight_through", taus=(0.5, 2.0), lr=5e-4, seed=1),
-    configure(estimator="straight_through", taus=(0.5, 1.0, 2.0), lr=5e-4),
+    configure(estimator="straight_through", mid_tau=0.5, tau=2.0, low_every=2, lr=5e-4),
+    configure(estimator="straight_through", mid_tau=0.5, tau=2.0, low_every=2, lr=5e-4, seed=1),
+    configure(estimator="straight_through", mid_tau=0.5, tau=1.0, low_every=3, lr=5e-4),
     configure(estimator="gst", detach_perturbation=False, lr=1e-3, optimizer="radam"),
     configure(estimator="rloo", lr=5e-4, optimizer="adam"),
     configure(estimator="disarm_tree", lr=5e-4, optimizer="adam", num_samples=4),
@@ -49,21 +50,21 @@ def largest_difference(ours: list[Record], theirs: list[Record]) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_member_is_the_run_alone(dtype: torch.dtype, few: data.Images) -> None:
-    """float64 runs blocks of several members, float32 on a CPU a block for each."""
+    """Alone and in blocks of several; in float32 bit for bit, for rounding would grow."""
     few = data.Images(few.train[:110], few.test[:30])
     ensemble = Ensemble(MIXED, few, dtype)
-    together = dtype == torch.float64
-    assert (len(ensemble.blocks) < len(MIXED)) == together
+    assert len(ensemble.blocks) < len(MIXED)
     for _ in range(2):
         ensemble.run_epoch()
     for member, config in enumerate(MIXED):
         alone = Ensemble([config], few, dtype)
         for _ in range(2):
             alone.run_epoch()
-        assert largest_difference(ensemble.history_of(member), alone.history_of(0)) < 1e-9
+        exact = dtype == torch.float32
+        assert largest_difference(ensemble.history_of(member), alone.history_of(0)) <= (0 if exact else 1e-9)
         ours, theirs = ensemble.member(member).state_dict(), alone.member(0).state_dict()
         for name in theirs:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0 if exact else 1e-9)
 
 
 def test_members_differ() -> None:
@@ -170,55 +171,128 @@ def test_step_is_pure_in_its_buffers(few: data.Images) -> None:
         assert torch.equal(runs[0].step(index, seed, tau), runs[1].step(*new, tau.clone()))
 
 
+@pytest.mark.parametrize("leak", [0.0, 0.2])
 @pytest.mark.parametrize("members", [1, 3])
-def test_linear_layers_agree_with_torch(members: int) -> None:
-    """Forward and all gradients, float32 against float64."""
+def test_perceptrons_agree_with_torch(members: int, leak: float) -> None:
+    """Forward and all gradients, float32 against float64, and that against torch's own layers."""
     generator = torch.Generator().manual_seed(members)
-    x, weight, bias = (
-        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-        for shape in ((members, 6, 5), (members, 5, 4), (members, 1, 4))
-    )
-    v = torch.randn(members, 6, 4, generator=generator, dtype=torch.float64)
+    shapes = ((members, 6, 5), (members, 5, 4), (members, 4, 3), (members, 1, 4), (members, 1, 3))
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    v = torch.randn(members, 6, 3, generator=generator, dtype=torch.float64)
     results = []
     for dtype in (torch.float32, torch.float64):
-        inputs = [t.detach().to(dtype).requires_grad_() for t in (x, weight, bias)]
-        y = linear.linear(*inputs)
-        results.append([y, *torch.autograd.grad(y, inputs, v.to(dtype))])
+        x, *parameters = (t.to(dtype).requires_grad_() for t in given)
+        y = linear.perceptron(x, parameters[:2], parameters[2:], leak)
+        results.append([y, *torch.autograd.grad(y, [x, *parameters], v.to(dtype))])
     for single, double in zip(*results, strict=True):
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5)
-    expected = torch.einsum("mbi,mio->mbo", x, weight) + bias
-    torch.testing.assert_close(results[1][0], expected, rtol=0, atol=1e-12)
+    for member in range(members):
+        x, w1, w2, b1, b2 = (t[member] for t in given)
+        hidden = torch.nn.functional.leaky_relu(x @ w1 + b1, leak)
+        torch.testing.assert_close(results[1][0][member], hidden @ w2 + b2, rtol=0, atol=1e-12)
 
 
-def test_linear_layers_work_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perceptrons_work_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = torch.randn(2, 6, 5), torch.randn(2, 5, 4), torch.randn(2, 1, 4)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    torch.testing.assert_close(linear.linear(x, weight, bias), torch.baddbmm(bias, x, weight))
+    torch.testing.assert_close(linear.perceptron(x, [weight], [bias]), torch.baddbmm(bias, x, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+def test_perceptrons_pass_nan_on(dtype: torch.dtype, leak: float) -> None:
+    """A run whose weights are not finite is to be seen by its figures."""
+    first, last = torch.full((1, 5, 4), math.nan, dtype=dtype), torch.ones(1, 4, 3, dtype=dtype)
+    x, biases = torch.ones(1, 6, 5, dtype=dtype), [torch.zeros(1, 1, n, dtype=dtype) for n in (4, 3)]
+    assert linear.perceptron(x, [first, last], biases, leak).isnan().all()
+
+
+@pytest.mark.parametrize("categories", [2, 10])
+def test_kl_is_the_naive_one(categories: int) -> None:
+    """Value and gradient, through softmax and autograd; a category that underflows adds nothing."""
+    logits = torch.randn(2, 3, 4, categories, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        logits[0, 0, 0] *= 1000
+    found = losses.kl_to_uniform(logits)
+    pi = logits.softmax(-1)
+    expected = torch.special.xlogy(pi, pi * categories).sum(-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    v = torch.randn(2, 3, 4, dtype=torch.float64)
+    (ours,) = torch.autograd.grad(found, logits, v)
+    with torch.no_grad():  # autograd's own is NaN where a probability is 0
+        log_pi = logits.log_softmax(-1)
+        theirs = v[..., None] * pi * (log_pi - (pi * log_pi).sum(-1, keepdim=True))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(expected, logits, v)[0][1:], ours[1:], rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Optimisers
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("Adam", torch.optim.Adam), ("RAdam", torch.optim.RAdam)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("resumed", [0, 3, 20])
+def test_fused_optimisers_are_those_of_torch(
+    ours: str, theirs: Any, dtype: torch.dtype, tolerance: float, resumed: int
+) -> None:
+    """50 steps with gradients of all sizes; from torch's state after some of them, and back."""
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in ((7, 9), (9,))]
+    copies = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    expected = theirs(copies, lr=1e-3)
+    found = getattr(optimizers, ours)(weights, lr=1e-3)
+    for step in range(50):
+        for weight, copy in zip(weights, copies, strict=True):
+            size = torch.randn(weight.shape, generator=generator, dtype=dtype)
+            weight.grad = torch.randn(weight.shape, generator=generator, dtype=dtype) * 10**size
+            copy.grad = weight.grad.clone()
+        expected.step()
+        if step < resumed:
+            with torch.no_grad():
+                for weight, copy in zip(weights, copies, strict=True):
+                    weight.copy_(copy)
+            found.load_state_dict(deepcopy(expected.state_dict()))
+        else:
+            found.step()
+    for weight, copy in zip(weights, copies, strict=True):
+        torch.testing.assert_close(weight, copy, rtol=tolerance, atol=tolerance * 1e-2)
+    back = theirs(weights, lr=1e-3)
+    back.load_state_dict(found.state_dict())
+    back.step()
+    assert [state["step"] for state in back.state.values()] == [51, 51]
 
 
 # ---------------------------------------------------------------------------------------------------
 # What some recipes add
 
 
-def test_mixed_temperatures_are_each_taken_by_steps(few: data.Images) -> None:
-    config = configure(estimator="gst", taus=(0.5, 1.0, 2.0))
-    ensemble = Ensemble([config, configure(estimator="gst")], few)
-    taus = ensemble._temperatures(300)
-    assert set(taus[0].tolist()) == {0.5, 1.0, 2.0}
-    assert all(60 < (taus[0] == tau).sum() < 140 for tau in (0.5, 1.0, 2.0))
-    logits = torch.randn(2, 3, 4, 8)
-    seed = torch.tensor([5, 6])
-    draw = block.Draws([config, replace(config, seed=1)])
-    for tau in (0.5, 2.0):
-        grads = []
-        for call in (
-            lambda x, t=tau: draw(x, seed=seed, backend="reference", tau=torch.tensor([t, t])),
-            lambda x, t=tau: GST(tau=t)(x, seed=seed, backend="reference"),
-        ):
-            x = logits.clone().requires_grad_()
-            (call(x) * torch.arange(8.0)).sum().backward()
-            grads.append(x.grad)
-        torch.testing.assert_close(*grads)
+def test_mixed_temperatures_are_those_of_the_batch_index(few: data.Images) -> None:
+    """GST A.3: index % M == 0 at the low temperature, every other batch at mid_temp; (20, .5) in its Table 7."""
+    config = configure(estimator="gst", tau=0.01, mid_tau=0.5)
+    ensemble = Ensemble([config, configure(estimator="gst"), replace(config, tau=0.1, low_every=3)], few)
+    taus = ensemble._temperatures(600)
+    assert taus[0].tolist() == [0.01 if index % 20 == 0 else 0.5 for index in range(600)]
+    assert taus[2].tolist() == [0.1 if index % 3 == 0 else 0.5 for index in range(600)]
+
+
+def test_mixed_temperatures_reach_the_gradient() -> None:
+    """The step's temperature in training, the low one where none is given; members without a mix keep their own."""
+    low = configure(estimator="gst", tau=0.3, mid_tau=0.5)
+    configs = [low, configure(estimator="gst", tau=0.7), replace(low, seed=1)]
+    draw = block.Draws(configs)
+    logits, seed = torch.randn(3, 3, 4, 8), torch.tensor([5, 6, 7])
+
+    def gradient(call: Any) -> Tensor:
+        x = logits.clone().requires_grad_()
+        (call(x) * torch.arange(8.0)).sum().backward()
+        return x.grad
+
+    for given, expected in ((torch.tensor([2.0, 9.0, 0.4]), (2.0, 0.7, 0.4)), (None, (0.3, 0.7, 0.3))):
+        found = gradient(lambda x, tau=given: draw(x, seed=seed, backend="reference", tau=tau))
+        for member, tau in enumerate(expected):
+            alone = gradient(lambda x, t=tau: GST(tau=t)(x, seed=seed, backend="reference"))
+            torch.testing.assert_close(found[member], alone[member])
 
 
 def test_binarised_pixels_have_the_mean_of_their_grey() -> None:

@@ -204,11 +204,11 @@ def test_results_of_another_device_are_told(
 def test_checkpoint_of_another_grouping_is_named(
     small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Machines differ in which members they compute together, and with that in a checkpoint's layout."""
+    """Machines, and versions, differ in which members they compute together: so do their checkpoints."""
     configs = [configure(estimator="straight_through", epochs=1, seed=seed, data="digits") for seed in (0, 1)]
-    monkeypatch.setattr(ensemble, "by_member", lambda device, dtype: True)
+    monkeypatch.setattr(ensemble, "TOGETHER", 1)
     train.fit(configs, small, tmp_path)
-    monkeypatch.setattr(ensemble, "by_member", lambda device, dtype: False)
+    monkeypatch.setattr(ensemble, "TOGETHER", 2)
     with pytest.raises(RunError, match=f"{tmp_path / 'checkpoint.pt'}: does not fit these runs on this machine"):
         train.fit(configs, small, tmp_path)
 

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,9 @@ import torch
 from rich.console import Console
 from task_helpers import lines, run
 
-from discrete_ops.estimators import ReinMax, StraightThrough
+from tasks.common import papers
 from tasks.common.errors import RunError
-from tasks.vae import cli, data, figures, report, results, sweep, train
-from tasks.vae.ensemble import Ensemble
-from tasks.vae.gradients import measure
-from tasks.vae.papers import PUBLISHED
+from tasks.vae import cli, data, figures, properties, report, results, sweep
 from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
@@ -54,7 +50,8 @@ def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:
     found += [result("ST", None, failed=3), result("ST", 136.0, seed=1)]
     console = Console(record=True, width=150)
     rows = report.write("br-2", "a title", found, tmp_path, console)
-    known, unknown, failed = (row.text() for row in rows)
+    failed, known, unknown = (row.text() for row in rows)  # in the order of the paper
+    # .20 is a standard error over ten seeds: .40 is .40 / (.20 sqrt(10)) of the standard deviations
     assert known == ("train", "8x4", "ReinMax", "125.08 +- 0.20", "125.48 +- 0.28", "2", "+0.40", "+0.6")
     assert unknown[3:] == ("-", "140.00", "1", "-", "-")
     assert failed[4:] == ("136.00 X (3)", "2", "-0.40", "-0.3")
@@ -69,40 +66,152 @@ def test_report_holds_ours_against_the_papers(tmp_path: Path) -> None:
     assert rows[0].text()[3:] == ("-", "125.28", "1", "-", "-")
 
 
-def test_published_figures_belong_to_cells_that_exist() -> None:
-    for table, column, method, split in PUBLISHED:
-        assert column in STUDIES[TABLES[table].study].columns
-        assert method in TABLES[table].rows()
-        assert split in TABLES[table].splits
-    assert PUBLISHED["br-2", "8x4", "ReinMax", "train"] == (125.08, 0.20)
-    for (table, column, method, _), value in PUBLISHED.items():
-        if table == "br-2":  # the test figure is the worse one, but for one run at an odd learning rate
-            test = PUBLISHED["br-3", column, method, "test"].mean
-            assert test > value.mean or (column, method) == ("10x30", "ST")
+def test_collapsed_run_is_told_and_is_what_the_paper_calls_x(tmp_path: Path) -> None:
+    """A run that stays at KL 0 leaves the mean; where the paper has an X, that is one too."""
+
+    def cell(table: str, method: str, column: str, *runs: tuple[float | None, float]) -> tuple[str, ...]:
+        found = [
+            result(method, value, table=table, split="test", column=column, seed=seed, epochs=40, kl=kl)
+            for seed, (value, kl) in enumerate(runs)
+        ]
+        ((row,),) = (report.cells(table, found),)
+        return row.text()[3:]
+
+    assert cell("gst-3", "GST-1.0", "tau=0.1", (206.0, 0.0), (206.2, 0.01)) == (
+        "X",
+        "206.10 +- 0.14 (2 collapsed)",
+        "2",
+        "X too",
+        "-",
+    )
+    assert cell("gst-3", "GST-1.0", "tau=0.1", (110.0, 25.0), (206.2, 0.01)) == (
+        "X",
+        "110.00 (1 collapsed)",
+        "2",
+        "trains",
+        "-",
+    )
+    assert cell("gst-3", "STGS", "tau=0.5", (118.0, 25.0), (206.0, 0.0))[1:] == (
+        "118.00 (1 collapsed)",
+        "2",
+        "-0.96",
+        "-0.4",
+    )
+    # Here the paper prints the plateau's figure
+    assert cell("gst-2", "NZ-GST-1.0", "tau=0.5", (206.0, 0.0))[:4] == (
+        "205.90 +- 0.05",
+        "206.00 (1 collapsed)",
+        "1",
+        "+0.10",
+    )
+    assert results.Result.of(
+        configure(),
+        table="gst-3",
+        column="c",
+        method="m",
+        split="test",
+        value=206.0,
+        epochs=1,
+        commit="",
+        failed=None,
+        kl=0.1,
+    ).is_collapsed
+
+
+def test_published_figures_are_the_papers() -> None:
+    """A few cells of each table by hand, so that neither rows nor columns can be confused."""
+    printed = {
+        ("br-2", "train", "8x4", "ReinMax"): (125.08, 0.20 * math.sqrt(10)),
+        ("br-2", "train", "4x24", "ReinMax-Rao"): (100.41, 0.12 * math.sqrt(10)),
+        ("br-3", "test", "16x12", "GR-MC100"): (111.28, 6.70 * math.sqrt(10)),
+        ("gst-2", "test", "tau=0.5", "NZ-GST-0.0"): (139.02, 0.47),
+        ("gst-3", "test", "tau=0.5", "STGS"): (118.96, 2.51),
+        ("gst-3", "test", "tau=0.01", "GR-MC100"): (130.04, 3.63),
+        ("gst-4", "test", "64x32", "DisARM-Tree"): (103.10, None),
+        ("gst-7", "test", "tau=0.01", "GST-1.2"): (107.86, 1.06),
+    }
+    for (name, split, column, method), (value, std) in printed.items():
+        figure = TABLES[name].published(split, column, method)
+        assert figure is not None
+        assert (figure.value, figure.std) == (value, pytest.approx(std) if std else None)
+    x = TABLES["gst-3"].published("test", "tau=0.1", "GST-pi")
+    assert x is not None
+    assert (x.value, str(x)) == (None, "X")
+    assert str(TABLES["gst-2"].published("test", "tau=1.0", "GST-0.0")) == "115.48 +- 0.81 (?)"
+    assert TABLES["gst-3"].published("train", "tau=0.5", "STGS") is None  # GST's figures are of held-out images
+    assert TABLES["br-2"].published("train", "8x4", "ReinMax-CV (gumbel)") is None
+
+
+def test_every_cell_of_the_papers_tables_is_a_cell_here() -> None:
+    for name, table in TABLES.items():
+        assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
+        assert set(table.shown()) <= set(STUDIES[table.study].columns), name
+        for split, paper in table.paper.items():
+            rows = papers.figures(paper)
+            assert tuple(rows) == table.rows() or name in ("br-2", "br-3"), name
+            assert set(rows) == set(table.rows()), name
+            for row, cells in rows.items():
+                assert len(cells) == len(table.shown()), name
+                assert [table.published(split, column, row) for column in table.shown()] == list(cells.values()), name
+    assert len(TABLES["br-2"].rows()) * len(STUDIES["br"].columns) * 10 == 420  # the seven methods that the paper has
+
+
+def test_paper_tables_are_those_at_hand() -> None:
+    """The shared reading of the papers, where it is beside the checkout: not one figure differs."""
+    path = Path(__file__).parents[2] / "shared" / "papers" / "paper_tables.json"
+    if not path.exists():
+        pytest.skip("NOT COVERED: the copy of the papers' tables against shared/papers, which is not here")
+    shared = json.loads(path.read_text())["tables"]
+    assert set(shared) == set(papers.names())
+    for name, table in shared.items():
+        ours: Any = papers.cells(name)
+        assert list(ours) == list(table["rows"])
+        if name not in ("GST Table 1", "BR Table 4"):
+            ours = papers.figures(name)
+        for row, cells in table["rows"].items():
+            assert list(ours[row]) == table["columns"]
+            for column, cell in zip(table["columns"], cells, strict=True):
+                if name in ("GST Table 1", "BR Table 4"):
+                    assert ours[row][column] == cell, (name, row, column)
+                    continue
+                assert ours[row][column].value == (None if cell["value"] == "X" else cell["value"]), (name, row, column)
+                assert ours[row][column].spread == cell["spread"], (name, row, column)
+                assert ours[row][column].is_doubtful == ("doubtful" in cell)
 
 
 def test_studies_are_the_papers_settings() -> None:
     config = STUDIES["br"].config("16x12", "ReinMax-CV", data="digits")
-    assert (config.latent, config.tau, config.eta, config.num_samples, config.optimizer) == (
-        "16x12",
-        1.0,
-        1.5,
-        100,
-        "radam",
-    )
+    assert (config.latent, config.tau, config.eta, config.num_samples) == ("16x12", 0.7, 1.5, 100)
+    assert (config.optimizer, config.lr, config.epochs) == ("radam", 5e-4, 160)
     assert STUDIES["br"].config("8x4", "ReinMax-CV (gumbel)").control == "gumbel"
     config = STUDIES["gst"].config("tau=0.01", "GST-1.2", seed=3)
     assert (config.tau, config.gap, config.relu_logits, config.epochs, config.seed) == (0.01, 1.2, True, 40, 3)
-    assert not STUDIES["gst"].config("tau=1.0", "NZ-GST-1.0").detach_perturbation
+    assert STUDIES["gst"].config("tau=0.5", "GST-0.8").gap == 0.8
+    for gap in (0.0, 1.0):
+        config = STUDIES["gst"].config("tau=1.0", f"NZ-GST-{gap}")
+        assert (config.gap, config.detach_perturbation) == (gap, False)
     config = STUDIES["disarm"].config("64x32", "RLOO")
     assert (config.latent, config.batch_size, config.epochs, config.binarize) == ("64x32", 200, 2000, True)
     assert (config.leak, config.train_images, config.relu_logits) == (0.2, 50000, False)
-    assert len(STUDIES["beta"].methods) == 29
-    assert STUDIES["beta"].config("8x4", "beta=0.5").beta == 0.5
-    assert set(STUDIES["mixed"].config("mixed", "GST-1.0").taus) == {1.0, 0.5, 0.1, 0.01}
-    for name, table in TABLES.items():
-        assert {*table.rows(), *table.more} <= set(STUDIES[table.study].methods), name
-    assert len(TABLES["br-2"].rows()) * len(STUDIES["br"].columns) * 10 == 420  # the seven methods that the paper has
+    config = STUDIES["mixed"].config("tau=0.01", "GST-pi")
+    assert (config.tau, config.mid_tau, config.low_every, config.epochs) == (0.01, 0.5, 20, 40)
+    beta = STUDIES["beta"]
+    assert list(beta.columns) == ["8x4", "8x16", "4x24"]
+    assert len(beta.methods) == 2 * 29
+    config = beta.config("8x16", "beta=-0.2")
+    assert (config.beta, config.centred, config.epochs, config.tau) == (-0.2, None, 50, None)
+    assert (config.optimizer, config.lr) == ("radam", 7e-4)
+    config = beta.config("8x4", "beta=1.2 (centred)")
+    assert (config.build_estimator().beta, config.build_estimator().centred) == (1.2, True)
+    assert (config.optimizer, config.lr) == ("adam", 5e-4)
+
+
+@pytest.mark.parametrize("method", ["ST", "NZ-GST-0.0", "NZ-GST-1.0", "GST-0.0", "GST-1.0"])
+def test_properties_are_those_of_gst_table_1(method: str) -> None:
+    """But for one cell: ST is printed with a gap, and a category that is not the largest has none there."""
+    ours = properties.properties(method)
+    printed = {name: cell == "yes" for name, cell in papers.cells("GST Table 1")[method].items()}
+    assert ours == (printed | {"Gap > 0": False} if method == "ST" else printed)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -113,11 +222,14 @@ def test_studies_are_the_papers_settings() -> None:
     ("arguments", "files"),
     [
         # Beside the paper's number of epochs, which is the name without one
-        (("table", "gst-1", "--columns", "tau=0.5"), ("gst-1-1-epochs.md", "gst-1.jsonl", "gst-3.jsonl")),
         (("table", "gst-2", "--columns", "tau=1.0"), ("gst-2-1-epochs.md", "gst-2-1-epochs.png", "gst-2.jsonl")),
+        (("table", "gst-3", "--methods", "GST-1.0"), ("gst-3-1-epochs.md", "gst-2.jsonl", "gst-3.jsonl")),
         (("table", "gst-7", "--methods", "STGS", "GST-pi"), ("gst-7-1-epochs.md", "gst-7.jsonl")),
-        (("table", "gst-5", "--methods", "DisARM-Tree"), ("gst-5-1-epochs.md", "gst-5.jsonl", "gst-4.jsonl")),
-        (("figure", "br-2", "--methods", "beta=0.5", "beta=1.2"), ("figure-br-2-1-epochs.png", "figure-br-2.jsonl")),
+        (("table", "gst-4", "--methods", "DisARM-Tree"), ("gst-4-1-epochs.md", "gst-4.jsonl")),
+        (
+            ("figure", "br-2", "--methods", "beta=0.5", "beta=1.2 (centred)"),
+            ("figure-br-2-1-epochs.png", "figure-br-2.jsonl"),
+        ),
         (("figure", "gst-1"), ("figure-gst-1.png",)),
         (("figure", "gst-2"), ("figure-gst-2.png",)),
     ],
@@ -138,58 +250,6 @@ def test_variance_figure_has_every_epoch(small: data.Images, tmp_path: Path) -> 
     assert all(line["value"] > 0 for line in found)
 
 
-def test_figure_1_and_table_1_measure_a_trained_model(
-    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(figures, "IMAGES", 2)
-    monkeypatch.setattr(figures, "TABLE_IMAGES", 3)
-    monkeypatch.setattr(figures, "DRAWS", 50)
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    found = lines(tmp_path, "figure-br-1")
-    assert {line["epochs"] for line in found} == {1, 2}
-    assert {line["split"] for line in found} == {"cosine", "relative_std", "std"}
-    cosines = {(line["method"], line["epochs"]): line["value"] for line in found if line["split"] == "cosine"}
-    assert all(-1 <= value <= 1 for value in cosines.values())
-    assert len(set(cosines.values())) == len(cosines) == 14
-    assert (tmp_path / "results" / "figure-br-1-2-epochs.png").exists()
-    capsys.readouterr()
-    assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    output = capsys.readouterr().out
-    assert re.search(r"relative_std, ReinMax/ST: \d+\.\d\d\n", output)
-    assert "- relative_std, ReinMax-Argmax/ST: " in (tmp_path / "results" / "br-1-2-epochs.md").read_text()
-    assert {line["method"] for line in lines(tmp_path, "br-1")} == {"ST", "ReinMax", "ReinMax-Argmax"}
-    assert len(lines(tmp_path, "br-1")) == 6
-    with monkeypatch.context() as patch:  # nothing is trained or measured again, not even without its directory
-        patch.setattr(train, "fit", None)
-        patch.setattr(figures, "measure", None)
-        patch.setattr(data, "load", None)
-        shutil.rmtree(tmp_path / "digits-8x4-reinmax-tau=1.3-2-0")
-        assert run(tmp_path, "table", "br-1", "--epochs", "2") == 0
-    # One epoch's checkpoint and its results are lost: they come back as they were.
-    (tmp_path / "digits-8x4-reinmax-tau=1.0-2-0" / "epoch-1.pt").unlink()
-    path = tmp_path / "results" / "figure-br-1.jsonl"
-    path.write_text("".join(line for line in path.open() if '"epochs": 2' in line))
-    assert run(tmp_path, "figure", "br-1", "--epochs", "2") == 0
-    assert sorted(map(repr, lines(tmp_path, "figure-br-1"))) == sorted(map(repr, found))
-
-
-def test_failed_model_is_no_error(few: data.Images) -> None:
-    model = Ensemble([configure(estimator="reinmax", latent="3x2", lr=1e-3, tau=1.0, optimizer="adam")], few).member(0)
-    model.encoder[0].weight.data[:] = torch.nan
-    assert math.isnan(measure(model, few.train[:2], {"ST": StraightThrough()}, 10, seed=0)["ST"].cosine)
-
-
-def test_spread_is_that_of_the_estimator(few: data.Images) -> None:
-    """An exact estimator has cosine 1 and no spread; ReinMax is nearer to it than ST, and noisier."""
-    run = Ensemble([configure(estimator="reinmax", latent="3x2", tau=1.0, lr=3e-3, optimizer="adam")], few)
-    for _ in range(12):
-        run.run_epoch()
-    found = measure(run.member(0), few.train[:10], {"ST": StraightThrough(), "ReinMax": ReinMax()}, 800, seed=0)
-    assert found["ReinMax"].cosine > 0.97
-    assert found["ReinMax"].cosine > found["ST"].cosine
-    assert found["ReinMax"].std > found["ST"].std > 0
-
-
 def test_perturbed_logits_are_algorithm_1() -> None:
     logits = torch.tensor([[2.0, 1.8, -3.0]])
     raised = figures.perturbed(logits, torch.tensor([2]), 0.0)
@@ -206,8 +266,13 @@ def test_perturbed_logits_are_algorithm_1() -> None:
         (("table", "br-2", "--columns", "8x5"), "columns: got '8x5', allowed: '8x4'"),
         (("table", "br-2", "--methods", "Adam"), "methods: got 'Adam', allowed: 'STGS'"),
         (("table", "br-2", "--seeds", "0"), "seeds: got 0"),
-        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1"),
-        (("table", "gst-1", "--methods", "STGS"), "methods: got 'STGS', allowed: 'GST-1.0', 'NZ-GST-1.0'"),
+        (("table", "br-1", "--methods", "ST"), "methods: got ST, allowed with: any table but br-1, gst-1 and gst-5"),
+        (("table", "gst-1", "--methods", "STGS"), "methods: got STGS, allowed with: any table but br-1, gst-1"),
+        (("table", "gst-5", "--columns", "8x4"), "columns: got 8x4, allowed with: any table but br-1"),
+        (("table", "gst-5", "--epochs", "2"), "epochs: got 2, allowed with: any table but gst-1 and gst-5"),
+        (("figure", "gst-gap", "--epochs", "2"), "epochs: got 2, allowed with: br-1, br-2, gst-3"),
+        (("table", "gst-2", "--methods", "STGS"), "methods: got 'STGS', allowed: 'ST', 'NZ-GST-0.0'"),
+        (("table", "gst-2", "--columns", "tau=0.1"), "columns: got 'tau=0.1', allowed: 'tau=1.0', 'tau=0.5'"),
         (("figure", "br-3"), "name: got 'br-3', allowed: 'br-1', 'br-2', 'gst-1'"),
         (("sweep", "--engine", "slurm"), "engine: got 'slurm', allowed: 'local', 'ray'"),
         (("sweep", "--estimator", "reinmax_rk2"), "tau: got 0.1 for reinmax_rk2"),
@@ -253,12 +318,17 @@ def test_sweep_ranks_and_resumes(engine: str, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "trials.jsonl").read_text() == before
 
 
-def test_grid_is_the_authors() -> None:
-    configs = sweep.grid("reinmax", (0, 1), data="digits")
-    assert len(configs) == 2 * 2 * 3 * 10
-    assert len({(c.optimizer, c.lr, c.tau, c.seed) for c in configs}) == len(configs)
-    assert {c.lr for c in configs} == {7e-4, 5e-4, 3e-4}
-    assert {c.tau for c in configs} == {0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
+def test_grid_is_appendix_b() -> None:
+    taus = {0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
+    configs = sweep.grid("reinmax_rao", (0, 1), data="digits")
+    assert len({(c.optimizer, c.lr, c.tau, c.seed) for c in configs}) == len(configs) == 2 * 4 * 10 * 2
+    assert {c.lr for c in configs} == {1e-3, 7e-4, 5e-4, 3e-4}
+    assert {c.tau for c in configs} == taus
+    # ReinMax-CV: ReinMax's optimiser and rate, ten temperatures, seven etas
+    configs = sweep.grid("reinmax_cv", (0,), data="digits", latent="8x16")
+    assert {(c.optimizer, c.lr) for c in configs} == {("radam", 7e-4)}
+    assert {(c.tau, c.eta) for c in configs} == {(t, eta) for t in taus for eta in (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)}
+    assert len({sweep._column(c) for c in configs}) == len(configs) == 70
 
 
 def test_missing_engine_is_named(

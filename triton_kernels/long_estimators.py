@@ -192,14 +192,14 @@ def _reinmax_cv(r: LongRows, is_soft: bool) -> None:
     if is_soft:
         soft_total = r.weigh(Term("draws", at_one=True, partition=pi))
         control = Term("control", at_one=True, partition=pi, soft_total=soft_total)
-        r.add(control, Weight(-1.0, times_coefficient=True), is_last=False)
     else:
-        r.add(of_rao, Weight(-1.0, times_coefficient=True, over_tau=True), is_last=False)
+        control = of_rao
+    r.add(control, Weight(-1.0, times_coefficient=True, over_tau=True), is_last=False)
     r.add_draws(of_rao, first=1, times_coefficient=True)
 
 
 def reinmax_cv(r: LongRows) -> None:
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau."""
     _reinmax_cv(r, is_soft=True)
 
 
@@ -211,6 +211,11 @@ def reinmax_cv_gumbel(r: LongRows) -> None:
 def reinmax_rk2(r: LongRows) -> None:
     """BR Eq. 27, at temperature 1."""
     r.add(SOFTMAX_AT_ONE, Weight(times_coefficient=True), step="rk2")
+
+
+def reinmax_rk2_centred(r: LongRows) -> None:
+    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26."""
+    r.add(SOFTMAX_AT_ONE, Weight(times_coefficient=True), step="rk2_centred")
 
 
 #: The table of the family, ``reference.TERMS``.
@@ -227,6 +232,7 @@ PULL_BACKS: dict[str, Callable[[LongRows], Any]] = {
         reinmax_cv,
         reinmax_cv_gumbel,
         reinmax_rk2,
+        reinmax_rk2_centred,
     )
 }
 

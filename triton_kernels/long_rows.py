@@ -32,7 +32,16 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import half_way, jacobian_product, mean_type, minus_log, rk2, soft_sample, tempered_softmax
+from .softmax_jvp import (
+    half_way,
+    jacobian_product,
+    mean_type,
+    minus_log,
+    rk2,
+    rk2_centred,
+    soft_sample,
+    tempered_softmax,
+)
 from .vector_math import exp, inverse
 
 
@@ -282,8 +291,8 @@ def term_kernel(
     VECTOR: tl.constexpr,
 ):
     """One part of one row, in one term. STEP "weigh" fills ``sums``; any other adds the term to ``out``: "jacobian",
-    or what else a pull-back may have, "half_way" and "rk2". A gradient is scaled, and so is ``out`` but for the last
-    term's."""
+    or what else a pull-back may have, "half_way", "rk2" and "rk2_centred". A gradient is scaled, and so is ``out`` but
+    for the last term's."""
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     begin = part * length
@@ -377,7 +386,9 @@ def term_kernel(
                     y = jacobian_product(y, weight, w, mean, v)
                 elif STEP == "half_way":
                     y += half_way(w, mean, v, v_winner, winner)
-                else:
-                    tl.static_assert(STEP == "rk2")
+                elif STEP == "rk2":
                     y += rk2(w, mean, v, v_winner, winner, weight)
+                else:
+                    tl.static_assert(STEP == "rk2_centred")
+                    y += rk2_centred(w, mean, v, v_winner, winner, weight)
             write(out, with_row_rules(y * unscale, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)

@@ -27,7 +27,7 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import add, add_half_way, mean_under, rk2, tempered_softmax, winner_of
+from .softmax_jvp import add, add_half_way, mean_under, rk2, rk2_centred, tempered_softmax, winner_of
 from .vector_math import exp, inverse
 
 #: The estimators that take draws.
@@ -83,16 +83,17 @@ def reinmax_rao(out, r):
 
 @device_function
 def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
-    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, or draw 0 of the Rao term."""
+    """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau, or draw 0 of the
+    Rao term."""
     out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, "pull_back")
-    eta = r.coefficient.to(r.z.dtype)
+    weight = -r.coefficient.to(r.z.dtype) * r.inv_tau
     pi = prepare(r.z, r)
     if SOFT_CONTROL:
         w = draw(pi, 1.0, 0, r)
         p = exp(r.z) * inverse(pi.partition) + tl.where(r.winner, 1.0, 0.0)
-        out = add(out, -eta, p * exp(w * inverse(row_sum(w))), r, "pull_back")
+        out = add(out, weight, p * exp(w * inverse(row_sum(w))), r, "pull_back")
     else:
-        out = add(out, -eta * r.inv_tau, draw(pi, 2.0, 0, r), r, "pull_back")
+        out = add(out, weight, draw(pi, 2.0, 0, r), r, "pull_back")
     return add_draws(out, r.coefficient, pi, 2.0, 1, r, "pull_back")
 
 
@@ -102,6 +103,14 @@ def reinmax_rk2(out, r):
     w = tempered_softmax(r.z, 1.0)
     beta = r.coefficient.to(r.z.dtype)
     return out + rk2(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, beta)
+
+
+@device_function
+def reinmax_rk2_centred(out, r):
+    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26."""
+    w = tempered_softmax(r.z, 1.0)
+    beta = r.coefficient.to(r.z.dtype)
+    return out + rk2_centred(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, beta)
 
 
 @device_function
@@ -126,9 +135,11 @@ def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
         return reinmax_cv(out, r, True)
     elif ESTIMATOR == "reinmax_cv_gumbel":
         return reinmax_cv(out, r, False)
-    else:
-        tl.static_assert(ESTIMATOR == "reinmax_rk2")
+    elif ESTIMATOR == "reinmax_rk2":
         return reinmax_rk2(out, r)
+    else:
+        tl.static_assert(ESTIMATOR == "reinmax_rk2_centred")
+        return reinmax_rk2_centred(out, r)
 
 
 @triton.jit(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from discrete_ops import philox
 
+from . import optimizers
 from .baselines import ScoreFunction
 from .model import VAE, Losses
 from .recipes import Config
@@ -26,20 +27,18 @@ class Draws:
     def __init__(self, configs: Sequence[Config]) -> None:
         groups: dict[Any, list[int]] = {}
         for member, config in enumerate(configs):
-            # Members whose temperature changes from step to step each have their own.
-            key = (config.build_estimator(), member if config.taus else None)
-            groups.setdefault(key, []).append(member)
+            groups.setdefault((config.build_estimator(), config.mid_tau is not None), []).append(member)
         device = configs[0].device
-        self.groups = [(key[0], torch.tensor(m, device=device), key[1]) for key, m in groups.items()]
+        self.groups = [(*key, torch.tensor(m, device=device)) for key, m in groups.items()]
         # Where in the concatenated groups each member is.
-        self.places = torch.cat([members for _, members, _ in self.groups]).argsort()
+        self.places = torch.cat([members for _, _, members in self.groups]).argsort()
 
     def __call__(self, logits: Tensor, *, seed: Tensor, backend: str, tau: Tensor | None = None) -> Tensor:
-        """``tau``: ``(M,)``, of the members with mixed temperatures; None leaves theirs as configured."""
+        """``tau``: ``(M,)``, of which those with mixed temperatures take theirs; None leaves all as configured."""
         codes = []
-        for estimator, members, mixed in self.groups:
-            if mixed is not None and tau is not None:
-                estimator = replace(estimator, tau=tau[mixed])
+        for estimator, mixed, members in self.groups:
+            if mixed and tau is not None:
+                estimator = replace(estimator, tau=tau[members].view(-1, 1, 1, 1))
             # The ablation of GST that differentiates its perturbation is in the reference alone.
             ablation = not getattr(estimator, "detach_perturbation", True)
             whole = len(self.groups) == 1
@@ -74,12 +73,14 @@ class Block:
         wrap: Callable[[VAE], torch.nn.Module] = lambda model: model,
     ) -> None:
         first = self.config = configs[0]
-        self.members = torch.tensor(members, device=first.device)
+        self.members = list(members)
+        self.places = _places(members, first.device)
         weights = [torch.Generator().manual_seed(streams[config.seed].weights) for config in configs]
         self.model = VAE(
             pixels, first.latents, first.categories, weights, relu_logits=first.relu_logits, leak=first.leak
         )
         self.model.to(first.device, dtype)
+        self.weights = list(self.model.parameters())
         self.wrapped = wrap(self.model)
         self.draw = Draws(configs)
         estimator = first.build_estimator()
@@ -122,9 +123,10 @@ class Block:
     def step(self, images: Tensor, seed: Tensor, tau: Tensor | None = None) -> Tensor:
         """One update. Arguments and result as of :meth:`terms`."""
         terms = self.terms(images, seed, tau, score=True)
-        self.optimizer.zero_grad()
         terms.sum().backward()
         self.optimizer.step()
+        for weight in self.weights:  # as zero_grad() does, which takes longer than a small layer
+            weight.grad = None
         return terms.detach()
 
     def gradient_variance(self, images: Tensor, seeds: Tensor) -> Tensor:
@@ -155,6 +157,12 @@ class Block:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def _places(members: Sequence[int], device: str) -> slice | Tensor:
+    """The index of members in the ensemble's tensors: a slice, which copies nothing, where they are in a row."""
+    start, stop = members[0], members[-1] + 1
+    return slice(start, stop) if list(members) == list(range(start, stop)) else torch.tensor(members, device=device)
+
+
 def binarize(images: Tensor, seed: Tensor) -> Tensor:
     """Black or white pixels, white with the probability of their grey: ``(M, B, P)`` images, ``(M,)`` seeds."""
     members, batch, pixels = images.shape
@@ -165,9 +173,9 @@ def binarize(images: Tensor, seed: Tensor) -> Tensor:
 
 
 def _optimizer(config: Config, model: VAE) -> torch.optim.Optimizer:
-    # Capturable: the step count then lives on the GPU, as a CUDA graph needs.
-    capturable = torch.device(config.device).type == "cuda"
-    # Weight by weight, Adam would take a third of a step's time on a CPU; RAdam has no fused form.
+    if torch.device(config.device).type == "cpu":
+        return {"adam": optimizers.Adam, "radam": optimizers.RAdam}[config.optimizer](model.parameters(), lr=config.lr)
+    # Capturable: the step count then lives on the GPU, as a CUDA graph needs. RAdam has no fused form.
     if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True, capturable=capturable)
-    return torch.optim.RAdam(model.parameters(), lr=config.lr, foreach=True, capturable=capturable)
+        return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True, capturable=True)
+    return torch.optim.RAdam(model.parameters(), lr=config.lr, foreach=True, capturable=True)

@@ -29,7 +29,7 @@ class Train:
     estimator: str = "reinmax"
     """Gradient estimator, by the name of its function in discrete_ops."""
     recipe: str = "br"
-    """br: "Beyond ReinMax", Tables 2-4. gst: "Gapped Straight-Through", Tables 1-3 and 7. disarm: its Table 4."""
+    """br: "Beyond ReinMax", Tables 2-4. gst: "Gapped Straight-Through", Tables 2, 3 and 7. disarm: its Table 4."""
     latent: str | None = None
     """Categories x latents of the code. Recipe br: 8x4 (default), 4x24, 8x16, 16x12, 64x8 or 10x30; gst: 10x30; disarm:
     64x32."""
@@ -43,8 +43,12 @@ class Train:
     """Control variate of reinmax_cv."""
     beta: float | None = None
     """Of reinmax_rk2."""
-    taus: tuple[float, ...] = ()
-    """Mixed temperatures: each step takes one of these, in place of --tau."""
+    centred: bool | None = None
+    """Of reinmax_rk2: the mean that BR Eq. 26 states."""
+    mid_tau: float | None = None
+    """Mixed temperatures: each --low-every-th batch of an epoch takes --tau, all others this one."""
+    low_every: int | None = None
+    """Of mixed temperatures; 20 if not given."""
     num_samples: int | None = None
     """Monte-Carlo draws K of gumbel_rao, reinmax_rao and reinmax_cv; codes a step of rloo and disarm_tree."""
     lr: float | None = None
@@ -92,7 +96,9 @@ class Train:
             eta=self.eta,
             control=self.control,
             beta=self.beta,
-            taus=self.taus or None,
+            centred=self.centred,
+            mid_tau=self.mid_tau,
+            low_every=self.low_every,
             num_samples=self.num_samples,
             lr=self.lr,
             optimizer=self.optimizer,

@@ -1,7 +1,7 @@
 """The commands of the study: ``table``, ``figure`` and ``sweep``."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,16 @@ from discrete_ops import checks
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import data, report, study, sweep
+from . import costs, data, measured, properties, report, study, sweep
 from .data import Source
-from .recipes import RECIPES
 from .results import Result
-from .tables import FIGURES, STUDIES, TABLES, Method, Table
+from .tables import FIGURES, STUDIES, TABLES, Table
 
-BR_1 = "br-1"  #: the one table that measures a trained VAE and does not train one for each cell
-FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3")
+#: Tables that do not train a VAE for each cell: one measures a trained one, one what training costs.
+BR_1, GST_5 = "br-1", "gst-5"
+#: What is neither trained nor measured on a VAE: figures of the text of GST 5.1.2, 4.3 and Lemma 1, of BR 2.3.
+COMPUTED = ("gst-entropy", "gst-variance", "gst-gap", "br-speed")
+FIGURE_NAMES = ("br-1", "br-2", "gst-1", "gst-2", "gst-3", *COMPUTED)
 
 
 def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -46,7 +48,7 @@ class Common:
     """What every command of the study takes."""
 
     columns: tuple[str, ...] | None = None
-    """Which columns; all if not given. Not for table br-1 and figures br-1, gst-1, gst-2, which have none."""
+    """Which columns; all if not given. Only for tables and figures of trained runs."""
     methods: tuple[str, ...] | None = None
     """Which rows, say GST-1.0, or beta=0.5 of figure br-2; all if not given. Likewise."""
     seeds: int = 1
@@ -110,12 +112,16 @@ class Common:
             if chosen := getattr(self, name):
                 raise RunError(f"{name}: got {', '.join(chosen)}, allowed with: {allowed}")
 
+    def refuse_epochs(self, allowed: str) -> None:
+        """Raises RunError if a number of epochs was chosen."""
+        if self.epochs is not None:
+            raise RunError(f"epochs: got {self.epochs}, allowed with: {allowed}")
+
     def train(self, name: str, table: Table, console: Console) -> list[Result]:
         """Train what is pending of a table; returns all its results on this data set at these epochs."""
-        shown = STUDIES[table.study]
         plan = study.Plan(
             study=table.study,
-            columns=_some("columns", self.columns, list(shown.columns)),
+            columns=_some("columns", self.columns, table.shown()),
             methods=_some("methods", self.methods, table.rows(), table.more),
             seeds=range(_count("seeds", self.seeds)),
             overrides=self.overrides(),
@@ -132,13 +138,12 @@ class Common:
             and r.method in (*table.rows(), *plan.methods)
         ]
 
-    def measured(self, name: str, rows: Mapping[str, Method], console: Console, **what: Any) -> list[Result]:
-        """Measure the estimators of some rows on trained VAEs; ``what`` as :func:`figures.measured` has it."""
-        from . import figures  # matplotlib is slow to import
-
-        return figures.measured(
+    def measure(self, name: str, what: measured.Measurement, epochs: Sequence[int], console: Console) -> list[Result]:
+        """Measure estimators on trained VAEs."""
+        return measured.run(
             name,
-            figures.at_tau_1(rows),
+            what,
+            epochs=epochs,
             seeds=range(_count("seeds", self.seeds)),
             images=self.images,
             out=self.where,
@@ -147,7 +152,6 @@ class Common:
             data=self.data,
             device=self.device,
             shared_order=self.shared_order,
-            **what,
         )
 
 
@@ -163,39 +167,44 @@ class TableCommand(Common):
 
     def run(self, console: Console) -> int:
         set_threads(self.threads)
-        _choice("name", self.name, (BR_1, *TABLES))
-        if self.name == BR_1:
-            return self._table_1(console)
+        _choice("name", self.name, sorted((BR_1, GST_5, properties.NAME, *TABLES)))
+        if self.name not in TABLES:
+            self.refuse_cells("any table but br-1, gst-1 and gst-5")
+            commands = {BR_1: self._br_1, properties.NAME: self._gst_1, GST_5: self._gst_5}
+            return commands[self.name](console)
         table = TABLES[self.name]
         found = self.train(self.name, table, console)
         usual = self.usual(table)
         report.write(self.named(self.name, usual), table.title, found, self.folder, console, self.is_papers(usual))
         return 0
 
-    def _table_1(self, console: Console) -> int:
-        from . import figures  # matplotlib is slow to import
+    def _br_1(self, console: Console) -> int:
+        epochs = measured.LAST if self.epochs is None else _count("epochs", self.epochs)
+        found = self.measure(BR_1, measured.table_1(), (epochs,), console)
+        path = self.folder / f"{self.named(BR_1, measured.LAST)}.md"
+        measured.report_table_1(path, found, self.is_papers(measured.LAST), console)
+        return 0
 
-        self.refuse_cells("any table but br-1, which has one column")
-        usual = RECIPES["br"].epochs
-        shown = self.measured(
-            BR_1,
-            figures.TABLE_1,
-            console,
-            tau=None,
-            splits=("relative_std", "std"),
-            epochs=(usual if self.epochs is None else _count("epochs", self.epochs),),
-            count=figures.TABLE_IMAGES,
-        )
-        title = "BR Table 1: standard deviation of the gradient"
-        compare = self.is_papers(usual)
-        below = functools.partial(report.ratios, compare=compare)
-        report.write(self.named(BR_1, usual), title, shown, self.folder, console, compare, below)
+    def _gst_1(self, console: Console) -> int:
+        self.refuse_epochs("any table but gst-1 and gst-5")
+        properties.report(self.folder, console)
+        return 0
+
+    def _gst_5(self, console: Console) -> int:
+        self.refuse_epochs("any table but gst-1 and gst-5")
+        config = {"data": self.data, "device": self.device}
+        found = costs.measure_table_5(GST_5, config, self.data_dir, self.folder, console)
+        costs.report_table_5(self.folder / f"{GST_5}.md", found, self.data == "mnist", console)
         return 0
 
 
 @dataclass(frozen=True)
 class FigureCommand(Common):
-    """Draw a figure of the papers, after training what it needs. Names: br-1, br-2, gst-1, gst-2, gst-3."""
+    """Draw a figure of the papers, after training what it needs. Names: br-1, br-2, gst-1, gst-2, gst-3.
+
+    What the papers say in their text, beside ours: gst-entropy (GST 5.1.2), gst-variance (4.3), gst-gap (Lemma 1),
+    br-speed (BR 2.3).
+    """
 
     name: tyro.conf.Positional[str]
     """Which figure."""
@@ -207,9 +216,11 @@ class FigureCommand(Common):
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
         if name not in FIGURES:
             self.refuse_cells("br-2, gst-3")
+        if self.name in COMPUTED:
+            return self._computed(name, console)
         if self.epochs is not None:
             _count("epochs", self.epochs)
-        usual = figures.EPOCHS[-1] if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
+        usual = measured.LAST if self.name == "br-1" else self.usual(FIGURES[name]) if name in FIGURES else None
         stem = self.named(name, usual)
         path = self.folder / f"{stem}.png"
         if self.name == "br-1":
@@ -230,30 +241,38 @@ class FigureCommand(Common):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
         return 0
 
+    def _computed(self, name: str, console: Console) -> int:
+        from . import sketches
+
+        self.refuse_epochs("br-1, br-2, gst-3")
+        path = self.folder / f"{name}.md"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "gst-entropy":
+            sketches.report_entropies(path, self.images(), self.data, console)
+        elif self.name == "br-speed":
+            costs.report_speeds(path, self.images(), self.device, self.data, console)
+        else:
+            sketches.REPORTS[self.name](path, console)
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        return 0
+
     def _figure_1(self, name: str, path: Path, console: Console) -> None:
         from . import figures
 
-        last = figures.EPOCHS[-1] if self.epochs is None else self.epochs
-        epochs = (*(epoch for epoch in figures.EPOCHS if epoch < last), last)
-        found = self.measured(
-            name,
-            figures.FIGURE_1,
-            console,
-            tau=1.0,
-            splits=("cosine", "relative_std", "std"),
-            epochs=epochs,
-            count=figures.IMAGES,
-        )
-        title = f"BR Figure 1: bias and spread after epoch {last}"
-        report.write(path.stem, title, [r for r in found if r.epochs == last], self.folder, console)
+        last = measured.LAST if self.epochs is None else self.epochs
+        found = self.measure(name, measured.figure_1(), measured.epochs_until(last), console)
+        measured.report_figure_1(path.with_suffix(".md"), found, path.name, console)
         titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
         titles["relative_std"] = "standard deviation over the mean's norm"
-        figures.plot_by_epoch(found, titles, path, log=("relative_std",))
+        figures.plot_by_epoch(found, titles, path, log=("std", "relative_std"))
 
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Search the grid of BR Appendix B for one estimator and shape: optimiser, learning rate, temperature."""
+    """Search the grid of BR Appendix B for one estimator and shape.
+
+    Optimiser, learning rate and temperature; for reinmax_cv temperature and eta, with ReinMax's optimiser and rate.
+    """
 
     estimator: str = "reinmax"
     """Gradient estimator, by the name of its function in discrete_ops."""
@@ -263,12 +282,14 @@ class SweepCommand:
     """How many seeds, from 0."""
     epochs: int | None = None
     """Epochs of each run; the paper's 160 if not given."""
-    optimizers: tuple[str, ...] = sweep.OPTIMIZERS
-    """Optimisers to try."""
-    lrs: tuple[float, ...] = sweep.LEARNING_RATES
-    """Learning rates to try."""
-    taus: tuple[float, ...] = sweep.TEMPERATURES
-    """Temperatures to try."""
+    optimizers: tuple[str, ...] | None = None
+    """Optimisers to try; the paper's if not given."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates to try; likewise."""
+    taus: tuple[float, ...] | None = None
+    """Temperatures to try; likewise."""
+    etas: tuple[float, ...] | None = None
+    """Weights of reinmax_cv's control variate to try; likewise."""
     engine: str = "local"
     """local: processes on this machine. ray: the cluster of RAY_ADDRESS, or a local one."""
     processes: int = 1
@@ -288,9 +309,10 @@ class SweepCommand:
         configs = sweep.grid(
             self.estimator,
             range(_count("seeds", self.seeds)),
-            self.optimizers,
-            self.lrs,
-            self.taus,
+            optimizers=self.optimizers,
+            lrs=self.lrs,
+            taus=self.taus,
+            etas=self.etas,
             latent=self.latent,
             epochs=self.epochs,
             data=self.data,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .linear import linear
+from .linear import perceptron
+from .losses import kl_to_uniform
 
 #: ``(M, B, L, C)`` one-hot codes -> ``(M, B)`` losses of them.
 Losses = Callable[[Tensor], Tensor]
@@ -22,7 +23,7 @@ Draw = Callable[..., Any]
 
 
 class Linear(nn.Module):
-    """M linear layers side by side: ``(M, B, in) -> (M, B, out)``, each initialised as ``torch.nn.Linear`` is."""
+    """Weights of M linear layers side by side, ``(M, in, out)``, each initialised as ``torch.nn.Linear`` is."""
 
     def __init__(self, inputs: int, outputs: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -35,9 +36,6 @@ class Linear(nn.Module):
 
         self.weight = uniform(inputs, outputs)
         self.bias = uniform(1, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
 
 
 class VAE(nn.Module):
@@ -65,21 +63,25 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         self.members, self.latents, self.categories = len(generators), latents, categories
-        self.relu_logits = relu_logits
+        self.relu_logits, self.leak = relu_logits, leak
         widths = (pixels, 512, 256, latents * categories)
-        self.encoder = _mlp(widths, leak, generators)
-        self.decoder = _mlp(widths[::-1], leak, generators)
+        self.encoder = _layers(widths, leak, generators)
+        self.decoder = _layers(widths[::-1], leak, generators)
 
     def encode(self, images: Tensor) -> Tensor:
         """``(M, B, P)`` images in [0, 1] -> ``(M, B, L, C)`` logits of the latents."""
-        logits = self.encoder(images)
+        logits = self._through(self.encoder, images)
         if self.relu_logits:
             logits = logits.relu()
         return logits.unflatten(-1, (self.latents, self.categories))
 
     def decode(self, codes: Tensor) -> Tensor:
         """``(M, B, L, C)`` one-hot codes -> ``(M, B, P)`` logits of the pixels."""
-        return self.decoder(codes.flatten(-2))
+        return self._through(self.decoder, codes.flatten(-2))
+
+    def _through(self, layers: nn.Sequential, x: Tensor) -> Tensor:
+        parameters = list(layers.parameters())  # of each layer the weight, then the bias
+        return perceptron(x, parameters[::2], parameters[1::2], self.leak)
 
     def forward(self, images: Tensor, expected: Callable[[Losses, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The two halves of -ELBO, in nats.
@@ -98,9 +100,7 @@ class VAE(nn.Module):
         def cross_entropy(codes: Tensor) -> Tensor:
             return binary_cross_entropy_with_logits(self.decode(codes), x, reduction="none").sum(-1)
 
-        log_pi = logits.log_softmax(-1)
-        kl = (log_pi.exp() * (log_pi + math.log(self.categories))).sum((-2, -1)).mean(-1)
-        return expected(cross_entropy, logits).mean(-1), kl
+        return expected(cross_entropy, logits).mean(-1), kl_to_uniform(logits).sum(-1).mean(-1)
 
     def alone(self, member: int) -> "VAE":
         """A copy of one member, as a model with one."""
@@ -124,7 +124,7 @@ class VAE(nn.Module):
         return self.decode(codes).sigmoid()
 
 
-def _mlp(widths: tuple[int, ...], leak: float, generators: Sequence[torch.Generator]) -> nn.Sequential:
+def _layers(widths: tuple[int, ...], leak: float, generators: Sequence[torch.Generator]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [Linear(inputs, outputs, generators), nn.LeakyReLU(leak) if leak else nn.ReLU()]

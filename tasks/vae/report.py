@@ -1,57 +1,69 @@
 """A table's results beside the paper's: on the console, as Markdown, as a plot."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tasks.common import files
+from tasks.common import files, papers
 
-from .papers import PUBLISHED, RATIOS, Published
 from .results import Result
+from .tables import TABLES
 
 HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's std")
 NOTE = (
-    "ours: mean, +- standard deviation over seeds if there are several; X: a figure was not finite (in brackets the "
-    "first such epoch). The paper's +- is a standard error over ten seeds, its std the standard deviation that this "
-    "comes from; -: not known here, or of other data or epochs."
+    "ours: mean, +- standard deviation over seeds if there are several; collapsed: seeds whose code carries nothing (a "
+    "KL of 0), in the mean only if all are; X: a figure was not finite, in brackets the first such epoch. paper: as "
+    "printed; its +- is a standard deviation over seeds in GST, a standard error over ten in BR; X: cannot converge, "
+    "which a collapsed or failed run of ours is too. -: not printed, or of other data or epochs."
 )
 
 
 class Cell(NamedTuple):
-    """A cell of a table: our figures, one a seed that did not fail, and the paper's."""
+    """A cell of a table: our figures, one a seed, and the paper's."""
 
     split: str
     column: str
     method: str
-    values: list[float]
+    trained: list[float]  # of the seeds that ended well
+    collapsed: list[float]
     failed: list[int]  # the epochs in which the other seeds failed
-    paper: Published | None
+    paper: papers.Figure | None
+
+    @property
+    def values(self) -> list[float]:
+        """What the mean is of."""
+        return self.trained or self.collapsed
 
     @property
     def mean(self) -> float | None:
         return statistics.fmean(self.values) if self.values else None
 
-    @property
-    def difference(self) -> float | None:
-        return None if self.mean is None or self.paper is None else self.mean - self.paper.mean
-
     def text(self) -> tuple[str, ...]:
         """As ``HEADER`` has it."""
-        paper = f"{self.paper.mean:.2f} +- {self.paper.error:.2f}" if self.paper else "-"
         ours = [] if self.mean is None else [_number(self.mean)]
         if len(self.values) > 1:
             ours.append(f"+- {_number(statistics.stdev(self.values))}")
+        if self.collapsed:
+            ours.append(f"({len(self.collapsed)} collapsed)")
         ours += [f"X ({epoch})" for epoch in self.failed]
-        seeds = str(len(self.values) + len(self.failed))
-        gap = self.difference
-        differences = ("-", "-")
-        if gap is not None and self.paper is not None:
-            differences = (f"{gap:+.2f}", f"{gap / self.paper.std:+.1f}")
-        return self.split, self.column, self.method, paper, " ".join(ours), seeds, *differences
+        seeds = str(len(self.trained) + len(self.collapsed) + len(self.failed))
+        paper = "-" if self.paper is None else str(self.paper)
+        return self.split, self.column, self.method, paper, " ".join(ours), seeds, *self._difference()
+
+    def _difference(self) -> tuple[str, str]:
+        """In nats and in standard deviations over the paper's seeds."""
+        if self.paper is None:
+            return "-", "-"
+        if self.paper.value is None:
+            return ("trains", "-") if self.trained else ("X too", "-")
+        if self.mean is None:
+            return "-", "-"
+        gap, std = self.mean - self.paper.value, self.paper.std
+        return f"{gap:+.2f}", "-" if std is None else f"{gap / std:+.1f}"
 
 
 def _number(value: float) -> str:
@@ -59,7 +71,7 @@ def _number(value: float) -> str:
 
 
 def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell]:
-    """The cells of a table, in the order in which their first result came, splits apart.
+    """The cells of a table in its order, splits apart; of another report in the order in which their first result came.
 
     Args:
         name: of the table.
@@ -69,16 +81,26 @@ def cells(name: str, found: Sequence[Result], compare: bool = True) -> list[Cell
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in found:
         groups.setdefault((result.split, result.column, result.method), []).append(result)
-    order = {split: place for place, split in enumerate(dict.fromkeys(result.split for result in found))}
     return [
         Cell(
             *key,
-            values=[r.value for r in group if r.value is not None],
+            trained=[r.value for r in group if r.value is not None and not r.is_collapsed],
+            collapsed=[r.value for r in group if r.value is not None and r.is_collapsed],
             failed=[r.failed for r in group if r.failed is not None],
-            paper=PUBLISHED.get((name, key[1], key[2], key[0])) if compare else None,
+            paper=TABLES[name].published(*key) if compare and name in TABLES else None,
         )
-        for key, group in sorted(groups.items(), key=lambda item: order[item[0][0]])
+        for key, group in sorted(groups.items(), key=lambda item: _places(item[0], name, found))
     ]
+
+
+def _places(key: tuple[str, str, str], name: str, found: Sequence[Result]) -> list[int]:
+    """What a cell is sorted by: the places of its split, column and method."""
+    if name in TABLES:
+        table = TABLES[name]
+        known: Sequence[Sequence[str]] = (table.splits, table.shown(), (*table.rows(), *table.more))
+    else:
+        known = (list(dict.fromkeys(result.split for result in found)), (), ())
+    return [names.index(part) if part in names else len(names) for part, names in zip(key, known, strict=True)]
 
 
 def write(
@@ -88,7 +110,6 @@ def write(
     folder: Path,
     console: Console,
     compare: bool = True,
-    below: Callable[[Sequence[Cell]], list[str]] = lambda rows: [],
 ) -> list[Cell]:
     """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
 
@@ -99,7 +120,6 @@ def write(
         folder: for the files.
         console: to print on.
         compare: whether the paper's figures are of the same data and epochs.
-        below: lines that follow from the cells, to stand below the table.
     """
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
@@ -111,35 +131,20 @@ def write(
     for row in rows:
         table.add_row(*row.text())
     console.print(table)
-    for line in (more := below(rows)):
-        console.print(line, highlight=False)
     commits = ", ".join(sorted({r.commit for r in found}))
     align = ["---" if column in HEADER[:3] else "---:" for column in HEADER]
     lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
-    lines += ["", *(f"- {line}" for line in more), *([""] if more else []), f"![{name}]({name}.png)"]
+    lines += ["", f"![{name}]({name}.png)"]
     with files.locked(folder):
         files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
         plot(rows, title, folder / f"{name}.png")
     return rows
 
 
-def ratios(rows: Sequence[Cell], compare: bool) -> list[str]:
-    """BR Table 1 as multiples of ST's figures, beside the paper's where they are of the same data and epochs."""
-    lines = []
-    for split in dict.fromkeys(row.split for row in rows):
-        ours = {row.method: row.mean for row in rows if row.split == split and row.mean is not None}
-        for method, paper in RATIOS.items() if "ST" in ours else ():
-            if method in ours:
-                ratio = ours[method] / ours["ST"]
-                known = f" (paper {paper}, {ratio - paper:+.2f})" if compare and split == "relative_std" else ""
-                lines.append(f"{split}, {method}/ST: {ratio:.2f}{known}")
-    return lines
-
-
 def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
-    """A panel for each split and column: a bar for the paper's mean and error, a dot for each of our seeds, a cross on
-    the right edge if it failed."""
+    """A panel for each split and column: a bar for the paper's mean and +-, a dot for each of our seeds, a cross on the
+    right edge if it failed."""
     from tasks.common.pictures import new_figure, save  # matplotlib is slow to import
 
     panels = list(dict.fromkeys((row.split, row.column) for row in rows))
@@ -150,8 +155,8 @@ def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
         axis = figure.add_subplot(down, across, place + 1)
         inside = [row for row in rows if (row.split, row.column) == (split, column)]
         for y, row in enumerate(inside):
-            if row.paper:
-                axis.errorbar(row.paper.mean, y, xerr=row.paper.error, fmt="k|", capsize=3, markersize=10)
+            if row.paper and row.paper.value is not None:
+                axis.errorbar(row.paper.value, y, xerr=row.paper.spread, fmt="k|", capsize=3, markersize=10)
             axis.plot(row.values, [y] * len(row.values), f"C{y % 10}o", alpha=0.7)
             edge = axis.get_yaxis_transform()
             axis.plot(

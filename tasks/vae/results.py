@@ -13,6 +13,10 @@ from tasks.common.errors import RunError
 
 from .recipes import Config
 
+#: Nats an image. A code of less tells nothing of its image: the run stays on the plateau that it starts on, where the
+#: decoder draws the mean image. In GST's tables such a run "cannot converge".
+COLLAPSED = 0.5
+
 
 @dataclass(frozen=True)
 class Result:
@@ -29,6 +33,7 @@ class Result:
     device: str
     commit: str
     failed: int | None = None  # the first epoch with a figure that was not finite
+    kl: float | None = None  # nats an image, of the last epoch's training; None: not noted
 
     @classmethod
     def of(
@@ -43,6 +48,7 @@ class Result:
         epochs: int,
         commit: str,
         failed: int | None,
+        kl: float | None = None,
     ) -> "Result":
         """What a run shows after so many epochs; ``failed``: its first epoch with a figure that was not finite."""
         if failed is None and not math.isfinite(value):
@@ -60,7 +66,12 @@ class Result:
             device=config.device,
             commit=commit,
             failed=failed if is_failed else None,
+            kl=None if is_failed else kl,
         )
+
+    @property
+    def is_collapsed(self) -> bool:
+        return self.kl is not None and self.kl < COLLAPSED
 
     @property
     def key(self) -> tuple[str, str, str, int, str, int, str]:

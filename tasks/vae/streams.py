@@ -7,20 +7,18 @@ from torch import Tensor
 class Streams:
     """The random generators of one seed, on the CPU. Members of an ensemble that share a seed share its numbers.
 
-    ``order`` of the images, ``noise`` of the training draws, ``temperature`` of each step where that is mixed; ``test``
-    and ``variance`` of what only looks at a run, which therefore does not change it.
+    ``order`` of the images, ``noise`` of the training draws; ``test`` and ``variance`` of what only looks at a run,
+    which therefore does not change it.
     """
 
     def __init__(self, seed: int, shared_order: bool) -> None:
         root = torch.Generator().manual_seed(seed)
-        weights, order, noise, test = torch.randint(2**63 - 1, (4,), generator=root).tolist()
-        temperature, variance = torch.randint(2**63 - 1, (2,), generator=root).tolist()
+        weights, order, noise, test, variance = torch.randint(2**63 - 1, (5,), generator=root).tolist()
         self.weights = weights
         self.generators = {
             "order": torch.Generator().manual_seed(0 if shared_order else order),
             "noise": torch.Generator().manual_seed(noise),
             "test": torch.Generator().manual_seed(test),
-            "temperature": torch.Generator().manual_seed(temperature),
             "variance": torch.Generator().manual_seed(variance),
         }
 
@@ -31,10 +29,6 @@ class Streams:
     def seeds(self, name: str, count: int) -> Tensor:
         """``(count,)`` int64: seeds of as many draws."""
         return torch.randint(2**63 - 1, (count,), generator=self.generators[name])
-
-    def uniforms(self, count: int) -> Tensor:
-        """``(count,)`` in [0, 1): which of its temperatures each step takes."""
-        return torch.rand(count, generator=self.generators["temperature"], dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: generator.get_state() for name, generator in self.generators.items()}

@@ -57,9 +57,13 @@ class Plan:
     def config(self, member: Member) -> Config:
         return STUDIES[self.study].config(member.column, member.method, seed=member.seed, **self.overrides)
 
-    def tables(self, method: str) -> Iterator[tuple[str, Table]]:
-        """The tables that show a method of the study."""
-        return ((name, table) for name, table in FED.items() if table.study == self.study and table.has(method))
+    def tables(self, member: Member) -> Iterator[tuple[str, Table]]:
+        """The tables that show a run of the study."""
+        return (
+            (name, table)
+            for name, table in FED.items()
+            if table.study == self.study and table.has(member.column, member.method)
+        )
 
     def pending(self, column: str) -> list[Member]:
         """The column's runs that a results' file lacks."""
@@ -77,7 +81,7 @@ class Plan:
     def keys(self, member: Member) -> Iterator[tuple[Any, ...]]:
         """Of the results that a finished run has."""
         config = self.config(member)
-        for name, table in self.tables(member.method):
+        for name, table in self.tables(member):
             for split in table.splits:
                 yield name, *member, split, config.epochs, config.data
 
@@ -159,7 +163,7 @@ def _train(plan: Plan, members: list[Member], images: data.Source, label: str, c
 def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:
     for place, (member, config) in enumerate(zip(members, ensemble.configs, strict=True)):
         failed, history = ensemble.failed(place), ensemble.history_of(place)
-        for name, table in plan.tables(member.method):
+        for name, table in plan.tables(member):
             for record in history if table.by_epoch else history[-1:]:
                 epochs = int(record["epoch"])
                 for split in table.splits:
@@ -173,4 +177,5 @@ def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: 
                         epochs=epochs,
                         commit=commit,
                         failed=failed,
+                        kl=record["train_kl"],
                     )

@@ -1,7 +1,8 @@
 """BR Appendix B: a grid search over optimiser, learning rate and temperature, ranked by final train loss.
 
-The grid is the one of the authors' code (process_results.py). Trials train in ensembles of ``group`` members, on local
-processes or on the workers of a Ray cluster; a trial that is done is not trained again.
+For ReinMax-CV it is over temperature and eta, with the optimiser and learning rate of ReinMax. Trials train in
+ensembles of ``group`` members, on local processes or on the workers of a Ray cluster; a trial that is done is not
+trained again.
 """
 
 import hashlib
@@ -26,10 +27,11 @@ from . import data, results, train
 from .recipes import Config, configure
 
 OPTIMIZERS = ("adam", "radam")
-LEARNING_RATES = (7e-4, 5e-4, 3e-4)
+LEARNING_RATES = (1e-3, 7e-4, 5e-4, 3e-4)
 TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+ETAS = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 ENGINES = ("local", "ray")
-HEADER = ("optimizer", "lr", "tau", "seeds", "train", "test")
+HEADER = ("optimizer", "lr", "tau", "eta", "seeds", "train", "test")
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,23 @@ class Job:
 def grid(
     estimator: str,
     seeds: Sequence[int],
-    optimizers: Sequence[str] = OPTIMIZERS,
-    lrs: Sequence[float] = LEARNING_RATES,
-    taus: Sequence[float] = TEMPERATURES,
+    *,
+    optimizers: Sequence[str] | None = None,
+    lrs: Sequence[float] | None = None,
+    taus: Sequence[float] | None = None,
+    etas: Sequence[float] | None = None,
     **overrides: Any,
 ) -> list[Config]:
-    """A config for each trial and seed."""
+    """A config for each trial and seed; None: what the paper tries for that estimator."""
+    if estimator == "reinmax_cv":
+        reinmax = configure(estimator="reinmax", **overrides)
+        optimizers, lrs = optimizers or (reinmax.optimizer,), lrs or (reinmax.lr,)
+        etas = etas or ETAS
     return [
-        configure(estimator=estimator, optimizer=optimizer, lr=lr, tau=tau, seed=seed, **overrides)
-        for optimizer, lr, tau, seed in itertools.product(optimizers, lrs, taus, seeds)
+        configure(estimator=estimator, optimizer=optimizer, lr=lr, tau=tau, eta=eta, seed=seed, **overrides)
+        for optimizer, lr, tau, eta, seed in itertools.product(
+            optimizers or OPTIMIZERS, lrs or LEARNING_RATES, taus or TEMPERATURES, etas or (None,), seeds
+        )
     ]
 
 
@@ -126,7 +136,8 @@ def work(job: Job) -> Job:
 
 
 def _column(config: Config) -> str:
-    return f"{config.optimizer} lr={config.lr:g} tau={config.tau:g}"
+    eta = "" if config.eta is None else f" eta={config.eta:g}"
+    return f"{config.optimizer} lr={config.lr:g} tau={config.tau:g}{eta}"
 
 
 #: A job that is done, and what went wrong with it.
@@ -194,7 +205,8 @@ def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -
         config = next(c for c in configs if _column(c) == column)
         figures = tuple(f"{mean:.3f}" if math.isfinite(mean) else "X" for mean in means)
         seeds = str(len({r.seed for r in mine}))
-        rows.append((means[0], (config.optimizer, f"{config.lr:g}", f"{config.tau:g}", seeds, *figures)))
+        eta = "-" if config.eta is None else f"{config.eta:g}"
+        rows.append((means[0], (config.optimizer, f"{config.lr:g}", f"{config.tau:g}", eta, seeds, *figures)))
     rows.sort(key=lambda row: row[0])
     table = Table(title=f"sweep {name}, {configs[0].epochs} epochs: -ELBO, the best train loss first")
     for header in HEADER:

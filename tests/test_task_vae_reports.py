@@ -1,0 +1,71 @@
+"""What is committed under tasks/results and said in docs/reproduction.md is what the committed lines say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tasks.common import papers
+from tasks.vae import properties, report, results, study
+from tasks.vae.commands import Common
+from tasks.vae.tables import TABLES
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "tasks" / "results"
+REPORTED = sorted(name for name in TABLES if (RESULTS / f"{name}.jsonl").exists())
+
+
+def rows_of(path: Path) -> list[str]:
+    """The rows of a Markdown file's tables."""
+    return [line for line in path.read_text().splitlines() if line.startswith("|") and "---" not in line]
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_report_is_of_the_committed_lines(name: str) -> None:
+    table = TABLES[name]
+    found = [
+        r
+        for r in results.read(RESULTS, name)
+        if r.data == "mnist" and r.epochs == Common.usual(table) and r.method in (*table.rows(), *table.more)
+    ]
+    expected = [
+        "| " + " | ".join(row) + " |" for row in (report.HEADER, *(c.text() for c in report.cells(name, found)))
+    ]
+    assert rows_of(RESULTS / f"{name}.md") == expected
+
+
+def test_properties_table_is_what_the_command_writes(tmp_path: Path) -> None:
+    properties.report(tmp_path, Console(quiet=True))
+    assert (tmp_path / "gst-1.md").read_text() == (RESULTS / "gst-1.md").read_text()
+
+
+def test_lines_are_of_cells_that_exist() -> None:
+    for name, table in study.FED.items():
+        for r in results.read(RESULTS, name):
+            assert table.has(r.column, r.method), (name, r)
+            assert r.split in table.splits, (name, r)
+
+
+def test_document_quotes_the_reports() -> None:
+    """Each row of a table in docs/reproduction.md that starts with a split stands so in a report."""
+    reported = {row for path in RESULTS.glob("*.md") for row in rows_of(path)}
+    quoted = [row for row in rows_of(ROOT / "docs" / "reproduction.md") if re.match(r"\| (train|test) \|", row)]
+    assert quoted
+    assert [row for row in quoted if row not in reported] == []
+
+
+def test_document_gives_every_claim_a_verdict() -> None:
+    claims = [
+        row.split("|")[1:-1] for row in rows_of(ROOT / "docs" / "reproduction.md") if re.match(r"\| (GST|BR): ", row)
+    ]
+    assert len(claims) >= 17
+    for claim in claims:
+        assert re.match(r" (holds|does not|in part|not run)\b", claim[1]), claim
+        assert len(claim[2].strip()) > 10, claim
+
+
+def test_papers_names_are_in_the_document() -> None:
+    text = (ROOT / "docs" / "reproduction.md").read_text()
+    for name in papers.names():
+        assert name in text or name.replace("Table ", "Tables ") in text, name
