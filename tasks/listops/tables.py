@@ -99,17 +99,15 @@ def lines(name: str, found: Sequence[Result]) -> list[tuple[str, ...]]:
 
 
 def _line(column: str, method: str, paper: papers.Figure, runs: Sequence[Result]) -> tuple[str, ...]:
-    printed = "X" if paper.value is None else f"{paper.value:.3f}"
-    if paper.value is not None and paper.spread is not None:
-        printed += f" +- {paper.spread:.3f}"
     if not runs:
-        return column, method, printed, "not run", "0", "-", "-", "-", "-"
+        return column, method, str(paper), "not run", "0", "-", "-", "-", "-"
     accuracy, f1, depth = ([run.figures[f"test_{key}"] for run in runs] for key in ("accuracy", "f1", "depth"))
     mean = statistics.fmean(accuracy)
-    difference = "-" if paper.value is None else f"{mean - paper.value:+.3f}"
-    scaled = "-" if paper.value is None or not paper.spread else f"{(mean - paper.value) / paper.spread:+.1f}"
+    gap = None if paper.value is None else mean - paper.value
+    difference = "-" if gap is None else f"{gap:+.3f}"
+    scaled = "-" if gap is None or not paper.std else f"{gap / paper.std:+.1f}"
     shown = (_mean(accuracy, 3), str(len(runs)), difference, scaled, _mean(f1, 2), f"{statistics.fmean(depth):.1f}")
-    return column, method, printed, *shown
+    return column, method, str(paper), *shown
 
 
 def _mean(values: Sequence[float], digits: int) -> str:
