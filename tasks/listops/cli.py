@@ -258,8 +258,7 @@ class Parse:
         found = parsing.parses(model, config, tokens, self.samples, self.seed)
         gold = expressions.write(tokens)
         lines = [f"gold: {expressions.evaluate(tokens)[0]}\n{gold}"]
-        baselines = trees.baselines(trees.gold_spans(gold))._asdict().items()
-        beside = ", ".join(f"{name} {value:.2f}" for name, value in baselines)
+        beside = parsing.baselines(trees.gold_spans(gold))
         for parse in found:
             f1 = trees.f1(trees.spans(parse.merges), trees.gold_spans(gold))
             words = [expressions.TOKENS[token] for token in tokens]

@@ -83,13 +83,18 @@ def parses(model: Parser, config: Config, tokens: list[int], samples: int, seed:
     return found
 
 
+def baselines(gold: list[trees.Span]) -> str:
+    """The F1 of trees that know nothing, in words."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in trees.baselines(gold)._asdict().items())
+
+
 def draw(tokens: list[int], found: list[Parse], path: Path) -> None:
     """A picture of the gold tree and those found."""
     from . import plots  # matplotlib is slow to import
 
     gold = trees.gold_spans(expressions.write(tokens))
     value = expressions.evaluate(tokens)[0]
-    shapes = {f"gold: {value}": gold}
+    shapes = {f"gold: {value}; parse F1 of trees that know nothing: {baselines(gold)}": gold}
     for parse in found:
         spans = trees.spans(parse.merges)
         shapes[f"{parse.title}: {parse.label}, parse F1 {trees.f1(spans, gold):.2f}"] = spans
