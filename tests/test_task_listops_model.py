@@ -220,6 +220,19 @@ def test_leaves_are_an_lstm() -> None:
     torch.testing.assert_close(model._leaves(x)[:, -1, 6:], c[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("leaf", ["lstm", "affine"])
+def test_initial_weights(leaf: str) -> None:
+    """The law of the GST paper's public code; equal logits to start with, and forget gates that start open."""
+    model = Parser(64, 0.0, torch.Generator().manual_seed(0), leaf)
+    for name, std in (("embedding", 0.01), ("query", 0.01), ("leaf_input", (2 / 64) ** 0.5)):
+        weight = getattr(model, name)
+        assert weight.std().item() == pytest.approx(std, rel=4 / (2 * weight.numel()) ** 0.5)
+    torch.testing.assert_close(model.tree_weight.T @ model.tree_weight, torch.eye(128), rtol=0, atol=1e-5)
+    assert model.tree_bias.tolist() == 64 * [0.0] + 128 * [1.0] + 128 * [0.0]
+    assert model.leaf_bias.tolist() == (64 * [0.0] + 64 * [1.0] + 128 * [0.0] if leaf == "lstm" else 128 * [0.0])
+    assert model.mlp[1].abs().max() <= 0.002
+
+
 def test_dropout_is_drawn_from_its_generator() -> None:
     model = Parser(8, 0.5, torch.Generator().manual_seed(0))
     batch = batch_of([10, 3, 4, 14])
@@ -241,7 +254,7 @@ def test_learns_from_labels() -> None:
     model, estimator = Parser(16, 0.0, generator), GST()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
     seeds = itertools.count()
-    for _ in range(60):
+    for _ in range(100):
         tokens = torch.randint(4, (64, 4), generator=generator)
         batch = Batch(tokens, torch.full((64,), 4), tokens[:, 1], torch.arange(64))
         logits, _ = model(batch, lambda scores, level: estimator(scores, seed=next(seeds), return_index=True))

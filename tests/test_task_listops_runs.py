@@ -1,6 +1,8 @@
 """The ListOps task's runs: they survive interruption, stop early, and its commands."""
 
 import json
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 from helpers import figures
-from rich.console import Console
 
 from discrete_ops.estimators import ESTIMATORS, GST
-from tasks.common import files
+from tasks.common import files, papers
 from tasks.common.errors import RunError
-from tasks.listops import cli, data, expressions, parsing, recipes, tables, train, treelstm, trees
+from tasks.listops import cli, data, expressions, parsing, recipes, results, train, treelstm, trees
 from tasks.listops.recipes import PRESETS, configure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,7 +161,7 @@ def test_best_model_is_kept(splits: data.Splits, tmp_path: Path) -> None:
         trainer.run_epoch(lambda steps: None)
     best = max(record["valid_accuracy"] for record in trainer.history)
     assert best > trainer.history[trainer.best_epoch - 2]["valid_accuracy"] or trainer.best_epoch == 1
-    again = train.evaluate(trainer.best_model(), trainer.valid, "cpu")
+    again = train.evaluate(trainer.best_model(), trainer.config, trainer.valid)
     assert again["accuracy"] == best
 
 
@@ -256,6 +257,9 @@ def test_data_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     ("arguments", "message"),
     [
         (["train", "--threads=0"], "threads: got 0"),
+        (["table", "gst-6", "--seeds=0"], "seeds: got 0"),
+        (["table", "gst-6", "--methods", "GST-2.0"], "methods: got 'GST-2.0', allowed: 'STGS', 'GR-MC100'"),
+        (["table", "gst-6", "--columns", "tau=2"], "columns: got 'tau=2', allowed: 'tau=1.0', 'tau=0.1'"),
         (["train", "--estimator=gts"], "estimator: got 'gts'"),
         (["train", "--data-dir={directory}", "--test-file=nothing.tsv"], "nothing.tsv: cannot be read"),
         (["parse", "nowhere", "7"], "run: nowhere/checkpoint.pt does not exist"),
@@ -272,34 +276,109 @@ def test_wrong_commands_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_table(
-    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def table_flags(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(cli.Run, "draw", lambda *arguments: None)  # many pictures would take their time
+    return ["table", "gst-6", *FLAGS, "--epochs=1", "--epoch-steps=1", f"--data-dir={directory}"]
+
+
+def rows_of(path: Path) -> dict[tuple[str, str], list[str]]:
+    cells = [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if line.startswith("| tau=")]
+    return {(column, method): rest for column, method, *rest in cells}
+
+
+def test_table_shows_the_papers_figures(
+    table_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Trains the nine runs, then shows the paper's figures beside theirs; trains nothing twice."""
-    monkeypatch.setattr(cli.Run, "draw", lambda *arguments: None)  # eighteen pictures would take their time
-    flags = [*FLAGS, "--epochs=1", "--epoch-steps=1", f"--data-dir={directory}", f"--out={tmp_path}"]
-    assert cli.main(["table", "gst-6", *flags]) == 0
+    """Every cell has the figure that the paper's table has there, and one of ours; spot checks against the print."""
+    assert cli.main([*table_flags, f"--out={tmp_path}"]) == 0
+    rows = rows_of(tmp_path / "gst-6-small.md")
+    assert len(rows) == 18
+    for method, row in papers.figures("GST Table 6").items():
+        for column, figure in row.items():
+            assert rows[column, method][0] == f"{figure.value:.3f} +- {figure.spread:.3f}"
+            result = json.loads((tmp_path / f"{method}-{column}-0/result.json").read_text())
+            accuracy, f1 = result["test_accuracy"], result["test_f1"]
+            assert figure.value is not None
+            assert figure.spread is not None
+            assert rows[column, method][1:6] == [
+                f"{accuracy:.3f}",
+                "1",
+                f"{accuracy - figure.value:+.3f}",
+                f"{(accuracy - figure.value) / figure.spread:+.1f}",
+                f"{f1:.2f}",
+            ]
+    assert rows["tau=0.01", "STGS"][0] == "0.479 +- 0.258"
+    assert rows["tau=0.1", "GR-MC100"][0] == "0.637 +- 0.049"
+    assert rows["tau=1.0", "GST-pi"][0] == "0.659 +- 0.006"
+    assert "0.479 +- 0.258" in capsys.readouterr().out
+    trained = {json.loads(path.read_text())["gap"] for path in tmp_path.glob("GST-*/config.json")}
+    assert trained == {0.8, 1.0, 1.2, "pi"}
+
+
+def test_table_of_two_seeds(table_flags: list[str], tmp_path: Path) -> None:
+    """A second seed is another run, in a folder of its own; the table has their mean and sample deviation."""
+    flags = [*table_flags, f"--out={tmp_path}", "--methods", "GST-pi", "STGS", "--columns", "tau=0.1"]
+    assert cli.main(flags) == 0
+    assert cli.main([*flags, "--seeds=2"]) == 0
+    found = results.read(tmp_path / "gst-6-small.jsonl")
+    assert [(r.method, r.column, r.seed) for r in found] == [
+        (method, "tau=0.1", seed) for seed in (0, 1) for method in ("GST-pi", "STGS")
+    ]
+    assert [r.commit for r in found].count(found[0].commit) == 4
+    for result in found:
+        config = json.loads((tmp_path / f"{result.method}-tau=0.1-{result.seed}/config.json").read_text())
+        assert (config["seed"], config["tau"]) == (result.seed, 0.1)
+    losses = {figures(tmp_path / f"GST-pi-tau=0.1-{seed}")[0]["train_loss"] for seed in (0, 1)}
+    assert len(losses) == 2
+    a, b = (r.figures["test_accuracy"] for r in found if r.method == "GST-pi")
+    row = rows_of(tmp_path / "gst-6-small.md")["tau=0.1", "GST-pi"]
+    assert row[1:3] == [f"{(a + b) / 2:.3f} +- {abs(a - b) / math.sqrt(2):.3f}", "2"]
+    assert rows_of(tmp_path / "gst-6-small.md")["tau=1.0", "GST-pi"][1:3] == ["not run", "0"]
+
+
+def test_table_trains_no_run_twice(table_flags: list[str], tmp_path: Path) -> None:
+    """Neither one that has ended, wherever its folder went, nor the epochs of one that was interrupted."""
+    flags = [*table_flags, f"--out={tmp_path}", f"--results={tmp_path / 'kept'}", "--columns", "tau=0.01"]
+    assert cli.main([*flags, "--methods", "STGS"]) == 0
+    shutil.rmtree(tmp_path / "STGS-tau=0.01-0")
+    gst = tmp_path / "GST-1.0-tau=0.01-0"
+    splits = data.load(_data_dir(flags))
+    config = configure("small", "gst", tau=0.01, gap=1.0, **{**TINY, "epochs": 1, "epoch_steps": 1})
+    train.fit(config, splits, gst)
+    (gst / "result.json").unlink()
+    before = (gst / "checkpoint.pt").stat().st_mtime_ns
+    assert cli.main([*flags, "--methods", "STGS", "GST-1.0"]) == 0
+    assert not (tmp_path / "STGS-tau=0.01-0").exists()
+    assert (gst / "checkpoint.pt").stat().st_mtime_ns == before
+    first = (tmp_path / "kept/gst-6-small.md").read_text()
+    assert cli.main([*flags, "--no-train"]) == 0
+    assert (tmp_path / "kept/gst-6-small.md").read_text() == first
+    assert len(rows_of(tmp_path / "kept/gst-6-small.md")) == 18
+
+
+def _data_dir(flags: list[str]) -> Path:
+    return Path(next(flag for flag in flags if flag.startswith("--data-dir=")).partition("=")[2])
+
+
+def test_table_keeps_other_experiments_apart(
+    table_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of other settings or lines are not in one mean; a damaged result is named."""
+    flags = [*table_flags, f"--results={tmp_path}", "--methods", "STGS", "--columns", "tau=1.0"]
+    assert cli.main([*flags, f"--out={tmp_path / 'a'}"]) == 0
+    assert cli.main([*flags, f"--out={tmp_path / 'b'}", "--hidden=6"]) == 0
+    other = tmp_path / "other.tsv"
+    other.write_text("".join((_data_dir(flags) / "test.tsv").read_text().splitlines(keepends=True)[:20]))
     capsys.readouterr()
-    results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")}
-    assert set(results) == {
-        f"{name}-{tau}" for name in ("gst", "gumbel_softmax", "gumbel_rao") for tau in ("1", "0.1", "0.01")
-    }
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/checkpoint.pt")}
-    assert cli.main(["table", "gst-6", *flags]) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/checkpoint.pt")}
-    (tmp_path / "gumbel_rao-0.1/result.json").unlink()
-    capsys.readouterr()
-    assert cli.main(["table", "gst-6", *flags, "--no-train"]) == 0
-    table = (tmp_path / "table.md").read_text().splitlines()
-    assert table[0] == "| estimator | tau = 1 | tau = 0.1 | tau = 0.01 |"
-    figures_of = results["gst-1"]
-    cell = f"0.662 / {figures_of['test_accuracy']:.3f} ({figures_of['test_f1']:.2f})"
-    assert table[2].startswith(f"| GST-1.0 | {cell} |")
-    assert "| 0.479 / not run |" in table[4]
-    assert "0.662 / " in capsys.readouterr().out
-    (tmp_path / "gst-1/result.json").write_text("{}")
-    with pytest.raises(RunError, match=r"gst-1/result.json: not a run's result"):
-        tables.show("gst-6", tmp_path, Console())
+    assert cli.main([*flags, f"--out={tmp_path / 'a'}", f"--test-file={other}"]) == 0
+    assert len(results.read(tmp_path / "gst-6-small.jsonl")) == 3
+    assert rows_of(tmp_path / "gst-6-small.md")["tau=1.0", "STGS"][2] == "1"
+    assert cli.main([*flags, "--no-train"]) == 1
+    assert "results: hold runs of 2 sets of lines" in capsys.readouterr().err
+    (tmp_path / "gst-6-small.jsonl").write_text("{}\n")
+    assert cli.main([*flags, "--no-train"]) == 1
+    assert "gst-6-small.jsonl: line 1 is not a result" in capsys.readouterr().err
 
 
 def test_parses_are_trees_of_the_line(splits: data.Splits) -> None:

@@ -1,6 +1,7 @@
 """``python -m tasks.listops data|train|table|parse``. Flags that are not given keep the preset's value."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,12 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from discrete_ops import checks
 from tasks.common import files
 from tasks.common.command import console, exit_status
 from tasks.common.errors import RunError
 from tasks.common.settings import set_threads
 
-from . import data, expressions, parsing, tables, train, trees
+from . import data, expressions, parsing, results, tables, train, trees
 from .progress import RunProgress
 from .recipes import Config, Preset, configure
 
@@ -56,10 +58,12 @@ class Run:
     """Epochs at most. A finished run goes on from its checkpoint if this is raised."""
     epoch_steps: int | None = None
     """Steps between two validations and checkpoints; all lines once if not given."""
+    leaf: Literal["lstm", "affine"] | None = None
+    """A token's state at the bottom of the tree: of an LSTM over the line, or an affine map of its embedding alone."""
+    trees: Literal["learned", "gold", "left", "right", "random"] | None = None
+    """Learned with the estimator; or given, to compare with: the expression's own, left- or right-branching, or any."""
     patience: int | None = None
     """Stop after so many epochs without a better validation accuracy."""
-    seed: int = 0
-    """Of the weights, the order of the data and the noise."""
     device: str = "cpu"
     """As torch names it: cpu, cuda, cuda:1."""
     backend: str | None = None
@@ -73,15 +77,17 @@ class Run:
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
-    def config(self, estimator: str, **hyper_parameters: Any) -> Config:
+    def config(self, estimator: str, seed: int, **hyper_parameters: Any) -> Config:
         flags = {name: getattr(self, name) for name in (field.name for field in fields(Preset)) if hasattr(self, name)}
-        return configure(self.preset, estimator, self.seed, self.device, self.backend, **{**flags, **hyper_parameters})
+        return configure(self.preset, estimator, seed, self.device, self.backend, **{**flags, **hyper_parameters})
 
     def splits(self) -> data.Splits:
         set_threads(self.threads)
         return data.load(self.data_dir, self.test_file)
 
-    def fit(self, config: Config, splits: data.Splits, out: Path, console: Console, resume: bool = True) -> None:
+    def fit(
+        self, config: Config, splits: data.Splits, out: Path, console: Console, resume: bool = True
+    ) -> train.Trainer:
         with RunProgress(console, out.name) as progress:
             trainer = train.fit(
                 config,
@@ -93,6 +99,7 @@ class Run:
                 on_epoch=progress.on_epoch,
             )
         self.draw(trainer, out)
+        return trainer
 
     def draw(self, trainer: train.Trainer, out: Path) -> None:
         from . import plots  # matplotlib is slow to import
@@ -109,6 +116,8 @@ class Train(Run):
     reinmax_cv, reinmax_rk2.
     """
 
+    seed: int = 0
+    """Of the weights, the order of the data and the noise."""
     estimator: str = "gst"
     """Gradient estimator, by the name of its function in discrete_ops."""
     tau: float | None = None
@@ -125,7 +134,7 @@ class Train(Run):
     """Go on from the checkpoint in --out, if there is one; otherwise start anew, over what lies there."""
 
     def run(self, console: Console) -> None:
-        config = self.config(self.estimator)
+        config = self.config(self.estimator, self.seed)
         out = self.out or Path("runs/listops") / f"{self.preset}-{self.estimator}-{self.seed}"
         self.fit(config, self.splits(), out, console, self.resume)
         console.print(f"{(out / 'result.json').read_text()}written to {out}", highlight=False, soft_wrap=True)
@@ -136,21 +145,94 @@ class TableOf(Run):
     """Print a table of the paper with our figures beside it, after training what is missing of it."""
 
     name: Annotated[Literal["gst-6"], tyro.conf.Positional] = "gst-6"
-    """gst-6: "Gapped Straight-Through", Table 6: GST-1.0, STGS and GR-MC100 at tau = 1, 0.1 and 0.01."""
+    """gst-6: "Gapped Straight-Through", Table 6: STGS, GR-MC100 and GST of four gaps at tau = 1, 0.1 and 0.01."""
+    columns: tuple[str, ...] | None = None
+    """Which columns to train, say tau=0.1; all if not given."""
+    methods: tuple[str, ...] | None = None
+    """Which rows to train, say GST-1.0, in this order; all if not given."""
+    seeds: int = 1
+    """How many seeds, from 0: of the weights, the order of the data and the noise. The paper has five."""
     out: Path | None = None
-    """Directory of the table, with one directory a run; default runs/listops/NAME-PRESET."""
+    """Directory of the runs, one directory each; default runs/listops/NAME-PRESET, or NAME-PRESET-DEVICE."""
+    results: Path | None = None
+    """Directory of NAME-PRESET.jsonl, one line a run that has ended, which is not trained again, and NAME-PRESET.md;
+    --out if not given."""
     train: bool = True
     """Train the runs that are missing or were interrupted; otherwise print what there is."""
 
     def run(self, console: Console) -> None:
-        out = self.out or Path("runs/listops") / f"{self.name}-{self.preset}"
+        out = self.out or files.for_device(Path("runs/listops") / f"{self.name}-{self.preset}", self.device)
+        path = (self.results or out) / f"{self.name}-{self.preset}.jsonl"
+        chosen = tuple(
+            tables.cells(
+                _some("methods", self.methods, tables.methods(self.name)),
+                _some("columns", self.columns, tables.columns(self.name)),
+                _count("seeds", self.seeds),
+            )
+        )
+        configs = [self.config(cell.estimator, cell.seed, **cell.hyper_parameters) for cell in chosen]
+        settings = results.settings(configs[0])
         with files.leaving_occupied() as piece:
-            if self.train:
-                splits = self.splits()
-                for estimator, tau, directory in tables.cells(self.name, out):
-                    with piece():
-                        self.fit(self.config(estimator, tau=tau), splits, directory, console)
-            tables.show(self.name, out, console)
+            splits = self.splits() if self.train else None
+            if splits:
+                self.train_missing(dict(zip(chosen, configs, strict=True)), splits, out, path, console, piece)
+            found = [
+                result
+                for result in results.read(path)
+                if result.settings == settings and (splits is None or result.data == splits.digest())
+            ]
+            tables.show(self.name, found, path.with_suffix(".md"), console)
+
+    def train_missing(
+        self,
+        configs: dict[tables.Cell, Config],
+        splits: data.Splits,
+        out: Path,
+        path: Path,
+        console: Console,
+        piece: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Train the cells of which ``path`` has no result, and add theirs one by one."""
+        digest, is_published = splits.digest(), data.is_published(splits.test)
+
+        def is_known(cell: tables.Cell) -> bool:
+            settings = results.settings(configs[cell])
+            return any(
+                tables.Cell(r.column, r.method, r.seed) == cell and r.settings == settings and r.data == digest
+                for r in results.read(path)
+            )
+
+        for cell, config in configs.items():
+            if is_known(cell):
+                continue
+            with piece():
+                directory = cell.directory(out)
+                trainer = self.fit(config, splits, directory, console)
+                result = results.Result.of(
+                    config,
+                    table=self.name,
+                    column=cell.column,
+                    method=cell.method,
+                    data=digest,
+                    is_published=is_published,
+                    figures=files.read_json(directory / "result.json"),
+                    history=trainer.history,
+                )
+                results.add(path, result)
+
+
+def _some(name: str, chosen: tuple[str, ...] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(checks.choice(name, value, allowed) for value in chosen) if chosen else allowed
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _count(name: str, value: int) -> int:
+    try:
+        return checks.count(name, value)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -176,10 +258,13 @@ class Parse:
         found = parsing.parses(model, config, tokens, self.samples, self.seed)
         gold = expressions.write(tokens)
         lines = [f"gold: {expressions.evaluate(tokens)[0]}\n{gold}"]
+        beside = parsing.baselines(trees.gold_spans(gold))
         for parse in found:
             f1 = trees.f1(trees.spans(parse.merges), trees.gold_spans(gold))
             words = [expressions.TOKENS[token] for token in tokens]
-            lines.append(f"{parse.title}: {parse.label}, parse F1 {f1:.2f}\n{trees.bracketed(words, parse.merges)}")
+            lines.append(
+                f"{parse.title}: {parse.label}, parse F1 {f1:.2f} ({beside})\n{trees.bracketed(words, parse.merges)}"
+            )
         console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         if self.picture:
             parsing.draw(tokens, found, self.picture)

@@ -169,6 +169,12 @@ def _published_hashes() -> frozenset[bytes]:
     return frozenset(content[i : i + HASH_BYTES] for i in range(0, len(content), HASH_BYTES))
 
 
+def is_published(lines: Lines) -> bool:
+    """Whether these are the published test set."""
+    parts = lines.tokens.split(lines.lengths.tolist())
+    return {digest(bytes(part.tolist())) for part in parts} == _published_hashes()
+
+
 class Splits(NamedTuple):
     """What a run trains on, is stopped by and is judged by."""
 

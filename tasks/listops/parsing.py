@@ -9,11 +9,11 @@ from discrete_ops import backends
 from tasks.common import checkpoint
 from tasks.common.errors import RunError
 
-from . import expressions, treelstm, trees
+from . import expressions, given, treelstm, trees
 from .data import Batch, Lines
 from .model import Parser
 from .recipes import Config
-from .train import estimator_choice
+from .train import estimator_choice, parser
 
 PICTURED = 16  #: tokens of a run's example line, or the nearest length below
 
@@ -40,7 +40,7 @@ def load(directory: Path) -> tuple[Parser, Config]:
     try:
         # Here on a CPU, whatever it was trained on.
         config = replace(Config(**saved), device="cpu", backend=backends.resolve(None, "cpu"))
-        model = Parser(config.hidden, config.dropout, torch.Generator())
+        model = parser(config, torch.Generator())
         model.load_state_dict(state["best"])
     except (TypeError, KeyError, RuntimeError) as error:
         raise RunError(f"{path}: not a checkpoint of this version ({error})") from error
@@ -63,19 +63,29 @@ def read_expression(text: str) -> list[int]:
 
 @torch.no_grad()
 def parses(model: Parser, config: Config, tokens: list[int], samples: int, seed: int) -> list[Parse]:
-    """The greedy tree and ``samples`` sampled ones of a line, on the model's device."""
+    """The greedy tree and ``samples`` sampled ones of a line, on the model's device; the given one where they are."""
     device = model.query.device
     row = torch.tensor([tokens], device=device)
     batch = Batch(row, torch.tensor([len(tokens)]), row.new_zeros(1), torch.zeros(1, dtype=torch.int64))
-    noise = torch.Generator(device).manual_seed(seed)
-    choices: dict[str, treelstm.Choice] = {"greedy": treelstm.greedy}
-    for number in range(1, samples + 1):
-        choices[f"sample {number}"] = estimator_choice(config, len(tokens), noise)
+    choices: dict[str, treelstm.Choice | torch.Tensor] = {}
+    if config.trees == "learned":
+        choices["greedy"] = treelstm.greedy
+        noise = torch.Generator(device).manual_seed(seed)
+        for number in range(1, samples + 1):
+            choices[f"sample {number}"] = estimator_choice(config, len(tokens), noise)
+    else:
+        line = Lines.of([expressions.write(tokens)], [tokens], [0])
+        choices[config.trees] = given.merges(config.trees, batch, line, torch.Generator().manual_seed(seed))
     found = []
     for title, choose in choices.items():
         logits, merges = model(batch, choose)
         found.append(Parse(title, merges[0].tolist(), int(logits.argmax())))
     return found
+
+
+def baselines(gold: list[trees.Span]) -> str:
+    """The F1 of trees that know nothing, in words."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in trees.baselines(gold)._asdict().items())
 
 
 def draw(tokens: list[int], found: list[Parse], path: Path) -> None:
@@ -84,7 +94,7 @@ def draw(tokens: list[int], found: list[Parse], path: Path) -> None:
 
     gold = trees.gold_spans(expressions.write(tokens))
     value = expressions.evaluate(tokens)[0]
-    shapes = {f"gold: {value}": gold}
+    shapes = {f"gold: {value}; parse F1 of trees that know nothing: {baselines(gold)}": gold}
     for parse in found:
         spans = trees.spans(parse.merges)
         shapes[f"{parse.title}: {parse.label}, parse F1 {trees.f1(spans, gold):.2f}"] = spans

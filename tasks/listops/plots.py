@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from tasks.common.pictures import new_figure, save
 
 from .train import Record
-from .trees import Span
+from .trees import Baselines, Span
 
 
 def curves(history: Sequence[Record], path: Path) -> None:
-    """Accuracy, and parse F1, by epoch of a run."""
+    """Accuracy, and parse F1 with that of trees that know nothing of a line, by epoch of a run."""
     figure = new_figure((9, 3.8))
     accuracy, f1 = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
@@ -21,6 +21,9 @@ def curves(history: Sequence[Record], path: Path) -> None:
             axis.plot(epochs, [record[name] for record in history], style, label=name.replace("_", " "), markersize=3)
         axis.set(xlabel="epoch")
         axis.grid(alpha=0.3)
+    for place, name in enumerate(Baselines._fields):
+        f1.axhline(history[-1][f"valid_f1_{name}"], color=f"C{place + 2}", linestyle="--", label=f"{name} tree")
+    for axis in (accuracy, f1):
         axis.legend(fontsize="small")
     save(figure, path)
 

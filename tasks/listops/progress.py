@@ -23,5 +23,6 @@ class RunProgress(RunBar):
         self.say(
             f"{self.name}, epoch {record['epoch']}: train loss {record['train_loss']:.4f}, accuracy "
             f"{record['train_accuracy']:.4f}; valid accuracy {record['valid_accuracy']:.4f}, parse F1 "
-            f"{record['valid_f1']:.3f}, depth {record['valid_depth']:.2f} ({record['seconds']:.0f} s)"
+            f"{record['valid_f1']:.3f} (random {record['valid_f1_random']:.3f}, left {record['valid_f1_left']:.3f}, "
+            f"right {record['valid_f1_right']:.3f}), depth {record['valid_depth']:.2f} ({record['seconds']:.0f} s)"
         )

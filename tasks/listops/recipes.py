@@ -16,6 +16,8 @@ from tasks.common.errors import RunError
 from tasks.common.settings import check_device, parameters, refuse_unused
 
 HYPER_PARAMETERS = ("tau", "gap", "eta", "num_samples")  # of the estimators
+LEAVES = ("lstm", "affine")
+TREES = ("learned", "gold", "left", "right", "random")
 LONGER = ("epochs", "patience")  #: may differ from a checkpoint's: a run may be made longer
 
 
@@ -36,10 +38,12 @@ class Preset:
     gap: float = 1.0
     eta: float = 1.5
     num_samples: int = 100
+    leaf: str = "lstm"
+    trees: str = "learned"
 
 
 PRESETS: dict[str, Preset] = {
-    # Sizes, batch and epochs as the paper's public code has them; there the embeddings start from GloVe's vectors.
+    # Sizes, batch and epochs as the paper's public code has them.
     "paper": Preset(hidden=300, max_tokens=100, dropout=0.5, epochs=20, patience=5, batch_size=16),
     "small": Preset(hidden=64, max_tokens=30, dropout=0.0, epochs=6, patience=3, batch_size=64, lr=2e-3),
 }
@@ -67,6 +71,8 @@ class Config:
     seed: int
     device: str
     backend: str
+    leaf: str = "lstm"
+    trees: str = "learned"
 
     def build_estimator(self) -> Estimator:
         """The estimator, which checks its hyper-parameters."""
@@ -122,6 +128,8 @@ def _values(preset: Preset, estimator: str, given: Mapping[str, Any]) -> dict[st
 def _check(config: Config) -> None:
     for name in ("hidden", "max_tokens", "batch_size", "epochs", "patience"):
         checks.count(name, getattr(config, name))
+    checks.choice("leaf", config.leaf, LEAVES)
+    checks.choice("trees", config.trees, TREES)
     if config.epoch_steps is not None:
         checks.count("epoch_steps", config.epoch_steps)
     for name in ("lr", "clip"):

@@ -1,78 +1,142 @@
 """``table gst-6``: test accuracy on ListOps by estimator and temperature, the paper's beside ours.
 
-Source: Fan et al., ICML 2022, Table 6.
+Source: Fan et al., ICML 2022, Table 6. Its accuracies are means over five seeds, +- their standard deviation; of which
+lines, it does not say.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from tasks.common import papers
 from tasks.common.errors import RunError
 from tasks.common.files import write_text
 
+from .results import Result
 
-@dataclass(frozen=True)
-class Row:
-    """An estimator of the table with the accuracy printed for each temperature."""
+TABLES = {"gst-6": "GST Table 6"}
+HEADER = ("column", "method", "paper", "ours", "seeds", "difference", "in paper's std", "parse F1", "depth")
 
-    title: str
-    estimator: str
-    paper: dict[float, float]
-
-
-GST_6 = (
-    Row("GST-1.0", "gst", {1.0: 0.662, 0.1: 0.659, 0.01: 0.651}),
-    Row("STGS", "gumbel_softmax", {1.0: 0.664, 0.1: 0.645, 0.01: 0.637}),
-    Row("GR-MC100", "gumbel_rao", {1.0: 0.661, 0.1: 0.479, 0.01: 0.662}),
-)
-TABLES = {"gst-6": GST_6}
+#: Of each row, the estimator and its hyper-parameters but the temperature, which the column has.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "STGS": ("gumbel_softmax", {}),
+    "GR-MC100": ("gumbel_rao", {"num_samples": 100}),
+    "GST-0.8": ("gst", {"gap": 0.8}),
+    "GST-1.0": ("gst", {"gap": 1.0}),
+    "GST-1.2": ("gst", {"gap": 1.2}),
+    "GST-pi": ("gst", {"gap": "pi"}),
+}
 
 
-def cells(name: str, out: Path) -> Iterator[tuple[str, float, Path]]:
-    """Estimator, temperature and directory of each run of a table."""
-    for row in TABLES[name]:
-        for tau in row.paper:
-            yield row.estimator, tau, _cell(out, row, tau)
+class Cell(NamedTuple):
+    """One run of a table."""
+
+    column: str
+    method: str
+    seed: int
+
+    @property
+    def estimator(self) -> str:
+        return METHODS[self.method][0]
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        return {"tau": float(self.column.removeprefix("tau=")), **METHODS[self.method][1]}
+
+    def directory(self, out: Path) -> Path:
+        return out / f"{self.method}-{self.column}-{self.seed}"
 
 
-def show(name: str, out: Path, console: Console) -> None:
-    """Print the table from the runs in ``out``, and write it to ``table.md`` there.
+def methods(name: str) -> tuple[str, ...]:
+    """The rows of a table, as the paper has them."""
+    return tuple(papers.figures(TABLES[name]))
+
+
+def columns(name: str) -> tuple[str, ...]:
+    return tuple(next(iter(papers.figures(TABLES[name]).values())))
+
+
+def cells(methods: Sequence[str], columns: Sequence[str], seeds: int) -> Iterator[Cell]:
+    """Every run, the first seed of all cells before the second of any, so that a table that is stopped has them all."""
+    for seed in range(seeds):
+        for column in columns:
+            for method in methods:
+                yield Cell(column, method, seed)
+
+
+def show(name: str, found: Sequence[Result], path: Path, console: Console) -> None:
+    """Print a table from the results of its runs, and write it to ``path`` as Markdown if there are any.
 
     Raises:
-        RunError: a run's result is damaged; it is named.
+        RunError: the results are of different training, validation or test lines.
     """
-    rows = TABLES[name]
-    table = Table(title=f"{name}: test accuracy, paper / ours (parse F1)")
-    table.add_column("estimator")
-    for tau in rows[0].paper:
-        table.add_column(f"tau = {tau:g}", justify="right")
-    lines = [
-        [row.title, *(f"{paper:.3f} / {_ours(_cell(out, row, tau))}" for tau, paper in row.paper.items())]
-        for row in rows
-    ]
-    for line in lines:
-        table.add_row(*line)
+    rows = lines(name, found)
+    notes = note(found)
+    table = Table(title=f"{TABLES[name]}: test accuracy")
+    for place, title in enumerate(HEADER):
+        table.add_column(title, justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    header = ["estimator", *(f"tau = {tau:g}" for tau in rows[0].paper)]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *lines))
-    if out.is_dir():
-        write_text(out / "table.md", text)
+    console.print(notes, highlight=False, soft_wrap=True)
+    if found:
+        text = "".join(f"| {' | '.join(row)} |\n" for row in (HEADER, ["---"] * len(HEADER), *rows))
+        write_text(path, f"{TABLES[name]}: test accuracy.\n\n{text}\n{notes}\n")
 
 
-def _cell(out: Path, row: Row, tau: float) -> Path:
-    return out / f"{row.estimator}-{tau:g}"
+def lines(name: str, found: Sequence[Result]) -> list[tuple[str, ...]]:
+    """The table's cells, as ``HEADER`` has them, by column; those without a run too."""
+    paper = papers.figures(TABLES[name])
+    return [
+        _line(column, method, paper[method][column], [r for r in found if (r.column, r.method) == (column, method)])
+        for column in columns(name)
+        for method in methods(name)
+    ]
 
 
-def _ours(directory: Path) -> str:
-    path = directory / "result.json"
-    if not path.exists():
-        return "not run"
-    try:
-        figures = json.loads(path.read_text())
-        return f"{figures['test_accuracy']:.3f} ({figures['test_f1']:.2f})"
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a run's result ({type(error).__name__}: {error})") from error
+def _line(column: str, method: str, paper: papers.Figure, runs: Sequence[Result]) -> tuple[str, ...]:
+    if not runs:
+        return column, method, str(paper), "not run", "0", "-", "-", "-", "-"
+    accuracy, f1, depth = ([run.figures[f"test_{key}"] for run in runs] for key in ("accuracy", "f1", "depth"))
+    mean = statistics.fmean(accuracy)
+    gap = None if paper.value is None else mean - paper.value
+    difference = "-" if gap is None else f"{gap:+.3f}"
+    scaled = "-" if gap is None or not paper.std else f"{gap / paper.std:+.1f}"
+    shown = (_mean(accuracy, 3), str(len(runs)), difference, scaled, _mean(f1, 2), f"{statistics.fmean(depth):.1f}")
+    return column, method, str(paper), *shown
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    spread = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+
+def note(found: Sequence[Result]) -> str:
+    """What the figures are of: test lines, settings, and the F1 of trees that know nothing of a line."""
+    text = (
+        "paper: mean +- standard deviation over five seeds, of lines that it does not name. ours: mean +- sample "
+        "standard deviation over seeds if there are several."
+    )
+    if not found:
+        return text
+    if len({run.data for run in found}) > 1:
+        raise RunError(
+            f"results: hold runs of {len({run.data for run in found})} sets of lines, allowed: one; with --train the "
+            "table is of the lines of --data-dir and --test-file"
+        )
+    first = found[0]
+    figures = first.figures
+    which = f"{'published' if first.is_published else 'generated'} test set's {figures['test_lines']:.0f} lines"
+    baselines = ", ".join(f"{figures[f'test_f1_{kind}']:.2f} {kind}" for kind in ("random", "left", "right"))
+    shown = ", ".join(f"{name} {value}" for name, value in first.settings.items())
+    text += (
+        f"\n\nOn the {which} of up to {first.settings['max_tokens']} tokens. Parse F1 of trees that do not look "
+        f"at the line: {baselines} (branching).\n\nours: {shown}."
+    )
+    if first.settings["preset"] != "paper":
+        text += " The paper's setting is --preset paper."
+    return text

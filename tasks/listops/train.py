@@ -25,7 +25,7 @@ from tasks.common import checkpoint, events
 from tasks.common.errors import RunError
 from tasks.common.files import locked, write_json, write_text
 
-from . import treelstm, trees
+from . import given, treelstm, trees
 from .data import Batch, Lines, Splits, digest_of
 from .model import Parser
 from .recipes import LONGER, Config
@@ -33,8 +33,9 @@ from .recipes import LONGER, Config
 EVAL_TOKENS = 16_384  #: at once in a greedy pass
 
 #: An epoch's figures: epoch (from 1); train_loss (nats) and train_accuracy of the sampled trees; of the greedy trees on
-#: the validation lines valid_accuracy, valid_f1 against the gold trees, valid_depth; lines_per_second while training;
-#: seconds of wall time and cpu_seconds of all threads, validation included.
+#: the validation lines valid_accuracy, valid_f1 against the gold trees, valid_depth, and the F1 of trees that know
+#: nothing, valid_f1_random, _left and _right; lines_per_second while training; seconds of wall time and cpu_seconds of
+#: all threads, validation included.
 Record = dict[str, float]
 
 
@@ -60,9 +61,9 @@ class Trainer:
         self.generators = {
             "order": torch.Generator().manual_seed(order),
             "dropout": torch.Generator(config.device).manual_seed(dropout),
-            "choice": torch.Generator(config.device).manual_seed(choice),
+            "choice": torch.Generator("cpu" if config.trees != "learned" else config.device).manual_seed(choice),
         }
-        self.model = Parser(config.hidden, config.dropout, torch.Generator().manual_seed(weights)).to(config.device)
+        self.model = parser(config, torch.Generator().manual_seed(weights))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.data = digest_of(splits.train, splits.valid)
         self.history: list[Record] = []
@@ -101,9 +102,7 @@ class Trainer:
         loss, accuracy = (total / count).tolist()
         trained = time.perf_counter() - start
         record = {"epoch": self.epoch + 1, "train_loss": loss, "train_accuracy": accuracy}
-        record |= {
-            f"valid_{name}": value for name, value in evaluate(self.model, self.valid, self.config.device).items()
-        }
+        record |= {f"valid_{name}": value for name, value in evaluate(self.model, self.config, self.valid).items()}
         record |= {"lines_per_second": count / trained, "seconds": time.perf_counter() - start}
         record |= {"cpu_seconds": time.process_time() - cpu_start}
         for name, value in record.items():
@@ -116,11 +115,12 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         """One update; returns loss and accuracy."""
-        logits, _ = self.model(
-            batch,
-            estimator_choice(self.config, batch.tokens.shape[1], self.generators["choice"]),
-            self.generators["dropout"],
-        )
+        noise = self.generators["choice"]
+        if self.config.trees == "learned":
+            choose: treelstm.Choice | Tensor = estimator_choice(self.config, batch.tokens.shape[1], noise)
+        else:
+            choose = given.merges(self.config.trees, batch, self.train, noise)
+        logits, _ = self.model(batch, choose, self.generators["dropout"])
         loss = cross_entropy(logits, batch.labels)
         self.optimizer.zero_grad()
         loss.backward()
@@ -130,7 +130,7 @@ class Trainer:
 
     def best_model(self) -> Parser:
         """The model as it was after the best epoch."""
-        model = Parser(self.config.hidden, self.config.dropout, torch.Generator()).to(self.config.device)
+        model = parser(self.config, torch.Generator())
         model.load_state_dict(self.best)
         return model
 
@@ -154,6 +154,11 @@ class Trainer:
             generator.set_state(state["generators"][name])
 
 
+def parser(config: Config, generator: torch.Generator) -> Parser:
+    """The config's model with weights from ``generator``, on its device."""
+    return Parser(config.hidden, config.dropout, generator, config.leaf).to(config.device)
+
+
 def estimator_choice(config: Config, tokens: int, noise: torch.Generator) -> treelstm.Choice:
     """Draws with the config's estimator, with a seed for each level of a batch of up to ``tokens`` tokens."""
     estimator = config.build_estimator()
@@ -168,17 +173,23 @@ def estimator_choice(config: Config, tokens: int, noise: torch.Generator) -> tre
 
 
 @torch.no_grad()
-def evaluate(model: Parser, lines: Lines, device: str) -> Record:
-    """Accuracy, parse F1 and tree depth of the greedy trees, means over the lines."""
-    right, f1, depth = 0, 0.0, 0.0
+def evaluate(model: Parser, config: Config, lines: Lines) -> Record:
+    """Means over the lines: accuracy, parse F1 and depth of the greedy trees, or the given ones, and the baselines' F1.
+
+    Random trees, of a config that asks for them, are the same ones in every call.
+    """
+    sums, noise = torch.zeros(6, dtype=torch.float64), torch.Generator().manual_seed(0)
     for batch in lines.in_order(EVAL_TOKENS):
-        logits, merges = model(batch.to(device), treelstm.greedy)
-        right += int((logits.argmax(-1).cpu() == batch.labels).sum())
+        choose = treelstm.greedy if config.trees == "learned" else given.merges(config.trees, batch, lines, noise)
+        logits, merges = model(batch.to(config.device), choose)
+        sums[0] += int((logits.argmax(-1).cpu() == batch.labels).sum())
         for number, length, row in zip(batch.numbers.tolist(), batch.lengths.tolist(), merges.tolist(), strict=True):
-            tree = trees.spans(row[: length - 1])
-            f1 += trees.f1(tree, trees.gold_spans(lines.texts[number]))
-            depth += trees.depth(tree)
-    return {"accuracy": right / len(lines), "f1": f1 / len(lines), "depth": depth / len(lines)}
+            tree, gold = trees.spans(row[: length - 1]), trees.gold_spans(lines.texts[number])
+            sums[1:] += torch.tensor(
+                (trees.f1(tree, gold), trees.depth(tree), *trees.baselines(gold)), dtype=torch.float64
+            )
+    names = ("accuracy", "f1", "depth", *(f"f1_{name}" for name in trees.Baselines._fields))
+    return dict(zip(names, (sums / len(lines)).tolist(), strict=True))
 
 
 def fit(
@@ -243,7 +254,7 @@ def result(trainer: Trainer, test: Lines) -> Record:
     for name, lines in (("test", test.shorter(config.max_tokens)), ("test_all", test)):
         figures |= {f"{name}_lines": len(lines)}
         if len(lines):
-            figures |= {f"{name}_{key}": value for key, value in evaluate(model, lines, config.device).items()}
+            figures |= {f"{name}_{key}": value for key, value in evaluate(model, config, lines).items()}
     return figures
 
 

@@ -61,6 +61,32 @@ def merge(
     return roots, merges
 
 
+def compose(leaves: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor, merges: Tensor) -> Tensor:
+    """The roots' h, ``(B, H)``, of given trees: what :func:`merge` computes where it chooses these.
+
+    Args:
+        leaves, lengths, weight, bias: as there; no query, since nothing is chosen.
+        merges: ``(B, L - 1)`` int64, the place of the left node merged at each level; of no effect behind a line's end.
+    """
+    lines, tokens, width = leaves.shape
+    states = torch.cat((leaves, leaves.new_zeros(lines, tokens - 1, width)), 1)
+    nodes = torch.arange(tokens, device=leaves.device).expand(lines, tokens)
+    for level in range(tokens - 1):
+        rows = int((lengths >= level + 2).sum())
+        nodes, k = nodes[:rows], merges[:rows, level : level + 1]
+        left, right = (_take(states, nodes.gather(1, k + side))[:, 0] for side in (0, 1))
+        (h_left, c_left), (h_right, c_right) = left.chunk(2, -1), right.chunk(2, -1)
+        states[:rows, tokens + level], _ = _cell(torch.cat((h_left, h_right), -1) @ weight.T + bias, c_left, c_right)
+        nodes = _without(nodes, k).scatter(1, k, tokens + level)
+    return _take(states, _last_node(lengths, tokens, leaves.device))[:, 0, : width // 2]
+
+
+def _last_node(lengths: Tensor, tokens: int, device: torch.device) -> Tensor:
+    """``(B, 1)`` number of each line's root among its nodes."""
+    size = lengths.to(device)[:, None]
+    return torch.where(size > 1, tokens + size - 2, 0)
+
+
 class _Gates(NamedTuple):
     """What the cell's pull-back needs of its forward pass: ``(..., 4H)``, ``(..., H)``, ``(..., H)``."""
 
@@ -192,8 +218,7 @@ class _Merge(torch.autograd.Function):
             candidates = torch.where(before, new, torch.where(after, new + 1, _without(candidates, k)))
             scores = torch.where(before, new_scores[:, :1], torch.where(after, new_scores[:, 1:], _without(scores, k)))
 
-        last_node = torch.where(size > 1, tokens + size - 2, 0)
-        roots = _take(tape.states, last_node)[:, 0, : width // 2]
+        roots = _take(tape.states, _last_node(size[:, 0], tokens, leaves.device))[:, 0, : width // 2]
         if any(ctx.needs_input_grad):
             ctx.tape = tape
             ctx.save_for_backward(weight, query)
