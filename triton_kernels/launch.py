@@ -21,6 +21,7 @@ LEAST_COLUMNS = 4  #: One block of noise.
 PER_THREAD = 4  #: Elements of a strip in a thread: one block of noise, one 16-byte load of float32.
 STRIPS = 4  #: Strips of a row, as many as fit: a thread has four columns of each, which share what a row costs.
 STRIPS_WITH_DRAWS = 2  #: More leave no registers.
+ONE_STRIP_COLUMNS = 1024  #: From which on a derivative in tau with draws takes one strip.
 LEAST_THREADS = 8  #: Of a row with draws, where it has as many quads: few rows with many draws are to fill the machine.
 LEAST_WARPS = 2  #: Of a program with short rows: a multiprocessor holds 32 programs and 64 warps.
 MOST_WARPS = 32
@@ -40,14 +41,17 @@ class Block(NamedTuple):
     warps: int
 
 
-def block(columns: int, has_draws: bool) -> Block:
+def block(columns: int, has_draws: bool, is_tau: bool = False) -> Block:
     """The tile for rows of so many columns, at most ``MOST_COLUMNS``: whole rows, several of them where they are
-    short. ``has_draws``: of an estimator that takes draws."""
+    short. ``has_draws``: of an estimator that takes draws; ``is_tau``: its derivative in tau, whose logarithms
+    take registers that only one strip leaves where rows are long."""
     padded = LEAST_COLUMNS
     while padded < columns:
         padded *= 2
     quads = padded // PER_THREAD
     strips = min(STRIPS_WITH_DRAWS, max(1, quads // LEAST_THREADS)) if has_draws else min(STRIPS, quads)
+    if has_draws and is_tau and padded >= ONE_STRIP_COLUMNS:
+        strips = 1
     of_warp = 32 * PER_THREAD * strips
     rows = max(1, LEAST_WARPS * of_warp // padded)
     return Block(rows, padded, strips, min(MOST_WARPS, rows * padded // of_warp))

@@ -137,7 +137,7 @@ def surrogate(
     if columns > MOST_COLUMNS:
         return pull_back(LongRows(launch, mode, v, x, index, seed, given, first_row, num_samples), estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    tile = block(columns, estimator in WITH_DRAWS)
+    tile = block(columns, estimator in WITH_DRAWS, mode == "tau")
     launch(
         surrogate_vjp_kernel,
         (-(-rows // tile.rows),),
