@@ -19,15 +19,8 @@ import discrete_ops as do
 from discrete_ops import backends, reference
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # no package: "tests" is a name that others take, too
-from draws import assert_same_draws
+from draws import COEFFICIENT, assert_same_draws
 
-COEFFICIENT = {
-    "gst": 1.0,
-    "reinmax_cv": 1.5,
-    "reinmax_cv_gumbel": 1.5,
-    "reinmax_rk2": 0.3,
-    "reinmax_rk2_centred": 0.3,
-}
 SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 HOT = (1.0, 0.0, 1.7)  #: whose samples are drawn at another

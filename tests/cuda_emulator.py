@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from draws import COEFFICIENT
 from torch import Tensor
 from torch.utils import cpp_extension
 
@@ -16,13 +17,6 @@ from discrete_ops import reference
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
-COEFFICIENT = {
-    "gst": 1.0,
-    "reinmax_cv": 1.5,
-    "reinmax_cv_gumbel": 1.5,
-    "reinmax_rk2": 0.3,
-    "reinmax_rk2_centred": 0.3,
-}
 SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
 NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1

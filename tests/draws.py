@@ -1,4 +1,4 @@
-"""Whether two backends drew the same categories. Apart from ``helpers.py``: it needs nothing but torch."""
+"""What it takes to hold one backend to another. Apart from ``helpers.py``: it needs nothing but torch."""
 
 import math
 
@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 from discrete_ops import philox, reference
+
+#: The coefficient that each estimator is compared at, of those that have one.
+COEFFICIENT = {
+    "gst": 1.0,
+    "reinmax_cv": 1.5,
+    "reinmax_cv_gumbel": 1.5,
+    "reinmax_rk2": 0.3,
+    "reinmax_rk2_centred": 0.3,
+}
 
 #: What rounding moves a boundary of the CDF by at most, as a share of the total. Float32 weights: exp is right to
 #: 2**-22, and so is every sum of them; the same again for the order of the summation.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import assert_same_draws
+from draws import COEFFICIENT, assert_same_draws
 from helpers import TARGETS
 from torch import Tensor
 
@@ -22,13 +22,6 @@ if not TARGETS:
 
 Target = tuple[str, str]
 
-COEFFICIENT = {
-    "gst": 1.0,
-    "reinmax_cv": 1.5,
-    "reinmax_cv_gumbel": 1.5,
-    "reinmax_rk2": 0.3,
-    "reinmax_rk2_centred": 0.3,
-}
 
 #: (relative, absolute) for every element of a gradient or soft sample; the reference computes in float64.
 TOLERANCE = {

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from task_helpers import lines, run
 
-from tasks.common import checkpoint, files
+from tasks.common import checkpoint, files, jsonl
 from tasks.common.errors import RunError
-from tasks.vae import data, ensemble, results, train
+from tasks.vae import data, ensemble, train
 from tasks.vae.progress import RunProgress
 from tasks.vae.recipes import configure
 from tasks.vae.tables import STUDIES, Method
@@ -177,7 +177,7 @@ def test_every_commit_that_trained_is_named(
         raise KeyboardInterrupt
 
     for commit, status in (("one", 130), ("two", 0), ("three", 0)):  # nothing is left to train for the third
-        monkeypatch.setattr(results, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(jsonl, "commit", lambda commit=commit: commit)
         with monkeypatch.context() as patch:
             if status:
                 patch.setattr(RunProgress, "on_epoch", stop)

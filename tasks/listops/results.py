@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.common import files
-from tasks.common.errors import RunError
-from tasks.vae.results import commit
+from tasks.common import files, jsonl
 
 from .recipes import HYPER_PARAMETERS, Config
 from .train import Record
@@ -62,7 +60,7 @@ class Result:
             valid_accuracy=[round(record["valid_accuracy"], 4) for record in records],
             valid_f1=[round(record["valid_f1"], 4) for record in records],
             device=config.device,
-            commit=commit(),
+            commit=jsonl.commit(),
         )
 
     @property
@@ -82,15 +80,7 @@ def read(path: Path) -> list[Result]:
     Raises:
         RunError: a line is no result; it is named.
     """
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            found.append(Result(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path}: line {number} is not a result ({error}); mend or delete it") from error
-    return found
+    return jsonl.read(path, Result)
 
 
 def add(path: Path, new: Result) -> None:
@@ -99,4 +89,4 @@ def add(path: Path, new: Result) -> None:
     with files.locked(path.parent):
         known = read(path)
         if new.key not in {result.key for result in known}:
-            files.write_text(path, "".join(json.dumps(asdict(result)) + "\n" for result in [*known, new]))
+            jsonl.write(path, [*known, new])

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tasks.common import papers
+from tasks.common import jsonl, papers
 
 from . import data, results, sheets
 from .ensemble import Ensemble
@@ -140,7 +140,7 @@ def measure_table_5(
     table: str, overrides: Mapping[str, Any], data_dir: Path | None, folder: Path, console: Console
 ) -> list[Result]:
     """Each row in a fresh process; what is known is not measured again. Returns all results of this device."""
-    results.commit()
+    jsonl.commit()
     for name, (estimator, own) in TABLE_5.items():
         config = configure(recipe="gst", estimator=estimator, **own, **overrides)
         column = machine(config.device)
@@ -161,7 +161,7 @@ def measure_table_5(
                     split=split,
                     value=value,
                     epochs=1,
-                    commit=results.commit(),
+                    commit=jsonl.commit(),
                     failed=None,
                 )
                 for split, value in figures.items()
@@ -295,7 +295,7 @@ def report_speeds(path: Path, images: data.Images, device: str, data_set: str, c
         ]
         shown.append(Sheet(latent, ("", "call (us)", "to ST", "training step (ms)", "to ST"), rows))
     notes = [
-        f"{data_set}, batch 100, float32, on {machine(device)}; commit {results.commit()}. The least of {ROUNDS} "
+        f"{data_set}, batch 100, float32, on {machine(device)}; commit {jsonl.commit()}. The least of {ROUNDS} "
         "rounds in which the estimators take turns; on a CPU seconds of the processor. A call is the sample and its "
         "backward pass; a step is one of training by BR's recipe, with Adam for all.",
         "The paper (2.3): Gumbel-Rao, and with it ReinMax-Rao and ReinMax-CV, is generally around three times slower "

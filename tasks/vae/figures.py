@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from discrete_ops import estimators
+from discrete_ops import estimators, reference
 from tasks.common.pictures import new_figure, save
 
 from .results import Result
@@ -113,9 +114,7 @@ def plot_simplex_moves(path: Path, tau: float = 1.0, gap: float = 1.0) -> None:
 
 def perturbed(logits: Tensor, index: Tensor, gap: float) -> Tensor:
     """``l + m1 - m2``: the logit of D raised to the largest, the others lowered to the gap below. GST Eq. 17-19."""
-    top = logits.amax(-1, keepdim=True)
-    others = torch.minimum(logits, top - gap)
-    return torch.where(index[:, None] == torch.arange(logits.shape[-1]), top, others)
+    return reference.perturbed(logits, one_hot(index, logits.shape[-1]), gap)
 
 
 def _flat(points: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tasks.common import checkpoint, files, papers
+from tasks.common import checkpoint, files, jsonl, papers
 from tasks.common.errors import RunError
 from tasks.common.progress import bar
 
@@ -135,7 +135,7 @@ def run(
 
     done = {(r.seed, r.epochs, r.column, r.split, r.method) for r in known()}
     figures = list(itertools.product(columns, what.splits, what.estimators))
-    results.commit()  # of the code that runs, which may change on disk before the end
+    jsonl.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
         for seed in seeds:
             pending = [epoch for epoch in epochs if any((seed, epoch, *figure) not in done for figure in figures)]

@@ -1,15 +1,11 @@
 """``<table>.jsonl``: one JSON line for each figure of a run that a table has seen, in the order they finished."""
 
-import functools
-import json
 import math
-import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.common import files
-from tasks.common.errors import RunError
+from tasks.common import files, jsonl
 
 from .recipes import Config
 
@@ -83,16 +79,7 @@ class Result:
 
 def read(folder: Path, table: str) -> list[Result]:
     """Every result of a table; none if there is no file yet."""
-    path = folder / f"{table}.jsonl"
-    if not path.exists():
-        return []
-    results = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            results.append(Result(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path}: line {number} is not a result ({error}); mend or delete it") from error
-    return results
+    return jsonl.read(folder / f"{table}.jsonl", Result)
 
 
 def add(folder: Path, results: Iterable[Result]) -> None:
@@ -106,26 +93,4 @@ def add(folder: Path, results: Iterable[Result]) -> None:
             known = {result.key: result for result in read(folder, table)}
             for result in new:
                 known.setdefault(result.key, result)
-            text = "".join(json.dumps(asdict(result)) + "\n" for result in known.values())
-            files.write_text(folder / f"{table}.jsonl", text)
-
-
-@functools.cache
-def commit() -> str:
-    """The commit of this checkout when first asked, with "-dirty" if tracked files differ; "unknown" outside of one.
-
-    The results themselves do not count: the first command that adds a line would make all that follow it dirty.
-    """
-    found = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tasks/results")
-    return "unknown" if found is None or changed is None else f"{found}-dirty" if changed else found
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+            jsonl.write(folder / f"{table}.jsonl", known.values())

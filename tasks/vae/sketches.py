@@ -16,6 +16,7 @@ from .ensemble import Ensemble
 from .recipes import configure
 from .sheets import Sheet, number
 from .streams import Streams
+from .tables import GST_ROWS
 
 # ---------------------------------------------------------------------------------------------------
 # GST 5.1.2: entropy of the surrogate's distribution
@@ -23,23 +24,15 @@ from .streams import Streams
 #: "For the first 100 steps at temperature 0.1, the entropy of GR-MC100, STGS, and GST-1.2 are 0.36, 0.15, 0.0007".
 ENTROPIES = {"GR-MC100": 0.36, "STGS": 0.15, "GST-1.2": 0.0007}
 ENTROPY_TAUS = (1.0, 0.5, 0.1, 0.01)
-
-
-#: Estimator and what it overrides.
-ENTROPY_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GR-MC100": ("gumbel_rao", {"num_samples": 100}),
-    "STGS": ("gumbel_softmax", {}),
-    "GST-1.2": ("gst", {"gap": 1.2}),
-    "GST-1.0": ("gst", {"gap": 1.0}),
-}
+ENTROPY_ROWS = {name: GST_ROWS[name] for name in ("GR-MC100", "STGS", "GST-1.2", "GST-1.0")}
 
 
 def entropies(tau: float, categories: int = 10, draws: int = 20_000) -> dict[str, float]:
     """Mean entropy in nats of the soft sample at uniform logits; of GR-MC100, that of the mean of its K samples."""
     logits = torch.zeros(draws, categories, dtype=torch.float64)
     found = {}
-    for name, (estimator, own) in ENTROPY_ROWS.items():
-        surrogate = configure(recipe="gst", estimator=estimator, tau=tau, **own).build_estimator()
+    for name, row in ENTROPY_ROWS.items():
+        surrogate = configure(recipe="gst", estimator=row.estimator, tau=tau, **row.overrides).build_estimator()
         found[name] = float(torch.special.entr(surrogate(logits, hard=False, seed=0)).sum(-1).mean())
     return found
 
@@ -47,8 +40,8 @@ def entropies(tau: float, categories: int = 10, draws: int = 20_000) -> dict[str
 def training_entropies(images: data.Images, data_set: str, tau: float, steps: int = 100) -> dict[str, float]:
     """The same at the logits of a VAE in its first steps of training with the estimator, the mean over them."""
     found = {}
-    for name, (estimator, own) in ENTROPY_ROWS.items():
-        config = configure(recipe="gst", estimator=estimator, data=data_set, tau=tau, **own)
+    for name, row in ENTROPY_ROWS.items():
+        config = configure(recipe="gst", estimator=row.estimator, data=data_set, tau=tau, **row.overrides)
         run, surrogate = Ensemble([config], images), config.build_estimator()
         (block,) = run.blocks
         stream, total = Streams(config.seed, shared_order=False), 0.0

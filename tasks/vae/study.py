@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from tasks.common import files
+from tasks.common import files, jsonl
 from tasks.common.errors import RunError
 
 from . import data, results, train
@@ -151,7 +151,7 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
     Raises:
         Occupied: at the end, if another process was at work on some of it; all else is done.
     """
-    results.commit()  # of the code that runs, which may change on disk before the end
+    jsonl.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
         for place, column in enumerate(plan.columns, 1):
             _tell_known(plan, column, console)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 
 from discrete_ops import build_info
-from tasks.common import checkpoint, events, files
+from tasks.common import checkpoint, events, files, jsonl
 from tasks.common.errors import RunError
 
-from . import data, results
+from . import data
 from .ensemble import Ensemble, Record
 from .parallel import Processes
 from .recipes import Config
@@ -133,7 +133,7 @@ class _Files:
         """What has trained the run, each once, in the order in which they came."""
         known = environments(self.out) if ensemble.epoch else []
         if ensemble.epoch < ensemble.config.epochs:
-            this = {"commit": results.commit(), **build_info(), "threads": torch.get_num_threads()}
+            this = {"commit": jsonl.commit(), **build_info(), "threads": torch.get_num_threads()}
             known += [this] if json.loads(json.dumps(this)) not in known else []
         return known
 
@@ -196,8 +196,8 @@ def _expect_finite(config: Config, record: Record) -> None:
 
 def _lines(records: list[Record], alone: bool) -> str:
     """JSON lines; null for a figure that is not finite, which JSON cannot say."""
-    lines = ""
+    text = ""
     for member, record in enumerate(records):
         figures = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        lines += json.dumps(figures if alone else {"member": member, **figures}) + "\n"
-    return lines
+        text += json.dumps(figures if alone else {"member": member, **figures}) + "\n"
+    return text

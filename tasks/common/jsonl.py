@@ -1,0 +1,57 @@
+"""Results as JSON lines, one dataclass a line, and the commit that a line names."""
+
+import functools
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import files
+from .errors import RunError
+
+T = TypeVar("T")
+
+
+def read(path: Path, result: type[T]) -> list[T]:
+    """Every result of a file; none if there is no file yet.
+
+    Raises:
+        RunError: a line is no result; it is named.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            found.append(result(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: line {number} is not a result ({error}); mend or delete it") from error
+    return found
+
+
+def write(path: Path, results: Iterable[Any]) -> None:
+    """The file is the old or the new, whole."""
+    files.write_text(path, "".join(json.dumps(asdict(result)) + "\n" for result in results))
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout when first asked, with "-dirty" if tracked files differ; "unknown" outside of one.
+
+    The results themselves do not count: the first command that adds a line would make all that follow it dirty.
+    """
+    found = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tasks/results")
+    return "unknown" if found is None or changed is None else f"{found}-dirty" if changed else found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
