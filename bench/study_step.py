@@ -1,6 +1,6 @@
 """A training step of the VAE study on one core, beside its matrix products alone: the same routine, the same shapes.
 
-python -m bench.study_step [--members M] [--steps N] [NAME ...]
+python -m bench.study_step [--members M ...] [--steps N] [--out bench/results/study_step.md] [NAME ...]
 
 The two take turns, step by step, and each figure is a median of the thread's CPU time: on a machine that others share,
 the ratios are what can be compared.
@@ -10,17 +10,20 @@ import argparse
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from tasks.vae import data, linear
+from tasks.common import jsonl
+from tasks.vae import data, linear, sheets
+from tasks.vae.costs import machine
 from tasks.vae.ensemble import Ensemble
 from tasks.vae.recipes import configure
+from tasks.vae.sheets import Sheet
 
 PIXELS, BATCH = 784, 100
 
@@ -80,20 +83,24 @@ def milliseconds(calls: list[Callable[[], Any]], count: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="NAME", help=f"parts of the names of: {'; '.join(CASES)}")
-    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--out", type=Path, help="Markdown file of what is printed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table(title=f"A step of {arguments.members} members, one thread: ms of CPU time")
-    for column in ("", "step", "its products", "ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, case in CASES.items():
-        if not arguments.cases or any(part in name for part in arguments.cases):
-            step, alone = milliseconds(
-                [training_step(arguments.members, case), products(arguments.members, case)], arguments.steps
-            )
-            table.add_row(name, f"{step:.2f}", f"{alone:.2f}", f"{step / alone:.2f}")
-    Console().print(table)
+    found = []
+    for members in arguments.members:
+        rows = []
+        for name, case in CASES.items():
+            if not arguments.cases or any(part in name for part in arguments.cases):
+                step, alone = milliseconds([training_step(members, case), products(members, case)], arguments.steps)
+                rows.append((name, f"{step:.2f}", f"{alone:.2f}", f"{step / alone:.2f}"))
+        found.append(Sheet(f"{members} side by side", ("", "step (ms)", "its products (ms)", "ratio"), rows))
+    note = (
+        f"On {machine('cpu')}; commit {jsonl.commit()}. Medians of {arguments.steps} steps and of as many "
+        "times their matrix products alone, in turns, in CPU time; images of noise."
+    )
+    sheets.write(arguments.out, "A training step of the VAE study", [note], found, Console())
 
 
 if __name__ == "__main__":

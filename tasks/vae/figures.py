@@ -22,7 +22,7 @@ def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, l
     """A panel for each split, a line for each method over epochs: means over the seeds that reached the last one."""
     last = max(r.epochs for r in found)
     whole = {(r.method, r.seed) for r in found if r.epochs == last}
-    figure = new_figure((5.2 * len(titles), 4.2))
+    figure = new_figure((5.2 * len(titles) + 2.4, 4.2))
     for place, (split, title) in enumerate(titles.items()):
         axis = figure.add_subplot(1, len(titles), place + 1)
         for method in dict.fromkeys(r.method for r in found):
@@ -34,7 +34,8 @@ def plot_by_epoch(found: Sequence[Result], titles: dict[str, str], path: Path, l
             axis.plot(epochs, [statistics.fmean(by_epoch[e]) for e in epochs], "o-", label=method, markersize=3)
         axis.set(title=title, xlabel="epoch", yscale="log" if split in log else "linear")
         axis.grid(alpha=0.3)
-    figure.axes[-1].legend(fontsize="x-small")
+    lines = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right upper", fontsize="small")  # so many would cover the data
     save(figure, path)
 
 

@@ -31,12 +31,17 @@ def printed(figure: papers.Figure | None) -> str:
 
 
 def write(
-    path: Path, title: str, notes: Iterable[str], sheets: Sequence[Sheet], console: Console, picture: str | None = None
+    path: Path | None,
+    title: str,
+    notes: Iterable[str],
+    sheets: Sequence[Sheet],
+    console: Console,
+    picture: str | None = None,
 ) -> None:
     """Print tables and write them as Markdown.
 
     Args:
-        path: of the file.
+        path: of the file; None writes none.
         title: of the whole.
         notes: a paragraph each, above the tables.
         sheets: the tables.
@@ -59,6 +64,8 @@ def write(
         lines += ["| " + " | ".join(row) + " |" for row in (sheet.header, align, *sheet.rows)] + [""]
     for note in notes:
         console.print(note, highlight=False)
+    if path is None:
+        return
     lines += [f"![{path.stem}]({picture})"] if picture else []
     with files.locked(path.parent):
         files.write_text(path, "\n".join(lines).rstrip() + "\n")
