@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tasks.common import jsonl
-from tasks.vae import data, linear, sheets
+from tasks.common import jsonl, sheets
+from tasks.common.sheets import Sheet
+from tasks.vae import data, linear
 from tasks.vae.costs import machine
 from tasks.vae.ensemble import Ensemble
 from tasks.vae.recipes import configure
-from tasks.vae.sheets import Sheet
 
 PIXELS, BATCH = 784, 100
 

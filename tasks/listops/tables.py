@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
-from tasks.common import papers
+from tasks.common import papers, sheets
 from tasks.common.errors import RunError
-from tasks.common.files import write_text
+from tasks.common.sheets import Sheet
 
 from .results import Result
 
@@ -74,18 +73,9 @@ def show(name: str, found: Sequence[Result], path: Path, console: Console) -> No
     Raises:
         RunError: the results are of different training, validation or test lines.
     """
-    rows = lines(name, found)
-    notes = note(found)
-    table = Table(title=f"{TABLES[name]}: test accuracy")
-    for place, title in enumerate(HEADER):
-        table.add_column(title, justify="left" if place < 2 else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(notes, highlight=False, soft_wrap=True)
-    if found:
-        text = "".join(f"| {' | '.join(row)} |\n" for row in (HEADER, ["---"] * len(HEADER), *rows))
-        write_text(path, f"{TABLES[name]}: test accuracy.\n\n{text}\n{notes}\n")
+    title = f"{TABLES[name]}: test accuracy"
+    sheet = Sheet(title, HEADER, lines(name, found), names=2)
+    sheets.write(path if found else None, title, notes(found), [sheet], console)
 
 
 def lines(name: str, found: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -115,14 +105,14 @@ def _mean(values: Sequence[float], digits: int) -> str:
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
-def note(found: Sequence[Result]) -> str:
+def notes(found: Sequence[Result]) -> list[str]:
     """What the figures are of: test lines, settings, and the F1 of trees that know nothing of a line."""
-    text = (
+    kinds = (
         "paper: mean +- standard deviation over five seeds, of lines that it does not name. ours: mean +- sample "
         "standard deviation over seeds if there are several."
     )
     if not found:
-        return text
+        return [kinds]
     if len({run.data for run in found}) > 1:
         raise RunError(
             f"results: hold runs of {len({run.data for run in found})} sets of lines, allowed: one; with --train the "
@@ -133,10 +123,9 @@ def note(found: Sequence[Result]) -> str:
     which = f"{'published' if first.is_published else 'generated'} test set's {figures['test_lines']:.0f} lines"
     baselines = ", ".join(f"{figures[f'test_f1_{kind}']:.2f} {kind}" for kind in ("random", "left", "right"))
     shown = ", ".join(f"{name} {value}" for name, value in first.settings.items())
-    text += (
-        f"\n\nOn the {which} of up to {first.settings['max_tokens']} tokens. Parse F1 of trees that do not look "
-        f"at the line: {baselines} (branching).\n\nours: {shown}."
-    )
-    if first.settings["preset"] != "paper":
-        text += " The paper's setting is --preset paper."
-    return text
+    return [
+        kinds,
+        f"On the {which} of up to {first.settings['max_tokens']} tokens. Parse F1 of trees that do not look at the "
+        f"line: {baselines} (branching).",
+        f"ours: {shown}." + (" The paper's setting is --preset paper." if first.settings["preset"] != "paper" else ""),
+    ]

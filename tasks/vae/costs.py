@@ -14,13 +14,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tasks.common import jsonl, papers
+from tasks.common import jsonl, papers, sheets
+from tasks.common.sheets import Sheet, number, printed
 
-from . import data, results, sheets
+from . import data, results
 from .ensemble import Ensemble
 from .recipes import Config, configure
 from .results import Result
-from .sheets import Sheet, number, printed
 
 CHUNK = 5  #: steps between two readings of the clock
 CHUNKS = 40

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from discrete_ops import build_info
 from discrete_ops.estimators import ESTIMATORS
-from tasks.common import files
+from tasks.common import files, sheets
 from tasks.common.errors import RunError
 from tasks.common.progress import bar
+from tasks.common.sheets import Sheet
 
 from . import data, train
 from .recipes import Config, configure
@@ -65,13 +65,7 @@ def run(out: Path, epochs: int, fresh: bool, console: Console) -> int:
     failures = _train(pending, out, console)
     finished = {config: result for config in configs if (result := _finished(config, out)) is not None}
     if finished:
-        table = Table(title=title)
-        for name in COLUMNS:
-            table.add_column(name, justify="left" if name == COLUMNS[0] else "right", no_wrap=name == COLUMNS[0])
-        for result in finished.values():
-            table.add_row(*result.cells())
-        console.print(table)
-        _write(finished, title, out)
+        _write(finished, title, out, console)
         console.print(f"{out}: summary.json, summary.md, curves.png, reconstructions.png, samples.png", soft_wrap=True)
     for failure in failures:
         console.print(f"error: {failure}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -163,8 +157,8 @@ def _work(config: Config, out: Path, sender: Connection) -> None:
     files.write_json(out / "result.json", {"config": asdict(config), "result": result._asdict()})
 
 
-def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
-    """The summaries and the pictures that show all estimators side by side."""
+def _write(finished: dict[Config, Result], title: str, out: Path, console: Console) -> None:
+    """The table, the summaries and the pictures that show all estimators side by side."""
     from . import plots
 
     first = next(iter(finished))
@@ -172,10 +166,9 @@ def _write(finished: dict[Config, Result], title: str, out: Path) -> None:
     common = {name: getattr(first, name) for name in names}
     results = [result._asdict() for result in finished.values()]
     files.write_json(out / "summary.json", {**common, "environment": build_info(), "results": results})
-    rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(result.cells() for result in finished.values())]
-    lines = [f"# {title}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
-    lines += [f"![{name}]({name}.png)" for name in ("curves", "reconstructions", "samples")]
-    files.write_atomically(out / "summary.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    sheet = Sheet(title, COLUMNS, [result.cells() for result in finished.values()])
+    pictures = [f"{name}.png" for name in ("curves", "reconstructions", "samples")]
+    sheets.write(out / "summary.md", title, [], [sheet], console, pictures)
 
     images = data.load(first.data)
     checkpoints = {config: out / config.estimator / "checkpoint.pt" for config in finished}

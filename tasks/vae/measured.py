@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tasks.common import checkpoint, files, jsonl, papers
+from tasks.common import checkpoint, files, jsonl, papers, sheets
 from tasks.common.errors import RunError
 from tasks.common.progress import bar
+from tasks.common.sheets import Sheet, number, printed
 
-from . import data, results, sheets, train
+from . import data, results, train
 from .ensemble import Ensemble
 from .gradients import Spread, measure
 from .progress import RunProgress
 from .recipes import Config, configure
 from .results import Result
-from .sheets import Sheet, number, printed
 from .tables import BR_METHODS
 
 #: What both take: 1024 draws of each estimator for each image, a hundred images at a time, 50 epochs of training.
@@ -355,4 +355,4 @@ def report_figure_1(path: Path, found: Sequence[Result], picture: str, console: 
         )
         + f"; Rao's cosine is above all previous estimators' at {_above_previous(cosines)}.",
     ]
-    sheets.write(path, "BR Figure 1: bias and spread by epoch", notes, shown, console, picture)
+    sheets.write(path, "BR Figure 1: bias and spread by epoch", notes, shown, console, [picture])

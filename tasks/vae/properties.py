@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from discrete_ops import reference
-from tasks.common import files, papers
+from tasks.common import papers, sheets
+from tasks.common.sheets import Sheet
 
 from .recipes import configure
 from .tables import ABLATION
@@ -57,16 +57,10 @@ def report(folder: Path, console: Console) -> None:
     """Print the table beside the paper's and write ``gst-1.md``."""
     printed = papers.cells("GST Table 1")
     header = ("estimator", *(name for name in next(iter(printed.values()))))
-    table = Table(title=TITLE, caption=f"paper / ours, on {ROWS} rows of {CATEGORIES} normal logits at tau {TAU}")
-    for name in header:
-        table.add_column(name)
-    lines = [f"# {TITLE}", "", f"{table.caption}.", ""]
     rows = []
     for method, row in printed.items():
         ours = properties(method)
         rows.append((method, *(f"{cell} / {'yes' if ours[name] else 'no'}" for name, cell in row.items())))
-        table.add_row(*rows[-1])
-    lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    console.print(table)
-    with files.locked(folder):
-        files.write_text(folder / f"{NAME}.md", "\n".join(lines) + "\n")
+    note = f"paper / ours, on {ROWS} rows of {CATEGORIES} normal logits at tau {TAU}."
+    sheet = Sheet(TITLE, header, rows, names=len(header))
+    sheets.write(folder / f"{NAME}.md", TITLE, [note], [sheet], console)

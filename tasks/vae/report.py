@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
-from tasks.common import files, papers
+from tasks.common import files, papers, sheets
+from tasks.common.sheets import Sheet
 
 from .results import Result
 from .tables import TABLES
@@ -125,21 +125,12 @@ def write(
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
     rows = cells(first.table, found, compare)
-    table = RichTable(title=f"{title} ({runs})", caption=NOTE)
-    for column in HEADER:
-        left = column in HEADER[:3]
-        table.add_column(column, justify="left" if left else "right", no_wrap=left)
-    for row in rows:
-        table.add_row(*row.text())
-    console.print(table)
     commits = ", ".join(sorted({r.commit for r in found}))
-    align = ["---" if column in HEADER[:3] else "---:" for column in HEADER]
-    lines = [f"# {title}", "", f"{runs}; commit {commits}. {NOTE}", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (HEADER, align, *(row.text() for row in rows))]
-    lines += ["", f"![{name}]({name}.png)"]
+    sheet = Sheet(f"{title} ({runs})", HEADER, [row.text() for row in rows], names=3)
+    picture = folder / f"{name}.png"
     with files.locked(folder):
-        files.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
-        plot(rows, title, folder / f"{name}.png")
+        plot(rows, title, picture)
+    sheets.write(folder / f"{name}.md", title, [f"{runs}; commit {commits}.", NOTE], [sheet], console, [picture.name])
     return rows
 
 

@@ -9,12 +9,13 @@ from rich.console import Console
 from torch import Tensor
 
 from discrete_ops import estimators, reference
+from tasks.common import sheets
 from tasks.common.pictures import new_figure, save
+from tasks.common.sheets import Sheet, number
 
-from . import data, sheets
+from . import data
 from .ensemble import Ensemble
 from .recipes import configure
-from .sheets import Sheet, number
 from .streams import Streams
 from .tables import GST_ROWS
 
@@ -170,7 +171,7 @@ def report_variances(path: Path, console: Console) -> None:
     ]
     picture = path.with_suffix(".png")
     plot_variances(found, picture)
-    sheets.write(path, "GST 4.3: variance of GR-MCK and GST", notes, shown, console, picture.name)
+    sheets.write(path, "GST 4.3: variance of GR-MCK and GST", notes, shown, console, [picture.name])
 
 
 def plot_variances(found: dict[float, dict[str, Variance]], path: Path) -> None:
@@ -257,7 +258,7 @@ def report_gaps(path: Path, console: Console) -> None:
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
     save(figure, picture)
-    sheets.write(path, "GST Lemma 1: the expected gap", notes, [Sheet("Gap", header, rows)], console, picture.name)
+    sheets.write(path, "GST Lemma 1: the expected gap", notes, [Sheet("Gap", header, rows)], console, [picture.name])
 
 
 #: What ``figure`` calls by name; that of the entropies needs images, too.

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from tasks.common import files
+from tasks.common import sheets
 from tasks.common.errors import RunError
 from tasks.common.progress import bar
+from tasks.common.sheets import Sheet
 
 from . import data, results, train
 from .recipes import Config, configure
@@ -208,13 +208,5 @@ def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -
         eta = "-" if config.eta is None else f"{config.eta:g}"
         rows.append((means[0], (config.optimizer, f"{config.lr:g}", f"{config.tau:g}", eta, seeds, *figures)))
     rows.sort(key=lambda row: row[0])
-    table = Table(title=f"sweep {name}, {configs[0].epochs} epochs: -ELBO, the best train loss first")
-    for header in HEADER:
-        table.add_column(header)
-    lines = [f"# {table.title}", ""]
-    for cells in (HEADER, ["---"] * len(HEADER), *(cells for _, cells in rows)):
-        lines.append("| " + " | ".join(cells) + " |")
-    for _, cells in rows:
-        table.add_row(*cells)
-    console.print(table)
-    files.write_text(out / "sweep.md", "\n".join(lines) + "\n")
+    title = f"sweep {name}, {configs[0].epochs} epochs: -ELBO, the best train loss first"
+    sheets.write(out / "sweep.md", title, [], [Sheet(title, HEADER, [cells for _, cells in rows])], console)
