@@ -62,7 +62,7 @@ def plot_betas(found: Sequence[Result], path: Path) -> None:
             shown = axis.errorbar(list(means), list(means.values()), yerr=spread, fmt=f"C{color}o-", capsize=3)
             shown.set_label(label + least)
             edge = axis.get_xaxis_transform()
-            axis.plot(sorted(failed), [1.0] * len(failed), f"C{color}x", transform=edge, clip_on=False)
+            axis.plot(sorted(failed), [1.0] * len(failed), f"C{color}x", transform=edge, clip_on=False, in_layout=False)
         axis.axvline(0.5, color="0.6", linestyle=":")
         axis.set(title=column, xlabel="beta", ylabel="train -ELBO (nats an image)")
         axis.legend(fontsize="small")
