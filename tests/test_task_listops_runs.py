@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,9 @@ def test_wrong_commands_are_named(
 @pytest.fixture
 def table_flags(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(cli.Run, "draw", lambda *arguments: None)  # many pictures would take their time
-    return ["table", "gst-6", *FLAGS, "--epochs=1", "--epoch-steps=1", f"--data-dir={directory}"]
+    tiny = replace(recipes.PRESETS["small"], **{**TINY, "epochs": 1, "epoch_steps": 1})
+    monkeypatch.setitem(recipes.PRESETS, "small", tiny)
+    return ["table", "gst-6", f"--data-dir={directory}"]
 
 
 def rows_of(path: Path) -> dict[tuple[str, str], list[str]]:
@@ -344,7 +347,7 @@ def test_table_trains_no_run_twice(table_flags: list[str], tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "STGS-tau=0.01-0")
     gst = tmp_path / "GST-1.0-tau=0.01-0"
     splits = data.load(_data_dir(flags))
-    config = configure("small", "gst", tau=0.01, gap=1.0, **{**TINY, "epochs": 1, "epoch_steps": 1})
+    config = configure("small", "gst", tau=0.01, gap=1.0)
     train.fit(config, splits, gst)
     (gst / "result.json").unlink()
     before = (gst / "checkpoint.pt").stat().st_mtime_ns
@@ -374,6 +377,9 @@ def test_table_keeps_other_experiments_apart(
     assert cli.main([*flags, f"--out={tmp_path / 'a'}", f"--test-file={other}"]) == 0
     assert len(results.read(tmp_path / "gst-6-small.jsonl")) == 3
     assert rows_of(tmp_path / "gst-6-small.md")["tau=1.0", "STGS"][2] == "1"
+    trial = rows_of(tmp_path / "gst-6-small-hidden=6.md")  # not the paper's experiment, nor the report's
+    assert trial["tau=1.0", "STGS"][0] == "-"
+    assert trial["tau=1.0", "STGS"][2:5] == ["1", "-", "-"]
     assert cli.main([*flags, "--no-train"]) == 1
     assert "results: hold runs of 2 sets of lines" in capsys.readouterr().err
     (tmp_path / "gst-6-small.jsonl").write_text("{}\n")

@@ -58,9 +58,7 @@ def test_cell_of_other_settings_is_trained_again(tmp_path: Path) -> None:
             fields = {"table": name, "column": "4x24", "method": "ReinMax-Rao", "split": split, "epochs": 160}
             results.add(tmp_path, [Result.of(trained, value=value, commit="", failed=None, **fields)])
     assert plan.pending("4x24") == []
-    assert [r.value for r in study.shown(results.read(tmp_path, "br-2"), table, table.rows(), {"data": "mnist"})] == [
-        100.0
-    ]
+    assert [r.value for r in study.shown(results.read(tmp_path, "br-2"), table, {"data": "mnist"})] == [100.0]
 
 
 def test_settings_are_what_makes_another_experiment() -> None:

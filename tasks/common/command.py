@@ -17,10 +17,11 @@ def console() -> Console:
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
-    """The status of ``command``: what it returns (None: 0); 1 after a RunError, which is printed; 130 after ^C."""
+    """The status of ``command``: what it returns (None: 0); 130 after ^C; 1 after a RunError, which is printed, or an
+    OSError, say of a full disk or an --out that is no directory, which names the path."""
     try:
         return command() or 0
-    except RunError as error:
+    except (RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from . import files
 from .errors import RunError
@@ -22,13 +23,35 @@ def read(path: Path, result: type[T]) -> list[T]:
     """
     if not path.exists():
         return []
+    kinds = get_type_hints(result)
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            found.append(result(**json.loads(line)))
+            fields = json.loads(line, parse_constant=_refuse)
+            for name, value in fields.items():
+                if name in kinds and not _is(value, kinds[name]):
+                    raise TypeError(f"{name}: got {value!r}")
+            found.append(result(**fields))
         except (ValueError, TypeError) as error:
             raise RunError(f"{path}: line {number} is not a result ({error}); mend or delete it") from error
     return found
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a field's type; an int is a float, too, a bool is no int."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(each, *get_args(kind)) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(each, get_args(kind)[1]) for each in value.values())
+    if kind is Any:
+        return True
+    return type(value) in (int, float) if kind is float else type(value) is kind
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"got {constant}")
 
 
 def write(path: Path, results: Iterable[Any]) -> None:

@@ -1,7 +1,9 @@
 """Checks of flags that several tasks have; each names the argument, what came and what is allowed."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,14 @@ def check_device(value: str) -> str:
             f"device: got {value!r}, allowed: one that torch has here, such as 'cpu' ({reason})"
         ) from error
     return value
+
+
+def check_folder(name: str, path: Path) -> None:
+    """Raise RunError naming the argument if ``path`` is no directory to write in and cannot become one; makes none."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "cannot be written" if there.is_dir() else "is no directory"
+        raise RunError(f"{name}: got {path}, allowed: a directory that can be written; {there} {reason}")
 
 
 def set_threads(threads: int | None) -> None:

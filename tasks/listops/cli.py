@@ -13,7 +13,7 @@ from discrete_ops import checks
 from tasks.common import files
 from tasks.common.command import console, exit_status
 from tasks.common.errors import RunError
-from tasks.common.settings import set_threads
+from tasks.common.settings import check_folder, set_threads
 
 from . import data, expressions, parsing, results, tables, train, trees
 from .progress import RunProgress
@@ -32,6 +32,7 @@ class Data:
     def run(self, console: Console) -> None:
         if not 0 <= self.seed < 2**63:
             raise RunError(f"seed: got {self.seed}, allowed: an int in [0, 2**63)")
+        check_folder("out", self.out)
         data.write(self.out, self.seed)
         console.print(f"written to {self.out}", highlight=False, soft_wrap=True)
 
@@ -136,6 +137,7 @@ class Train(Run):
     def run(self, console: Console) -> None:
         config = self.config(self.estimator, self.seed)
         out = self.out or Path("runs/listops") / f"{self.preset}-{self.estimator}-{self.seed}"
+        check_folder("out", out)
         self.fit(config, self.splits(), out, console, self.resume)
         console.print(f"{(out / 'result.json').read_text()}written to {out}", highlight=False, soft_wrap=True)
 
@@ -155,14 +157,16 @@ class TableOf(Run):
     out: Path | None = None
     """Directory of the runs, one directory each; default runs/listops/NAME-PRESET, or NAME-PRESET-DEVICE."""
     results: Path | None = None
-    """Directory of NAME-PRESET.jsonl, one line a run that has ended, which is not trained again, and NAME-PRESET.md;
-    --out if not given."""
+    """Directory of NAME-PRESET.jsonl, one line a run that has ended, which is not trained again, and of NAME-PRESET.md,
+    in whose name stands what is not the preset's; --out if not given."""
     train: bool = True
     """Train the runs that are missing or were interrupted; otherwise print what there is."""
 
     def run(self, console: Console) -> None:
         out = self.out or files.for_device(Path("runs/listops") / f"{self.name}-{self.preset}", self.device)
         path = (self.results or out) / f"{self.name}-{self.preset}.jsonl"
+        check_folder("out", out)
+        check_folder("results", path.parent)
         chosen = tuple(
             tables.cells(
                 _some("methods", self.methods, tables.methods(self.name)),
@@ -172,6 +176,10 @@ class TableOf(Run):
         )
         configs = [self.config(cell.estimator, cell.seed, **cell.hyper_parameters) for cell in chosen]
         settings = results.settings(configs[0])
+        plain = configure(self.preset, configs[0].estimator, 0, self.device, self.backend, **chosen[0].hyper_parameters)
+        # A run to try it out takes neither the report's place nor the paper's figures.
+        other = {name: settings[name] for name, usual in results.settings(plain).items() if settings[name] != usual}
+        report = path.with_name(path.stem + "".join(f"-{name}={value}" for name, value in other.items()) + ".md")
         with files.leaving_occupied() as piece:
             splits = self.splits() if self.train else None
             if splits:
@@ -181,7 +189,7 @@ class TableOf(Run):
                 for result in results.read(path)
                 if result.settings == settings and (splits is None or result.data == splits.digest())
             ]
-            tables.show(self.name, found, path.with_suffix(".md"), console)
+            tables.show(self.name, found, report, console, compare=not other)
 
     def train_missing(
         self,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tasks.common import papers, sheets
 from tasks.common.errors import RunError
-from tasks.common.sheets import Sheet
+from tasks.common.sheets import Sheet, printed
 
 from .results import Result
 
@@ -67,37 +67,49 @@ def cells(methods: Sequence[str], columns: Sequence[str], seeds: int) -> Iterato
                 yield Cell(column, method, seed)
 
 
-def show(name: str, found: Sequence[Result], path: Path, console: Console) -> None:
+def show(name: str, found: Sequence[Result], path: Path, console: Console, compare: bool = True) -> None:
     """Print a table from the results of its runs, and write it to ``path`` as Markdown if there are any.
+
+    Args:
+        name: of the table.
+        found: results of runs of equal settings.
+        path: of the Markdown.
+        console: to print on.
+        compare: whether the paper's figures belong beside them.
 
     Raises:
         RunError: the results are of different training, validation or test lines.
     """
     title = f"{TABLES[name]}: test accuracy"
-    sheet = Sheet(title, HEADER, lines(name, found), names=2)
+    sheet = Sheet(title, HEADER, lines(name, found, compare), names=2)
     sheets.write(path if found else None, title, notes(found), [sheet], console)
 
 
-def lines(name: str, found: Sequence[Result]) -> list[tuple[str, ...]]:
+def lines(name: str, found: Sequence[Result], compare: bool = True) -> list[tuple[str, ...]]:
     """The table's cells, as ``HEADER`` has them, by column; those without a run too."""
-    paper = papers.figures(TABLES[name])
+    paper = papers.figures(TABLES[name]) if compare else {}
     return [
-        _line(column, method, paper[method][column], [r for r in found if (r.column, r.method) == (column, method)])
+        _line(
+            column,
+            method,
+            paper.get(method, {}).get(column),
+            [r for r in found if (r.column, r.method) == (column, method)],
+        )
         for column in columns(name)
         for method in methods(name)
     ]
 
 
-def _line(column: str, method: str, paper: papers.Figure, runs: Sequence[Result]) -> tuple[str, ...]:
+def _line(column: str, method: str, paper: papers.Figure | None, runs: Sequence[Result]) -> tuple[str, ...]:
     if not runs:
-        return column, method, str(paper), "not run", "0", "-", "-", "-", "-"
+        return column, method, printed(paper), "not run", "0", "-", "-", "-", "-"
     accuracy, f1, depth = ([run.figures[f"test_{key}"] for run in runs] for key in ("accuracy", "f1", "depth"))
     mean = statistics.fmean(accuracy)
-    gap = None if paper.value is None else mean - paper.value
+    gap = None if paper is None or paper.value is None else mean - paper.value
     difference = "-" if gap is None else f"{gap:+.3f}"
-    scaled = "-" if gap is None or not paper.std else f"{gap / paper.std:+.1f}"
+    scaled = "-" if gap is None or paper is None or not paper.std else f"{gap / paper.std:+.1f}"
     shown = (_mean(accuracy, 3), str(len(runs)), difference, scaled, _mean(f1, 2), f"{statistics.fmean(depth):.1f}")
-    return column, method, str(paper), *shown
+    return column, method, printed(paper), *shown
 
 
 def _mean(values: Sequence[float], digits: int) -> str:

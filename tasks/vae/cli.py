@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from tasks.common.command import console, exit_status
-from tasks.common.settings import set_threads
+from tasks.common.settings import check_folder, set_threads
 
 from . import data, demo, train
 from .commands import FigureCommand, SweepCommand, TableCommand
@@ -114,6 +114,7 @@ class Train:
         processes.check(config.batch_size)
         name = "-".join((config.data, config.recipe, config.latent, config.estimator, str(config.seed)))
         out = self.out or Path("runs/vae") / name
+        check_folder("out", out)
         images = data.load(config.data, self.data_dir)
         console = console if processes.rank == 0 else Console(quiet=True)
         with RunProgress(console, config.epochs) as progress:
@@ -154,6 +155,7 @@ class Demo:
     """Train again what is finished, instead of going on where an earlier demo stopped."""
 
     def run(self, console: Console) -> int:
+        check_folder("out", self.out)
         return demo.run(self.out, self.epochs, self.fresh, console)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from discrete_ops import checks
 from tasks.common.errors import RunError
-from tasks.common.settings import set_threads
+from tasks.common.settings import check_folder, set_threads
 
 from . import costs, data, measured, properties, report, study, sweep
 from .data import Source
@@ -119,6 +119,12 @@ class Common:
     def overrides(self) -> dict[str, Any]:
         return {"data": self.data, "device": self.device, "epochs": self.epochs, "shared_order": self.shared_order}
 
+    def prepare(self) -> None:
+        """Settings of the process; wrong folders are told before anything is trained."""
+        set_threads(self.threads)
+        check_folder("out", self.where)
+        check_folder("results", self.folder)
+
     def refuse_unused(self, command: str) -> None:
         """Raises RunError if a flag was given that the command has no use for."""
         defaults = {field.name: field.default for field in fields(Common)}
@@ -140,7 +146,7 @@ class Common:
             folder=self.folder,
         )
         study.run(plan, self.images, console)
-        return study.shown(plan.read(name), table, plan.methods, self.overrides())
+        return study.shown(plan.read(name), table, self.overrides())
 
     def measure(self, name: str, what: measured.Measurement, epochs: Sequence[int], console: Console) -> list[Result]:
         """Measure estimators on trained VAEs."""
@@ -170,7 +176,7 @@ class TableCommand(Common):
     """Which table."""
 
     def run(self, console: Console) -> int:
-        set_threads(self.threads)
+        self.prepare()
         _choice("name", self.name, sorted((BR_1, GST_5, properties.NAME, *TABLES)))
         self.refuse_unused(f"table {self.name}")
         if self.name not in TABLES:
@@ -214,7 +220,7 @@ class FigureCommand(Common):
     def run(self, console: Console) -> int:
         from . import figures  # matplotlib is slow to import
 
-        set_threads(self.threads)
+        self.prepare()
         name = f"figure-{_choice('name', self.name, FIGURE_NAMES)}"
         self.refuse_unused(f"figure {self.name}")
         if self.name in COMPUTED:
@@ -306,6 +312,7 @@ class SweepCommand:
     """Directory of the sweeps, from which an interrupted one goes on."""
 
     def run(self, console: Console) -> int:
+        check_folder("out", self.out)
         configs = sweep.grid(
             self.estimator,
             range(_count("seeds", self.seeds)),

@@ -32,6 +32,10 @@ class Result:
     kl: float | None = None  # nats an image, of the last epoch's training; None: not noted, or of another figure
     settings: str = ""  # of the run: `Config.settings`
 
+    def __post_init__(self) -> None:
+        if (self.value is None) != (self.failed is not None):
+            raise ValueError(f"value: got {self.value}, failed: {self.failed}; one of them is null")
+
     @classmethod
     def of(
         cls,

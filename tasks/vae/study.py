@@ -121,19 +121,18 @@ class Plan:
                 yield members
 
 
-def shown(found: Sequence[Result], table: Table, methods: Sequence[str], overrides: Mapping[str, Any]) -> list[Result]:
+def shown(found: Sequence[Result], table: Table, overrides: Mapping[str, Any]) -> list[Result]:
     """Of a table's results those of its cells as they are set today, on this data set after these epochs.
 
     Args:
         found: the results.
         table: what they are of.
-        methods: rows that were asked for, beside the usual ones.
         overrides: as of a :class:`Plan`.
     """
     configs = {
         (column, method): STUDIES[table.study].config(column, method, **overrides)
         for column in table.shown()
-        for method in (*table.rows(), *(method for method in methods if method in table.more))
+        for method in (*table.rows(), *table.more)
     }
 
     def belongs(r: Result) -> bool:

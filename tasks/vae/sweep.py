@@ -136,8 +136,13 @@ def work(job: Job) -> Job:
 
 
 def _column(config: Config) -> str:
-    eta = "" if config.eta is None else f" eta={config.eta:g}"
-    return f"{config.optimizer} lr={config.lr:g} tau={config.tau:g}{eta}"
+    eta = "" if config.eta is None else f" eta={_exact(config.eta)}"
+    return f"{config.optimizer} lr={_exact(config.lr)} tau={_exact(config.tau)}{eta}"
+
+
+def _exact(value: float | None) -> str:
+    """As short as names a float alone."""
+    return repr(value).removesuffix(".0")
 
 
 #: A job that is done, and what went wrong with it.
@@ -205,8 +210,8 @@ def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -
         config = next(c for c in configs if _column(c) == column)
         figures = tuple(f"{mean:.3f}" if math.isfinite(mean) else "X" for mean in means)
         seeds = str(len({r.seed for r in mine}))
-        eta = "-" if config.eta is None else f"{config.eta:g}"
-        rows.append((means[0], (config.optimizer, f"{config.lr:g}", f"{config.tau:g}", eta, seeds, *figures)))
+        eta = "-" if config.eta is None else _exact(config.eta)
+        rows.append((means[0], (config.optimizer, _exact(config.lr), _exact(config.tau), eta, seeds, *figures)))
     rows.sort(key=lambda row: row[0])
     title = f"sweep {name}, {configs[0].epochs} epochs: -ELBO, the best train loss first"
     sheets.write(out / "sweep.md", title, [], [Sheet(title, HEADER, [cells for _, cells in rows])], console)
