@@ -5,7 +5,7 @@ TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu gpu-check sanitize wheel clean
+.PHONY: demo test aot lint format bench gpu gpu-check sanitize docs wheel clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -66,6 +66,15 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CSRC)
+
+# An environment of its own: the site is made of the sources, without torch and a compiler.
+build/docs_env/ready: pyproject.toml
+	$(PYTHON) -m venv build/docs_env
+	sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr , ' ' | xargs build/docs_env/bin/pip install --quiet
+	touch $@
+
+docs: build/docs_env/ready  ## the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 build/docs_env/bin/mkdocs build --strict
 
 wheel: .venv/ready
 	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .

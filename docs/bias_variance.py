@@ -1,0 +1,164 @@
+"""Bias and spread of every estimator on one small problem, for the pages of the estimators.
+
+    python docs/bias_variance.py          # measures, a few minutes of one core; then writes the pages' rows and the picture
+    python docs/bias_variance.py --write  # from bias_variance.json, without measuring
+
+The problem: three latents of ten categories, logits of standard deviation 1, and the squared error of a fixed two-layer
+tanh decoder. Its thousand codes are enumerated, so that the exact gradient is known. Twenty such problems by twenty seeds;
+each figure is the median over them.
+"""
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import discrete_ops as do
+from discrete_ops.diagnostics import Loss, Measurement
+from discrete_ops.estimators import (
+    GST,
+    Estimator,
+    GumbelRao,
+    GumbelSoftmax,
+    ReinMax,
+    ReinMaxArgmax,
+    ReinMaxCV,
+    ReinMaxRao,
+    ReinMaxRK2,
+    StraightThrough,
+)
+
+HERE = Path(__file__).parent
+LATENTS, CATEGORIES, HIDDEN, OUTPUTS = 3, 10, 16, 8
+PROBLEMS, DRAWS = 20, 20_000
+
+#: By the name of the page.
+ESTIMATORS: dict[str, dict[str, Estimator]] = {
+    "straight_through": {f"tau {tau}": StraightThrough(tau=tau) for tau in (0.5, 1.0, 1.5)},
+    "gumbel_softmax": {f"tau {tau}": GumbelSoftmax(tau=tau) for tau in (0.1, 0.5, 1.0)},
+    "gumbel_rao": {f"tau {tau}, 100 draws": GumbelRao(tau=tau) for tau in (0.1, 0.5, 1.0)},
+    "gst": {
+        **{f"tau {tau}, gap 1": GST(tau=tau) for tau in (0.1, 0.5, 1.0)},
+        **{f'tau {tau}, gap "pi"': GST(tau=tau, gap="pi") for tau in (0.5, 1.0)},
+    },
+    "reinmax": {f"tau {tau}": ReinMax(tau=tau) for tau in (1.0, 1.3)},
+    "reinmax_rao": {f"tau {tau}, 100 draws": ReinMaxRao(tau=tau) for tau in (0.5, 1.0)},
+    "reinmax_cv": {
+        "tau 1.0, eta 1.5, soft": ReinMaxCV(),
+        "tau 0.1, eta 1.5, soft": ReinMaxCV(tau=0.1),
+        "tau 1.0, eta 1.5, gumbel": ReinMaxCV(control="gumbel"),
+    },
+    "reinmax_rk2": {
+        "beta 0.25, centred": ReinMaxRK2(beta=0.25, centred=True),
+        "beta 0.5": ReinMaxRK2(),
+        "beta 0.25": ReinMaxRK2(beta=0.25),
+        "reinmax_argmax, tau 1.0": ReinMaxArgmax(),
+    },
+}
+#: The score functions give losses, not samples: ``(f, logits, seed) -> loss``. Two samples a draw for all but rebar.
+SCORE_FUNCTIONS: dict[str, Callable[[Loss, Tensor, Tensor], Tensor]] = {
+    "reinforce, 2 samples": lambda f, logits, seed: do.score_function.reinforce(f, logits, 2, seed=seed),
+    "rloo, 2 samples": lambda f, logits, seed: do.score_function.rloo(f, logits, 2, seed=seed),
+    "disarm_tree, 2 samples": lambda f, logits, seed: do.score_function.disarm_tree(f, logits, 2, seed=seed),
+    "rebar, tau 0.5, eta 1": lambda f, logits, seed: do.score_function.rebar(f, logits, seed=seed),
+}
+
+
+def problem(seed: int) -> tuple[Loss, Tensor]:
+    """The loss of codes ``(B, latents, categories)``, and logits to differentiate it at."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(LATENTS * CATEGORIES, HIDDEN, generator=generator)
+    output = torch.randn(HIDDEN, OUTPUTS, generator=generator) / HIDDEN**0.5
+    target = torch.randn(OUTPUTS, generator=generator)
+    logits = torch.randn(LATENTS, CATEGORIES, generator=generator)
+
+    def f(codes: Tensor) -> Tensor:
+        return ((codes.flatten(-2) @ hidden).tanh() @ output - target).square().sum(-1)
+
+    return f, logits
+
+
+def measure() -> dict[str, dict[str, dict[str, float]]]:
+    """Page, setting, figure: the median over the problems."""
+    found: dict[str, dict[str, list[Measurement]]] = {}
+    for seed in range(PROBLEMS):
+        f, logits = problem(seed)
+        exact = do.diagnostics.exact_gradient(f, logits)
+        for page, settings in ESTIMATORS.items():
+            for setting, estimator in settings.items():
+                result = do.diagnostics.measure(estimator, f, logits, DRAWS, exact=exact, seed=seed)
+                found.setdefault(page, {}).setdefault(setting, []).append(result)
+        for setting, loss in SCORE_FUNCTIONS.items():
+            result = do.diagnostics.measure_loss(
+                lambda logits, seed, loss=loss, f=f: loss(f, logits, seed), f, logits, DRAWS, exact=exact, seed=seed
+            )
+            found.setdefault("score_functions", {}).setdefault(setting, []).append(result)
+        print(f"problem {seed + 1} of {PROBLEMS}", flush=True)
+    return {
+        page: {setting: _medians(results) for setting, results in settings.items()} for page, settings in found.items()
+    }
+
+
+def _medians(results: Iterable[Measurement]) -> dict[str, float]:
+    results = list(results)
+    figures = ("cosine", "relative_bias", "relative_std")
+    return {name: round(statistics.median(getattr(r, name) for r in results), 3) for name in figures}
+
+
+def table(settings: dict[str, dict[str, float]]) -> str:
+    """Of one page, in Markdown."""
+    lines = ["| setting | cosine | bias | spread |", "|---|---:|---:|---:|"]
+    for setting, figures in settings.items():
+        cosine, bias, std = figures["cosine"], figures["relative_bias"], figures["relative_std"]
+        lines.append(f"| {setting} | {cosine:.3f} | {bias:.2f} | {std:.2f} |")
+    return "\n".join(lines)
+
+
+def page_text(text: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A page with the tables that its ``<!-- bias and spread: NAME -->`` ask for."""
+    return re.sub(
+        r"(<!-- bias and spread: (\w+) -->\n)(?:\n(?:\|.*\n)+)?",
+        lambda match: f"{match[1]}\n{table(found[match[2]])}\n",
+        text,
+    )
+
+
+def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "discrete_ops", "svg.fonttype": "none", "font.size": 9})
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5.2), layout="constrained")
+    for marker, (page, settings) in zip("osDv^<>Ph", found.items(), strict=True):
+        x, y = ([figures[name] for figures in settings.values()] for name in ("relative_std", "cosine"))
+        axes.plot(x, y, marker=marker, linestyle="none", label=page.replace("score_functions", "score functions"))
+        for setting, *at in zip(settings, x, y, strict=True):
+            axes.annotate(setting, at, xytext=(4, 3), textcoords="offset points", fontsize=6.5, color="0.35")
+    axes.set(xscale="log", xlabel="spread: standard deviation / norm of the exact gradient", ylabel="cosine of the mean")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    results = HERE / "bias_variance.json"
+    if "--write" not in sys.argv[1:]:
+        results.write_text(json.dumps(measure(), indent=2) + "\n")
+    found = json.loads(results.read_text())
+    for page in HERE.rglob("*.md"):
+        old = page.read_text()
+        if (new := page_text(old, found)) != old:
+            page.write_text(new)
+    draw(found, HERE / "bias_variance.svg")
+
+
+if __name__ == "__main__":
+    main()
