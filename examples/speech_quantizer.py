@@ -1,0 +1,95 @@
+"""Speech units: frames of sound become codes of two codebooks, as in wav2vec 2.0 (Baevski et al., 2020).
+
+    python examples/speech_quantizer.py
+
+The sound is made up: a few hidden units, each heard as a noisy prototype. The codes are to bring the frames back, all of
+them are to be used, and the temperature falls from 2 as training goes on. It runs in bfloat16.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import discrete_ops as do
+
+UNITS, FEATURES = 24, 64
+GROUPS, ENTRIES, WIDTH = 2, 320, 32
+BATCH, FRAMES = 8, 40
+
+
+class Learned(NamedTuple):
+    first_loss: float
+    last_loss: float
+    perplexity: float  # codes of a codebook in use, as the exponential of their entropy; of the mean codebook
+    purity: float  # frames whose unit is the one their pair of codes stands for
+    tau: float
+
+
+class Quantizer(nn.Module):
+    def __init__(self, estimator: str) -> None:
+        super().__init__()
+        self.logits = nn.Linear(FEATURES, GROUPS * ENTRIES)
+        self.sample = do.nn.StraightThroughCategorical(estimator)
+        self.codebooks = nn.Parameter(torch.randn(GROUPS, ENTRIES, WIDTH))
+        self.decoder = nn.Sequential(nn.Linear(GROUPS * WIDTH, 128), nn.ReLU(), nn.Linear(128, FEATURES))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames ``(B, T, features)`` to frames, codes ``(B * T, groups, entries)`` and their logits."""
+        logits = self.logits(frames).view(-1, GROUPS, ENTRIES)
+        # was: gumbel_softmax(logits.float(), tau=self.tau, hard=True).type_as(logits) in training, scatter_ of the argmax else
+        codes = self.sample(logits)
+        vectors = torch.einsum("bgv,gvw->bgw", codes, self.codebooks)
+        return self.decoder(vectors.flatten(1)).view_as(frames), codes, logits
+
+
+def perplexity(probs: Tensor) -> Tensor:
+    """Of each codebook, from its mean use ``(groups, entries)``."""
+    return (-(probs * (probs + 1e-7).log()).sum(-1)).exp()
+
+
+def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2.0)") -> Learned:
+    torch.manual_seed(seed)
+    prototypes = torch.randn(UNITS, FEATURES)
+    model = Quantizer(estimator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses, tau = [], model.sample.tau.clone()
+
+    def speech() -> tuple[Tensor, Tensor]:
+        units = torch.randint(UNITS, (BATCH, FRAMES // 4)).repeat_interleave(4, 1)  # a unit lasts four frames
+        return prototypes[units] + 0.3 * torch.randn(BATCH, FRAMES, FEATURES), units
+
+    for step in range(steps):
+        model.sample.tau = (tau * 0.5 ** (4 * step / steps)).clamp_min(tau / 4)
+        frames, _ = speech()
+        with torch.autocast("cpu", torch.bfloat16):
+            heard, _, logits = model(frames)
+        loss = F.mse_loss(heard.float(), frames)
+        use = logits.float().softmax(-1).mean(0)
+        diversity = 1 - perplexity(use).mean() / ENTRIES
+        optimizer.zero_grad()
+        (loss + 0.1 * diversity).backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+
+    model.eval()
+    frames, units = speech()
+    with torch.no_grad():
+        _, codes, _ = model(frames)
+    pairs = codes.argmax(-1)[:, 0] * ENTRIES + codes.argmax(-1)[:, 1]
+    purity = sum(int(torch.bincount(units.flatten()[pairs == pair]).max()) for pair in pairs.unique()) / len(pairs)
+    learned = Learned(
+        sum(losses[:5]) / 5,
+        sum(losses[-5:]) / 5,
+        float(perplexity(codes.float().mean(0)).mean()),
+        purity,
+        float(model.sample.tau),
+    )
+    print(f"error of the frames: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at temperature {learned.tau:.2f}")
+    print(f"codes in use: {learned.perplexity:.0f} of {ENTRIES}; the pair of codes tells {learned.purity:.0%} of {UNITS} units")
+    return learned
+
+
+if __name__ == "__main__":
+    main()

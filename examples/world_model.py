@@ -1,0 +1,127 @@
+"""A world model whose latent is 32 categoricals of 32 classes, as in DreamerV3 (Hafner et al., 2023).
+
+    python examples/world_model.py
+
+The world is made up: a ball that bounces between two walls, seen as a noisy picture of one line. A recurrent state is
+updated with a latent sample at each step; the prior learns to foretell the latent without looking. At the end the model
+closes its eyes and imagines.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+from torch.nn import functional as F
+
+import discrete_ops as do
+from discrete_ops.distributions import OneHotCategoricalStraightThrough
+
+CELLS, LATENTS, CLASSES, HIDDEN = 16, 32, 32, 128
+BATCH, STEPS_SEEN, STEPS_IMAGINED = 16, 10, 5
+
+
+class Learned(NamedTuple):
+    first_error: float  # of the pictures that are seen, squared
+    last_error: float
+    information: float  # KL of posterior and prior, in nats a step: what a look tells
+    imagined_error: float  # of the pictures foretold with closed eyes
+    blind_error: float  # of always foretelling the mean picture
+
+
+class WorldModel(nn.Module):
+    def __init__(self, estimator: str) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.cell = nn.GRUCell(LATENTS * CLASSES, HIDDEN)
+        self.prior = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, LATENTS * CLASSES))
+        self.posterior = nn.Sequential(
+            nn.Linear(HIDDEN + CELLS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, LATENTS * CLASSES)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(HIDDEN + LATENTS * CLASSES, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, CELLS)
+        )
+
+    def prior_logits(self, state: Tensor) -> Tensor:
+        return torch.unflatten(self.prior(state), -1, (LATENTS, CLASSES))
+
+    def posterior_logits(self, state: Tensor, seen: Tensor) -> Tensor:
+        return torch.unflatten(self.posterior(torch.cat([state, seen], -1)), -1, (LATENTS, CLASSES))
+
+    def latent(self, logits: Tensor) -> OneHotCategoricalStraightThrough:
+        # was: probs = 0.99 * logits.softmax(-1) + 0.01 / CLASSES, and torch's OneHotCategoricalStraightThrough(probs=probs)
+        return do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix=0.01, estimator=self.estimator)
+
+    def picture(self, state: Tensor, z: Tensor) -> Tensor:
+        picture: Tensor = self.decoder(torch.cat([state, z.flatten(-2)], -1))
+        return picture
+
+    def next(self, state: Tensor, z: Tensor) -> Tensor:
+        state = self.cell(z.flatten(-2), state)
+        return state
+
+
+def bouncing_ball(length: int) -> Tensor:
+    """``(length, batch, cells)``."""
+    time = torch.arange(length)[:, None] + torch.randint(2 * CELLS - 2, (BATCH,))
+    phase = time % (2 * CELLS - 2)
+    return F.one_hot(torch.where(phase < CELLS, phase, 2 * CELLS - 2 - phase), CELLS).float()
+
+
+def losses_of(model: WorldModel, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the steps of the error, of the KL that the prior learns by, and of the one that the posterior does."""
+    state, losses = torch.zeros(BATCH, HIDDEN), []
+    for picture in pictures:
+        seen = picture + 0.1 * torch.randn_like(picture)
+        prior, posterior = model.prior_logits(state), model.posterior_logits(state, seen)
+        z = model.latent(posterior).rsample()
+        dynamics = kl_divergence(model.latent(posterior.detach()), model.latent(prior)).sum(-1).clamp_min(1)
+        representation = kl_divergence(model.latent(posterior), model.latent(prior.detach())).sum(-1).clamp_min(1)
+        error = (model.picture(state, z) - picture).square().sum(-1)
+        losses.append(torch.stack([error, dynamics, representation]).mean(-1))
+        state = model.next(state, z)
+    error, dynamics, representation = torch.stack(losses).mean(0)
+    return error, dynamics, representation
+
+
+@torch.no_grad()
+def imagined_error(model: WorldModel) -> float:
+    """Squared error of pictures that the model foretells after it has looked for a while."""
+    pictures = bouncing_ball(STEPS_SEEN + STEPS_IMAGINED)
+    state, error = torch.zeros(BATCH, HIDDEN), 0.0
+    for step, picture in enumerate(pictures):
+        looking = step < STEPS_SEEN
+        z = model.latent(model.posterior_logits(state, picture) if looking else model.prior_logits(state)).sample()
+        if not looking:
+            error += float((model.picture(state, z) - picture).square().sum(-1).mean()) / STEPS_IMAGINED
+        state = model.next(state, z)
+    return error
+
+
+def main(steps: int = 300, seed: int = 0, estimator: str = "straight_through") -> Learned:
+    torch.manual_seed(seed)
+    model = WorldModel(estimator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    errors, dynamics = [], torch.zeros(())
+    for _ in range(steps):
+        error, dynamics, representation = losses_of(model, bouncing_ball(STEPS_SEEN))
+        loss = error + 0.5 * dynamics + 0.1 * representation  # DreamerV3's weights
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+        optimizer.step()
+        errors.append(float(error.detach()))
+    learned = Learned(
+        sum(errors[:5]) / 5, sum(errors[-5:]) / 5, float(dynamics.detach()), imagined_error(model), 1 - 1 / CELLS
+    )
+    print(f"error of what is seen: {learned.first_error:.2f} at first, {learned.last_error:.2f} at last")
+    print(f"a look tells {learned.information:.1f} nats")
+    print(
+        f"{STEPS_IMAGINED} steps imagined with closed eyes: error {learned.imagined_error:.2f}, "
+        f"of the mean picture {learned.blind_error:.2f}"
+    )
+    return learned
+
+
+if __name__ == "__main__":
+    main()
