@@ -4,9 +4,10 @@ One call draws a hard one-hot sample; its backward pass is a straight-through gr
 :mod:`discrete_ops.functional`; the maths is in :mod:`discrete_ops.reference`.
 """
 
-from . import compat, diagnostics, estimators, score_function
+from . import compat, diagnostics, distributions, estimators, nn, score_function
 from .backends import available_backends, build_info, set_backend, use_backend
 from .compat import patch_torch
+from .estimators import estimator
 from .functional import (
     expected_gap,
     gst,
@@ -20,16 +21,22 @@ from .functional import (
     straight_through,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "__version__",
     "available_backends",
     "build_info",
     "compat",
     "diagnostics",
+    "distributions",
+    "estimator",
     "estimators",
     "expected_gap",
     "gst",
     "gumbel_rao",
     "gumbel_softmax",
+    "nn",
     "patch_torch",
     "reinmax",
     "reinmax_argmax",

@@ -45,6 +45,20 @@ def logits(value: Any, dim: Any) -> int:
     return dim if dim >= 0 else dim + dims
 
 
+def masked(logits: Tensor, mask: Any) -> Tensor:
+    """Checked logits with -inf where the mask is False."""
+    if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+        came = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask: got {came}, allowed: a bool tensor, True where a category may be sampled")
+    if mask.device != logits.device:
+        raise ValueError(f"mask: got a tensor on {mask.device}, allowed: the logits' device, {logits.device}")
+    lengths = zip(reversed(mask.shape), reversed(logits.shape), strict=False)
+    if mask.ndim > logits.ndim or any(length not in (1, wanted) for length, wanted in lengths):
+        allowed = f"allowed: one that broadcasts to the logits' {tuple(logits.shape)}"
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, {allowed}")
+    return torch.where(mask, logits, -math.inf)
+
+
 def temperature(name: str, value: Any) -> float | Tensor:
     """tau or sample_tau: a positive number, as a float, or a tensor of them. One tensor element that is at hand and
     wants no gradient is a number, too."""
@@ -179,14 +193,14 @@ def weight(name: str, value: Any) -> float | Tensor:
     )
 
 
-def index(value: Any, shape: torch.Size, categories: int) -> None:
+def index(value: Any, shape: torch.Size, categories: int, name: str = "index") -> None:
     """Categories of rows of this shape. Their values are checked where that costs no wait for a device."""
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
-        raise TypeError(f"index: got {getattr(value, 'dtype', type(value).__name__)}, allowed: an int64 tensor")
+        raise TypeError(f"{name}: got {getattr(value, 'dtype', type(value).__name__)}, allowed: an int64 tensor")
     if value.shape != shape:
-        raise ValueError(f"index: got shape {tuple(value.shape)}, allowed: {tuple(shape)}")
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, allowed: {tuple(shape)}")
     if _known(((value < 0) | (value >= categories)).any()):
-        raise ValueError(f"index: got values outside [0, {categories}), allowed: a category of the row")
+        raise ValueError(f"{name}: got values outside [0, {categories}), allowed: a category of the row")
 
 
 def count(name: str, value: Any, least: int = 1, most: int = 2**31 - 2) -> int:

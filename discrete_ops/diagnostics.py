@@ -46,7 +46,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import checks, functional, philox, reference
+from . import checks, philox, reference
+from .call import Generator, Seed
 from .reference import jacobian_product as J
 
 Loss = Callable[[Tensor], Tensor]
@@ -156,8 +157,8 @@ def measure(
     num_samples: int = 1000,
     *,
     exact: Tensor | None = None,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
     batch_size: int = 1000,
 ) -> Measurement:
     """Bias and spread of the gradient of ``f(estimator(logits))``, one sample a draw, over ``num_samples`` draws.
@@ -169,7 +170,7 @@ def measure(
         num_samples: number of draws, at least 2.
         exact: the gradient to compare with; ``exact_gradient(f, logits)`` if None. Saves the enumeration when many
             estimators are measured.
-        generator, seed: as in :mod:`discrete_ops.functional`, one seed. Equal seed, equal result.
+        generator, seed: as in :func:`discrete_ops.straight_through`, one seed. Equal seed, equal result.
         batch_size: draws (and codes of the enumeration) at once.
 
     Other arguments and errors: see :mod:`discrete_ops.diagnostics`.
@@ -195,8 +196,8 @@ def measure_loss(
     num_samples: int = 1000,
     *,
     exact: Tensor | None = None,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
     batch_size: int = 1000,
 ) -> Measurement:
     """As :func:`measure`, for what gives losses and not samples: the score functions.

@@ -1,25 +1,29 @@
 """One frozen dataclass an estimator: its hyper-parameters, checked when it is made, callable on logits.
 
 ``GST(tau=0.5, gap=1.0)(logits)`` is ``gst(logits, tau=0.5, gap=1.0)``; options of a single call (``dim``, ``seed``,
-``hard``, ...) go to the call.
+``hard``, ...) go to the call. ``str`` of one is the call without its logits, which :func:`estimator` reads: for
+configurations and command lines.
 """
 
+import ast
+import inspect
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
 from . import checks, functional
+from .call import Pair
 
 
 @dataclass(frozen=True, eq=False)
 class Estimator:
     """Base of the estimators; ``function`` is the one of :mod:`discrete_ops.functional` it calls."""
 
-    function: ClassVar[Callable[..., functional.Sample]]
+    function: ClassVar[Callable[..., Any]]
     sample_tau: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -30,8 +34,24 @@ class Estimator:
                     object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
                 check(value)
 
-    def __call__(self, logits: Tensor, **options: Any) -> functional.Sample:
-        return type(self).function(logits, **{**self._parameters(), **options})
+    @overload
+    def __call__(self, logits: Tensor, *, return_index: Literal[False] = False, **options: Any) -> Tensor: ...
+    @overload
+    def __call__(self, logits: Tensor, *, return_index: Literal[True], **options: Any) -> Pair: ...
+    @overload
+    def __call__(self, logits: Tensor, *, return_index: bool, **options: Any) -> Tensor | Pair: ...
+    def __call__(self, logits: Tensor, **options: Any) -> Tensor | Pair:
+        return cast("Tensor | Pair", type(self).function(logits, **{**self._parameters(), **options}))
+
+    def __str__(self) -> str:
+        """``gst(tau=0.5, gap=1.0)``; what is given by keyword alone shows where it is not as by default."""
+        shown = []
+        for name, parameter in inspect.signature(type(self).function).parameters.items():
+            value = getattr(self, name, None)
+            usual = parameter.kind is parameter.KEYWORD_ONLY and _equal(value, parameter.default)
+            if hasattr(self, name) and not usual:
+                shown.append(f"{name}={_written(value)}")
+        return f"{type(self).function.__name__}({', '.join(shown)})"
 
     def _parameters(self) -> dict[str, Any]:
         return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
@@ -46,6 +66,14 @@ class Estimator:
         """Of everything but the tensors' values, which may change."""
         values = self._parameters().items()
         return hash((type(self), *((name, value) for name, value in values if not isinstance(value, Tensor))))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return repr(value.item()) if value.numel() == 1 and not value.is_meta else f"<tensor of {tuple(value.shape)}>"
+    if isinstance(value, (bool, int, str)):
+        return repr(value)
+    return repr(float(value))  # NumPy's numbers, too
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -82,8 +110,8 @@ class GumbelSoftmax(Estimator):
     function = functional.gumbel_softmax
     tau: float | Tensor = 1.0
 
-    def __call__(self, logits: Tensor, **options: Any) -> functional.Sample:
-        return super().__call__(logits, **{"hard": True, **options})
+    def _parameters(self) -> dict[str, Any]:
+        return {**super()._parameters(), "hard": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +129,7 @@ class GST(Estimator):
 
     function = functional.gst
     tau: float | Tensor = 1.0
-    gap: float | Tensor | str = 1.0
+    gap: float | Tensor | Literal["pi"] = 1.0
     detach_perturbation: bool = True
 
 
@@ -138,7 +166,7 @@ class ReinMaxCV(Estimator):
     tau: float | Tensor = 1.0
     eta: float | Tensor = 1.5
     num_samples: int = 100
-    control: str = "soft"
+    control: Literal["soft", "gumbel"] = "soft"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,3 +193,39 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         ReinMaxRK2,
     )
 }
+
+torch.serialization.add_safe_globals([*ESTIMATORS.values()])  # torch.load(weights_only=True) makes them
+
+
+def estimator(description: str | Estimator) -> Estimator:
+    """The estimator that a string describes, a call without its logits: ``"gst(tau=0.5, gap=1.0)"``, ``"reinmax"``.
+
+    ``str`` of an estimator is such a string: ``estimator(str(e)) == e``, unless a parameter is a tensor of several
+    elements. An estimator is returned as it is.
+
+    Raises:
+        TypeError, ValueError: naming what came and what is allowed. Nothing in the string is evaluated.
+    """
+    if isinstance(description, Estimator):
+        return description
+    allowed = "allowed: a call such as 'gst(tau=0.5, gap=1.0)' of one of " + ", ".join(ESTIMATORS)
+    if not isinstance(description, str):
+        raise TypeError(f"estimator: got {type(description).__name__}, {allowed}")
+    try:
+        call = ast.parse(description.strip(), mode="eval").body
+        function, given, named = (call.func, call.args, call.keywords) if isinstance(call, ast.Call) else (call, [], [])
+        if not isinstance(function, ast.Name):
+            raise ValueError(ast.dump(function))
+        values = [ast.literal_eval(value) for value in given]
+        parameters = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in named}
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise ValueError(f"estimator: got {description!r}, {allowed}") from None
+    if function.id not in ESTIMATORS:
+        raise ValueError(f"estimator: got {description!r}, {allowed}")
+    cls = ESTIMATORS[function.id]
+    try:
+        inspect.signature(cls).bind(*values, **parameters)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(cls).parameters)
+        raise ValueError(f"estimator: got {description!r}, allowed for {function.id}: {takes} ({error})") from None
+    return cls(*values, **parameters)

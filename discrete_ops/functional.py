@@ -1,191 +1,85 @@
 """The estimators as functions: one call draws a hard one-hot sample and carries its surrogate gradient.
 
-Shared by all of them:
-
-Args:
-    logits: unnormalised log-probabilities, ``(..., N)`` with the N categories along ``dim``; float64, float32,
-        float16 or bfloat16, any strides, empty batches too. ``-inf`` masks a category: it is never sampled and gets no
-        gradient. A row masked whole gives a zero row and zero gradient. NaN or +inf in a row gives a NaN row.
-    tau: temperature of the gradient: a positive number, or a tensor that broadcasts against the logits, 1 in ``dim``.
-        Its own gradient, that of the soft sample, is given where there is one: straight_through, gumbel_softmax,
-        gumbel_rao and gst. Under ``torch.compile`` annealing a tensor recompiles nothing, a float once, at its first
-        change. On a GPU a tensor is not checked, for that would wait for the device: tau <= 0 there gives NaN.
-    sample_tau: temperature of the sample, as tau but without a gradient: ``D ~ softmax(logits / sample_tau)``. Apart
-        from tau it decouples the two (Shah et al., arXiv 2410.13331); what is pulled back is the same function of D.
-    dim: the dimension of the categories.
-    generator: where the seed is drawn from; torch's default generator of the device if None. ``torch.compile``
-        takes no generators, and checkpointing restores none but the default ones, so that it would draw another
-        sample when it recomputes: give a ``seed`` there, drawn outside.
-    seed: int in ``[0, 2**63)``, or an int64 tensor on the logits' device with one element (or S: then each of
-        S equal consecutive groups of rows has its own). Equal seed, equal sample, and equal gradient
-        up to rounding, in every backend (two may differ where a draw falls within rounding of a category's edge).
-    return_index: also return the sampled index, int64, ``logits.shape`` without ``dim``; -1 for a row that
-        has no sample (NaN, or masked whole).
-    backend: one of ``available_backends()``; the device's default if None.
-
-Returns:
-    Sample like ``logits`` (shape, dtype, device): rows exactly one-hot. Where there is a ``hard=False``, it
-    returns the soft sample behind the hard one instead; draw, noise and gradient are the same. The soft sample is no
-    differentiable function of the logits for a fixed seed, which first draws D: its gradient is that of
-    ``softmax((l + G) / tau)`` with the noise ``G | D`` held fixed, so that for one seed finite differences differ from
-    it where D jumps. Both have its law, and over seeds the mean gradient is the one of F.gumbel_softmax.
-
-Raises:
-    TypeError, ValueError: naming the argument, what came and what is allowed.
-    RuntimeError: when the gradient itself is differentiated in the logits or in tau; in ``v`` it may be.
+Arguments, result and errors are the same everywhere; ``help`` of any of them explains them all. Each is a short list
+of softmax Jacobian products, ``J(p, q; v) = p * (v - <q, v>)``: see :mod:`discrete_ops.reference`.
 
 Sources: GST is Fan et al., ICML 2022; BR is Wang and Bui, arXiv 2603.08257, 2026.
 """
 
 import warnings
-from typing import Any, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, reference, sharded
-
-Sample: TypeAlias = Any  # a Tensor, or (Tensor, Tensor) with return_index: type checkers cannot tell which
-Seed: TypeAlias = int | Tensor | None
-Generator: TypeAlias = torch.Generator | None
+from . import checks, reference
+from .call import Options, Pair, Real, RowOptions, Unpack, draw
+from .documented import documented
 
 
-def draw(
-    estimator: str,
-    logits: Tensor,
-    tau: float | Tensor,
-    sample_tau: float | Tensor,
-    dim: int,
-    generator: Generator,
-    seed: Seed,
-    return_index: bool,
-    backend: str | None,
-    coefficient: float | Tensor = 0.0,
-    num_samples: int = 1,
-    hard: bool = True,
-) -> Sample:
-    """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
-    if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        call = (estimator, logits, tau, sample_tau, dim, generator, seed, return_index, backend)
-        return handle_torch_function(draw, (logits,), *call, coefficient, num_samples, hard)
-    dim = checks.logits(logits, dim)
-    tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
-    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau)
-    last = dim == logits.ndim - 1
-    rows = logits if last else logits.movedim(dim, -1)
-    rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
-    seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
-    backend = backends.chosen(backend, logits)
-    on_devices = sharded.draw if sharded.is_sharded(logits) else ops.draw
-    sample, index = on_devices(rows, seed, parameters, hard, estimator, num_samples, 0, backend)
-    sample = sample if last else sample.movedim(-1, dim)
-    return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
-
-
+@documented
 def straight_through(
-    logits: Tensor,
-    tau: float | Tensor = 1.0,
-    *,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
-    return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
-    """Straight-through: pulls back ``J(softmax(l/tau)) / tau``. GST Eq. 7, BR Eq. 3.
-
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
-    """
-    return draw("straight_through", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
+    logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
+) -> Tensor | Pair:
+    """Straight-through: pulls back ``J(softmax(l/tau)) / tau``. GST Eq. 7, BR Eq. 3."""
+    return draw("straight_through", logits, tau, return_index=return_index, **options)
 
 
+@documented
 def gumbel_softmax(
     logits: Tensor,
-    tau: float | Tensor = 1,
+    tau: Real = 1,
     hard: bool = False,
     eps: float = 1e-10,
     dim: int = -1,
     *,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
     return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
+    **options: Unpack[RowOptions],
+) -> Tensor | Pair:
     """Straight-through Gumbel-softmax, drop-in for ``torch.nn.functional.gumbel_softmax``. GST Eq. 10, BR Eq. 5.
 
     Draws D first and ``Y = l + G | D`` after it (GST sec. 2.4), which has the law of drawing G first. Pulls
-    back ``J(softmax(Y/tau)) / tau``. ``eps`` has no effect, as in torch.
+    back ``J(softmax(Y/tau)) / tau``.
 
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
+    Args:
+        eps: has no effect, as in torch.
     """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
-    return draw(
-        "gumbel_rao",
-        logits,
-        tau,
-        sample_tau,
-        dim,
-        generator,
-        seed,
-        return_index,
-        backend,
-        hard=checks.flag("hard", hard),
-    )
+    hard = checks.flag("hard", hard)
+    return draw("gumbel_rao", logits, tau, hard=hard, return_index=return_index, dim=dim, **options)
 
 
+@documented
 def gumbel_rao(
     logits: Tensor,
-    tau: float | Tensor = 1.0,
+    tau: Real = 1.0,
     num_samples: int = 100,
     *,
     hard: bool = True,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
     return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
+    **options: Unpack[Options],
+) -> Tensor | Pair:
     """Gumbel-Rao: the mean of K = ``num_samples`` STGS pull-backs that share one D. GST Eq. 11, BR Eq. 6-7.
 
     Memory does not depend on K. ``K = 1`` is :func:`gumbel_softmax` on the same seed.
-
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
-    num_samples = checks.count("num_samples", num_samples)
-    return draw(
-        "gumbel_rao",
-        logits,
-        tau,
-        sample_tau,
-        dim,
-        generator,
-        seed,
-        return_index,
-        backend,
-        num_samples=num_samples,
-        hard=checks.flag("hard", hard),
-    )
+    num_samples, hard = checks.count("num_samples", num_samples), checks.flag("hard", hard)
+    return draw("gumbel_rao", logits, tau, 0.0, num_samples, hard, return_index, **options)
 
 
+@documented
 def gst(
     logits: Tensor,
-    tau: float | Tensor = 1.0,
-    gap: float | Tensor | str = 1.0,
+    tau: Real = 1.0,
+    gap: Real | Literal["pi"] = 1.0,
     *,
     hard: bool = True,
     detach_perturbation: bool = True,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
     return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
+    **options: Unpack[Options],
+) -> Tensor | Pair:
     """Gapped straight-through: ``J(softmax(h/tau)) / tau``, ``h = l + m1 - m2``. GST Eq. 17-19, Algorithm 1.
 
     Args:
@@ -193,101 +87,53 @@ def gst(
             expected one of Lemma 1 (:func:`expected_gap`).
         detach_perturbation: False lets the gradient flow through m1 and m2 (the ablation NZ-GST of GST Tables 1
             and 2; the gap stays a constant). Runs in the reference backend only.
-
-    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     estimator, coefficient = checks.gap(gap)
     if not checks.flag("detach_perturbation", detach_perturbation):
-        if backend not in (None, "reference"):
-            raise ValueError(f"backend: got {backend!r}, allowed with detach_perturbation=False: 'reference' or None")
-        estimator, backend = reference.NONZERO + estimator, "reference"
-    return draw(
-        estimator,
-        logits,
-        tau,
-        sample_tau,
-        dim,
-        generator,
-        seed,
-        return_index,
-        backend,
-        coefficient,
-        hard=checks.flag("hard", hard),
-    )
+        if options.get("backend") not in (None, "reference"):
+            allowed = "allowed with detach_perturbation=False: 'reference' or None"
+            raise ValueError(f"backend: got {options['backend']!r}, {allowed}")
+        estimator, options["backend"] = reference.NONZERO + estimator, "reference"
+    hard = checks.flag("hard", hard)
+    return draw(estimator, logits, tau, coefficient, hard=hard, return_index=return_index, **options)
 
 
+@documented
 def reinmax(
-    logits: Tensor,
-    tau: float | Tensor = 1.0,
-    *,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
-    return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
-    """ReinMax: ``2 J(p_D) - J(pi)/2``, ``p_D = (softmax(l/tau) + D)/2``. BR Eq. 12, 16; Liu et al., NeurIPS 2023.
-
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
-    """
-    return draw("reinmax", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
+    logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
+) -> Tensor | Pair:
+    """ReinMax: ``2 J(p_D) - J(pi)/2``, ``p_D = (softmax(l/tau) + D)/2``. BR Eq. 12, 16; Liu et al., NeurIPS 2023."""
+    return draw("reinmax", logits, tau, return_index=return_index, **options)
 
 
+@documented
 def reinmax_argmax(
-    logits: Tensor,
-    tau: float | Tensor = 1.0,
-    *,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
-    return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
-    """ReinMax with ``one_hot(argmax l)`` for D in its pull-back: the diagnostic of BR Table 1.
-
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
-    """
-    return draw("reinmax_argmax", logits, tau, sample_tau, dim, generator, seed, return_index, backend)
+    logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
+) -> Tensor | Pair:
+    """ReinMax with ``one_hot(argmax l)`` for D in its pull-back: the diagnostic of BR Table 1."""
+    return draw("reinmax_argmax", logits, tau, return_index=return_index, **options)
 
 
+@documented
 def reinmax_rao(
-    logits: Tensor,
-    tau: float | Tensor = 1.0,
-    num_samples: int = 100,
-    *,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
-    return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
-    """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17.
-
-    Arguments, result and errors: see :mod:`discrete_ops.functional`.
-    """
+    logits: Tensor, tau: Real = 1.0, num_samples: int = 100, *, return_index: bool = False, **options: Unpack[Options]
+) -> Tensor | Pair:
+    """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17."""
     num_samples = checks.count("num_samples", num_samples)
-    return draw(
-        "reinmax_rao", logits, tau, sample_tau, dim, generator, seed, return_index, backend, num_samples=num_samples
-    )
+    return draw("reinmax_rao", logits, tau, 0.0, num_samples, return_index=return_index, **options)
 
 
+@documented
 def reinmax_cv(
     logits: Tensor,
-    tau: float | Tensor = 1.0,
-    eta: float | Tensor = 1.5,
+    tau: Real = 1.0,
+    eta: Real = 1.5,
     num_samples: int = 100,
     *,
-    control: str = "soft",
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
+    control: Literal["soft", "gumbel"] = "soft",
     return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
+    **options: Unpack[Options],
+) -> Tensor | Pair:
     """ReinMax-CV: ReinMax with a control variate of weight ``eta``. BR Eq. 18, with the factor 2 of Eq. 16.
 
     Args:
@@ -297,28 +143,17 @@ def reinmax_cv(
             draw of the Rao term, which leaves ReinMax's mean exactly and adds variance. The soft control's own softmax
             has no temperature, so that below a tau of about 1/2 its weight eta / tau is too much: on a VAE at tau =
             0.1 the mean gradient pointed backwards (``figure br-1`` of the VAE study). BR's settings are 0.7 to 1.3.
-
-    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
-    num_samples = checks.count("num_samples", num_samples)
-    eta = checks.weight("eta", eta)
+    num_samples, eta = checks.count("num_samples", num_samples), checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
     estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
-    return draw(estimator, logits, tau, sample_tau, dim, generator, seed, return_index, backend, eta, num_samples)
+    return draw(estimator, logits, tau, eta, num_samples, return_index=return_index, **options)
 
 
+@documented
 def reinmax_rk2(
-    logits: Tensor,
-    beta: float | Tensor = 0.5,
-    *,
-    centred: bool = False,
-    dim: int = -1,
-    sample_tau: float | Tensor = 1.0,
-    generator: Generator = None,
-    seed: Seed = None,
-    return_index: bool = False,
-    backend: str | None = None,
-) -> Sample:
+    logits: Tensor, beta: Real = 0.5, *, centred: bool = False, return_index: bool = False, **options: Unpack[Options]
+) -> Tensor | Pair:
     """The second-order Runge-Kutta family, ``2 J(p_D, beta pi + (1 - beta) D) - beta J(pi)``. BR Eq. 27.
 
     Args:
@@ -330,12 +165,10 @@ def reinmax_rk2(
             two means for one, which they are at beta = 1/2 alone. True is also
             ``4 beta J(p_D) + (1 - 3 beta) J(pi)``: the mix of straight-through and ZGR, ``2 a J(p_D) +
             (1 - 3 a / 2) J(pi)`` at ``a = 2 beta``, of Hooper and Shekhovtsov, 2026.
-
-    Other arguments, result and errors: see :mod:`discrete_ops.functional`.
     """
     beta = checks.weight("beta", beta)
     estimator = "reinmax_rk2_centred" if checks.flag("centred", centred) else "reinmax_rk2"
-    return draw(estimator, logits, 1.0, sample_tau, dim, generator, seed, return_index, backend, beta)
+    return draw(estimator, logits, 1.0, beta, return_index=return_index, **options)
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:

@@ -165,21 +165,21 @@ class Draw(Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[1])
         ctx.spec = spec
-        _save(ctx, keyset is not None, logits, output[1], seed, parameters)
+        save(ctx, keyset is not None, logits, output[1], seed, parameters)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * 9
-        saved = _saved(ctx)
+        saved = restored(ctx)
         at_logits = pull_back(grad, *saved, False, ctx.spec) if ctx.needs_input_grad[1] else None
-        at_parameters = _at_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
+        at_parameters = pull_back_to_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
         return (None, at_logits, None, at_parameters, *(None,) * 5)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
-        saved = _saved(ctx)
+        saved = restored(ctx)
         pushed = None if of_logits is None else pull_back(of_logits, *saved, True, ctx.spec)
         if of_parameters is None:
             return pushed, None
@@ -200,19 +200,19 @@ class PullBack(Function):
     def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.transposed, ctx.spec = call[4], call[5:]
-        _save(ctx, True, *call[:4])
+        save(ctx, True, *call[:4])
         return below_autograd(_pull_back_op, keyset, grad, *call)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-        at_grad = None if grad is None else pull_back(grad, *_saved(ctx), not ctx.transposed, ctx.spec)
+        at_grad = None if grad is None else pull_back(grad, *restored(ctx), not ctx.transposed, ctx.spec)
         return (None, at_grad, *(None,) * 9)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
         if any(other is not None for other in others):
             raise RuntimeError(_REFUSED)
-        return None if tangent is None else pull_back(tangent, *_saved(ctx), ctx.transposed, ctx.spec)
+        return None if tangent is None else pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
 
 
 class TauDerivative(Function):
@@ -240,7 +240,7 @@ class NoDerivative(Function):
         return tangent.view_as(tangent)  # to the function behind, which refuses it
 
 
-def _save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
+def save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
     if isinstance(parameters, Tensor):
         ctx.numbers = None
         tensors: tuple[Tensor, ...] = (logits, index, seed, parameters)
@@ -252,12 +252,14 @@ def _save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Te
         ctx.save_for_forward(*tensors)
 
 
-def _saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
+def restored(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
     saved = ctx.saved_tensors
     return saved if ctx.numbers is None else (*saved, ctx.numbers)
 
 
-def _at_parameters(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+def pull_back_to_parameters(
+    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec
+) -> Tensor:
     """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined."""
     derivative = tau_derivative(logits, index, seed, parameters, spec)
     product = torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask

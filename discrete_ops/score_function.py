@@ -21,7 +21,7 @@ Args:
         zero gradient. A row masked whole is a zero row in the sample and gets no gradient. NaN or +inf in a row gives
         a NaN row, and so a NaN loss where f reads it.
     num_samples: samples the loss and its gradient are averaged over.
-    generator, seed: as in :mod:`discrete_ops.functional`: equal seed, equal loss and gradient.
+    generator, seed: as in :func:`discrete_ops.straight_through`: equal seed, equal loss and gradient.
 
 Returns:
     Loss ``(*batch,)``, the mean of f over the samples. Its backward pass gives the estimator's gradient to ``logits``
@@ -43,6 +43,7 @@ from torch.autograd.function import Function
 from torch.nn.functional import pad
 
 from . import checks, functional, philox, reference
+from .call import Generator, Seed
 from .register import apply, below_autograd, fold, is_plain, operator, refuses
 
 Loss = Callable[[Tensor], Tensor]
@@ -58,8 +59,8 @@ def reinforce(
     num_samples: int = 1,
     *,
     baseline: float | Tensor = 0.0,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
 ) -> Tensor:
     """REINFORCE: ``(f(D) - baseline) grad log p(D)``. GST Eq. 3.
 
@@ -81,8 +82,8 @@ def rloo(
     logits: Tensor,
     num_samples: int = 2,
     *,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
 ) -> Tensor:
     """REINFORCE with leave-one-out baselines: each of ``num_samples >= 2`` samples is held against the others' mean.
 
@@ -101,8 +102,8 @@ def disarm_tree(
     logits: Tensor,
     num_samples: int = 2,
     *,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
 ) -> Tensor:
     """DisARM on a binary tree of decisions: ``num_samples / 2`` antithetic pairs ``(z, z~)``. Dong et al., 2021.
 
@@ -136,8 +137,8 @@ def rebar(
     tau: float | Tensor = 0.5,
     eta: float = 1.0,
     *,
-    generator: functional.Generator = None,
-    seed: functional.Seed = None,
+    generator: Generator = None,
+    seed: Seed = None,
 ) -> Tensor:
     """REBAR: REINFORCE with the relaxed loss as its control variate. BR Eq. 15; Tucker et al., 2017.
 
@@ -256,9 +257,7 @@ def _with_gradient(loss: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return loss + _score_op(logits, gradient, loss.detach())
 
 
-def _check(
-    f: Any, logits: Any, num_samples: Any, least: int, generator: functional.Generator, seed: functional.Seed
-) -> tuple[int, Tensor]:
+def _check(f: Any, logits: Any, num_samples: Any, least: int, generator: Generator, seed: Seed) -> tuple[int, Tensor]:
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, allowed: a callable from samples to losses")
     checks.logits(logits, -1)

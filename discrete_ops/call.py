@@ -1,0 +1,75 @@
+"""One call of any estimator, and the options that all calls share."""
+
+import sys
+from typing import Any, TypeAlias, TypedDict
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from . import backends, checks, ops, sharded
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack as Unpack
+else:
+    from typing_extensions import Unpack as Unpack  # torch brings it
+
+Real: TypeAlias = float | Tensor
+Seed: TypeAlias = int | Tensor | None
+Generator: TypeAlias = torch.Generator | None
+Pair: TypeAlias = tuple[Tensor, Tensor]  # (sample, index)
+
+
+class RowOptions(TypedDict, total=False):
+    """What every call takes by keyword, of logits whose categories are along a dimension that is known."""
+
+    sample_tau: Real
+    mask: Tensor | None
+    generator: Generator
+    seed: Seed
+    backend: str | None
+
+
+class Options(RowOptions, total=False):
+    """What every call takes by keyword."""
+
+    dim: int
+
+
+def draw(
+    estimator: str,
+    logits: Tensor,
+    tau: Real,
+    coefficient: Real = 0.0,
+    num_samples: int = 1,
+    hard: bool = True,
+    return_index: bool = False,
+    dim: int = -1,
+    sample_tau: Real = 1.0,
+    mask: Tensor | None = None,
+    generator: Generator = None,
+    seed: Seed = None,
+    backend: str | None = None,
+    **unknown: Any,
+) -> Any:
+    """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
+    if unknown:
+        allowed = ", ".join(("return_index", *Options.__annotations__))
+        raise TypeError(f"{estimator}: got an unexpected keyword argument {min(unknown)!r}, allowed: {allowed}")
+    if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
+        call = (estimator, logits, tau, coefficient, num_samples, hard, return_index)
+        return handle_torch_function(draw, (logits,), *call, dim, sample_tau, mask, generator, seed, backend)
+    dim = checks.logits(logits, dim)
+    if mask is not None:
+        logits = checks.masked(logits, mask)
+    tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
+    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau)
+    last = dim == logits.ndim - 1
+    rows = logits if last else logits.movedim(dim, -1)
+    rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
+    seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
+    backend = backends.chosen(backend, logits)
+    on_devices = sharded.draw if sharded.is_sharded(logits) else ops.draw
+    sample, index = on_devices(rows, seed, parameters, hard, estimator, num_samples, 0, backend)
+    sample = sample if last else sample.movedim(-1, dim)
+    return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
