@@ -5,7 +5,6 @@
 configurations and command lines.
 """
 
-import ast
 import inspect
 import numbers
 from collections.abc import Callable
@@ -70,7 +69,10 @@ class Estimator:
 
 def _written(value: Any) -> str:
     if isinstance(value, Tensor):
-        return repr(value.item()) if value.numel() == 1 and not value.is_meta else f"<tensor of {tuple(value.shape)}>"
+        if value.numel() != 1 or value.is_meta:
+            return f"<tensor of {tuple(value.shape)}>"
+        texts = (f"{value.item():.{digits}g}" for digits in range(1, 18))
+        return next(text for text in texts if torch.tensor(float(text), dtype=value.dtype) == value.cpu())
     if isinstance(value, (bool, int, str)):
         return repr(value)
     return repr(float(value))  # NumPy's numbers, too
@@ -200,32 +202,46 @@ torch.serialization.add_safe_globals([*ESTIMATORS.values()])  # torch.load(weigh
 def estimator(description: str | Estimator) -> Estimator:
     """The estimator that a string describes, a call without its logits: ``"gst(tau=0.5, gap=1.0)"``, ``"reinmax"``.
 
-    ``str`` of an estimator is such a string: ``estimator(str(e)) == e``, unless a parameter is a tensor of several
-    elements. An estimator is returned as it is.
+    ``str`` of an estimator is such a string: ``estimator(str(e)) == e`` where all parameters are numbers. An
+    estimator is returned as it is. Nothing in the string is evaluated, and torch.compile traces it.
 
     Raises:
-        TypeError, ValueError: naming what came and what is allowed. Nothing in the string is evaluated.
+        TypeError, ValueError: naming what came and what is allowed.
     """
     if isinstance(description, Estimator):
         return description
-    allowed = "allowed: a call such as 'gst(tau=0.5, gap=1.0)' of one of " + ", ".join(ESTIMATORS)
+    allowed = "allowed: an estimator, or a call such as 'gst(tau=0.5, gap=1.0)' of one of " + ", ".join(ESTIMATORS)
     if not isinstance(description, str):
         raise TypeError(f"estimator: got {type(description).__name__}, {allowed}")
-    try:
-        call = ast.parse(description.strip(), mode="eval").body
-        function, given, named = (call.func, call.args, call.keywords) if isinstance(call, ast.Call) else (call, [], [])
-        if not isinstance(function, ast.Name):
-            raise ValueError(ast.dump(function))
-        values = [ast.literal_eval(value) for value in given]
-        parameters = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in named}
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError(f"estimator: got {description!r}, {allowed}") from None
-    if function.id not in ESTIMATORS:
+    name, bracket, inside = description.strip().partition("(")
+    name, inside = name.strip(), inside.strip()
+    if name not in ESTIMATORS or (bracket != "") != inside.endswith(")"):
         raise ValueError(f"estimator: got {description!r}, {allowed}")
-    cls = ESTIMATORS[function.id]
+    parameters: dict[str, Any] = {}
+    for part in inside[:-1].split(",") if inside[:-1].strip() else []:
+        key, equals, value = part.partition("=")
+        if not equals or key.strip() not in _TAKES[name] or key.strip() in parameters:
+            takes = ", ".join(f"{parameter}=" for parameter in _TAKES[name])
+            raise ValueError(f"estimator: got {part.strip()!r} in {description!r}, allowed: each once of {takes}")
+        parameters[key.strip()] = _read(value.strip(), description)
+    return ESTIMATORS[name](**parameters)
+
+
+#: The parameters of each, for torch.compile, which takes no dataclasses.fields of a class.
+_TAKES = {
+    name: [parameter.name for parameter in sorted(fields(cls), key=lambda parameter: bool(parameter.kw_only))]
+    for name, cls in ESTIMATORS.items()
+}
+
+
+def _read(value: str, description: str) -> Any:
+    """A number, True, False or a quoted word."""
+    if value in ("True", "False"):
+        return value == "True"
+    if len(value) > 1 and value[0] in "'\"" and value[0] == value[-1]:
+        return value[1:-1]
     try:
-        inspect.signature(cls).bind(*values, **parameters)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(cls).parameters)
-        raise ValueError(f"estimator: got {description!r}, allowed for {function.id}: {takes} ({error})") from None
-    return cls(*values, **parameters)
+        return int(value) if value.lstrip("+-").isdigit() else float(value)
+    except ValueError:
+        allowed = "allowed: a number, True, False or a quoted word"
+        raise ValueError(f"estimator: got {value!r} in {description!r}, {allowed}") from None

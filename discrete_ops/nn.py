@@ -59,7 +59,7 @@ class StraightThroughCategorical(torch.nn.Module):
         """Set ``tau`` to what the module was made with; for a module that was made on the meta device."""
         if "tau" in self._buffers or "tau" in self._parameters:
             with torch.no_grad():
-                self.tau.copy_(torch.as_tensor(self._estimator.tau))  # type: ignore[attr-defined]
+                self.tau.copy_(_kept(self._estimator.tau))  # type: ignore[attr-defined]
 
     def extra_repr(self) -> str:
         return str(self.estimator) + (f", dim={self.dim}" if self.dim != -1 else "")
@@ -72,7 +72,7 @@ class StraightThroughCategorical(torch.nn.Module):
             raise AttributeError(f"tau: {type(self._estimator).function.__name__} has none, it has {allowed}")
         elif isinstance(self.tau, torch.nn.Parameter):
             with torch.no_grad():
-                self.tau.copy_(torch.as_tensor(checks.temperature("tau", value)))
+                self.tau.copy_(_kept(checks.temperature("tau", value)))
         else:
             value = checks.temperature("tau", value)
             if isinstance(value, float) and self.tau.numel() == 1:
@@ -90,7 +90,7 @@ class StraightThroughCategorical(torch.nn.Module):
 
 
 def _kept(tau: float | Tensor) -> Tensor:
-    return torch.as_tensor(tau).detach().to(torch.float64).clone()
+    return torch.as_tensor(tau, dtype=torch.float64).detach().clone()
 
 
 def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,150 @@
+"""The layer: what a training script does with a module, and that it is the function inside."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import torch._dynamo.testing
+from helpers import CASES, make
+
+import discrete_ops as do
+
+LOGITS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+V = torch.randn(40, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def pull(layer, logits=LOGITS, v=V, **options):
+    logits = logits.clone().requires_grad_()
+    sample = layer(logits, seed=5, **options)
+    return sample.detach(), torch.autograd.grad(sample, logits, v)[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_layer_is_its_estimator(name):
+    estimator = make(name, 0.7)
+    for layer in (do.nn.StraightThroughCategorical(estimator), do.nn.StraightThroughCategorical(str(estimator))):
+        for a, b in zip(pull(layer), pull(estimator), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_temperature_is_annealed_shown_and_kept():
+    layer = do.nn.StraightThroughCategorical("gst(tau=1.0, gap=0.5)")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 6), layer)
+    kept = layer.tau
+    layer.tau = 0.5
+    layer.tau *= 0.5
+    assert layer.tau is kept  # what has captured it sees the change
+    assert layer.tau == 0.25
+    assert "gst(tau=0.25, gap=0.5)" in repr(model)
+    assert str(layer.estimator) == "gst(tau=0.25, gap=0.5)"
+    for a, b in zip(pull(layer), pull(do.estimators.GST(0.25, 0.5)), strict=True):
+        assert torch.equal(a, b)
+    buffer = io.BytesIO()
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"estimator": layer.estimator}}, buffer)
+    buffer.seek(0)
+    checkpoint = torch.load(buffer, weights_only=True)  # as Lightning keeps them
+    other = torch.nn.Sequential(torch.nn.Linear(3, 6), do.nn.StraightThroughCategorical("gst(gap=0.5)"))
+    assert not other.load_state_dict(checkpoint["state_dict"]).missing_keys
+    assert other[1].tau == 0.25
+    again = do.nn.StraightThroughCategorical(checkpoint["hyper_parameters"]["estimator"])
+    assert again.tau == 0.25
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        twin[1].tau = 2.0
+        assert layer.tau == 0.25
+        assert repr(twin[1]) == repr(do.nn.StraightThroughCategorical("gst(tau=2.0, gap=0.5)"))
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), "1", None, torch.tensor(-2.0)])
+def test_a_bad_temperature_is_refused_and_the_old_one_stays(bad):
+    layer = do.nn.StraightThroughCategorical("reinmax(tau=0.5)")
+    with pytest.raises((TypeError, ValueError), match="tau: got"):
+        layer.tau = bad
+    assert layer.tau == 0.5
+    with pytest.raises(AttributeError, match=r"tau: reinmax_rk2 has none, it has .*beta"):
+        do.nn.StraightThroughCategorical("reinmax_rk2").tau = 0.5
+    assert not hasattr(do.nn.StraightThroughCategorical("reinmax_rk2"), "tau")
+
+
+def test_a_temperature_a_row_and_a_trained_one():
+    rows = torch.linspace(0.3, 2.0, 40, dtype=torch.float64).unsqueeze(-1)
+    layer = do.nn.StraightThroughCategorical("gumbel_softmax")
+    layer.tau = rows
+    assert torch.equal(layer.state_dict()["tau"], rows)
+    for a, b in zip(pull(layer), pull(do.estimators.GumbelSoftmax(rows)), strict=True):
+        assert torch.equal(a, b)
+    trained = do.nn.StraightThroughCategorical(do.estimators.GST(torch.nn.Parameter(torch.tensor(0.8))))
+    assert [name for name, _ in trained.named_parameters()] == ["tau"]
+    (trained(LOGITS, seed=5) * V).sum().backward()
+    tau = torch.tensor(0.8, requires_grad=True)
+    (do.gst(LOGITS, tau, seed=5) * V).sum().backward()
+    assert torch.equal(trained.tau.grad, tau.grad)
+    assert tau.grad != 0
+    trained.tau = 0.3  # a number sets it
+    assert isinstance(trained.tau, torch.nn.Parameter)
+    assert repr(trained) == "StraightThroughCategorical(gst(tau=0.3, gap=1.0))"
+    twin = copy.deepcopy(trained)
+    twin.tau = 0.9
+    assert trained.tau.item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [-1, 0])
+def test_eval_takes_the_likeliest_category(dtype, dim):
+    layer = do.nn.StraightThroughCategorical("reinmax", dim=dim).eval()
+    logits = LOGITS.to(dtype).requires_grad_()
+    sample = layer(logits)
+    assert sample.dtype == dtype
+    assert not sample.requires_grad
+    assert torch.equal(sample.argmax(dim), logits.argmax(dim))
+    assert torch.equal(sample.sum(dim), torch.ones_like(sample.sum(dim)))
+    mask = torch.ones(40, 6, dtype=torch.bool).scatter(dim, logits.argmax(dim, keepdim=True), False)
+    second = layer(logits, mask=mask)
+    assert (second * sample == 0).all()
+    assert torch.equal(layer.train()(logits, seed=1), do.reinmax(logits, seed=1, dim=dim))
+
+
+def test_eval_keeps_the_rules_of_bad_rows():
+    inf, nan = torch.inf, torch.nan
+    logits = torch.tensor([[-inf, -inf, -inf], [0.0, nan, 1.0], [inf, 0.0, 0.0], [2.0, 2.0, -inf], [-inf, -inf, -1e30]])
+    sample = do.nn.StraightThroughCategorical().eval()(logits)
+    drawn = do.straight_through(logits)
+    assert torch.equal(sample[:3].isnan(), drawn[:3].isnan())
+    assert torch.equal(sample[[0, 3, 4]], torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 1]]))
+
+
+def test_moving_the_module_leaves_the_temperature_exact():
+    layer = torch.nn.Sequential(do.nn.StraightThroughCategorical("reinmax(tau=0.3)"))
+    for move in (lambda m: m.half(), lambda m: m.to(torch.bfloat16), lambda m: m.float(), lambda m: m.cpu()):
+        assert move(layer)[0].tau.item() == 0.3
+    with torch.device("meta"):
+        made = do.nn.StraightThroughCategorical("reinmax(tau=0.3)")
+    assert made.tau.is_meta
+    made.to_empty(device="cpu").reset_parameters()
+    assert made.tau.item() == 0.3
+
+
+def test_annealing_compiles_nothing_new():
+    layer = do.nn.StraightThroughCategorical("gumbel_rao(tau=1.0, num_samples=2)")
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, fullgraph=True, backend=counter)
+    for step in range(5):
+        layer.tau = 0.9**step
+        for a, b in zip(pull(compiled), pull(do.estimators.GumbelRao(0.9**step, 2)), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 1
+
+
+def test_it_is_exported_with_its_temperature():
+    layer = do.nn.StraightThroughCategorical("gst(tau=0.5)")
+    program = torch.export.export(layer, (LOGITS,))
+    assert program.state_dict["tau"] == 0.5
+    sample = program.module()(LOGITS)
+    assert torch.equal(sample.sum(-1), torch.ones(40, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", ["nope", "gst(gap=1", "gst(tau=x)", 3, None])
+def test_a_bad_estimator_is_refused(bad):
+    with pytest.raises((TypeError, ValueError), match="estimator: got"):
+        do.nn.StraightThroughCategorical(bad)
