@@ -2,8 +2,9 @@
 
     python examples/architecture_cell.py
 
-The data come from a cell that is known. Each example runs through a cell of its own, a sampled operation on each edge, so the search
-sees what the final network sees. The temperature is a tensor that falls; at the end the likeliest operations are the cell.
+The data come from a cell that is known. Each example runs through a cell of its own, a sampled operation on each edge,
+so the search sees what the final network sees. The temperature is a tensor that falls; at the end the likeliest
+operations are the cell.
 """
 
 from collections.abc import Callable
@@ -83,7 +84,8 @@ def main(steps: int = 800, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
     with torch.no_grad():
         chosen_loss = float(F.mse_loss(model(x), run_cell(true_choices.expand(BATCH, -1, -1), x)))
     learned = Learned(sum(losses[:10]) / 10, sum(losses[-10:]) / 10, chosen_loss, model.chosen())
-    print(f"loss: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at last; {chosen_loss:.3f} of the likeliest cell")
+    print(f"loss: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at last")
+    print(f"loss of the likeliest cell: {learned.chosen_loss:.3f}")
     print(f"the cell: {', '.join(learned.chosen)}; the one behind the data: {', '.join(TRUE_CELL)}")
     return learned
 

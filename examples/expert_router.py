@@ -1,9 +1,9 @@
-"""A router: each token goes to one of eight experts, with the load balanced as in the Switch Transformer (Fedus et al., 2022).
+"""A router: each token goes to one of eight experts, balanced as in the Switch Transformer (Fedus et al., 2022).
 
     python examples/expert_router.py
 
-The tokens are made up: eight kinds, each with a linear map of its own, so that an expert for each kind is what there is to
-find. They are small, so all of them compute all tokens. The output is the chosen expert's as it is, unscaled.
+The tokens are made up: eight kinds, each with a linear map of its own, so that an expert for each kind is what there is
+to find. The experts are small, so all of them compute all tokens. The output is the chosen expert's, unscaled.
 """
 
 from typing import NamedTuple
@@ -70,7 +70,8 @@ def main(steps: int = 1000, seed: int = 0, estimator: str = "gumbel_softmax(tau=
         best_map = torch.linalg.lstsq(x, y).solution
         one_expert = float(F.mse_loss(x @ best_map, y))
     learned = Learned(sum(losses[:5]) / 5, sum(losses[-5:]) / 5, float(share.min()), float(share.max()), one_expert)
-    print(f"loss: {learned.first_loss:.2f} at first, {learned.last_loss:.2f} at last; of one expert for all {one_expert:.2f}")
+    print(f"loss: {learned.first_loss:.2f} at first, {learned.last_loss:.2f} at last")
+    print(f"loss of one expert for all: {learned.one_expert_loss:.2f}")
     print(f"shares of the {EXPERTS} experts: {learned.least_share:.0%} to {learned.most_share:.0%}")
     return learned
 

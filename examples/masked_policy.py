@@ -2,8 +2,8 @@
 
     python examples/masked_policy.py
 
-The maze is known, so the loss can be differentiated: the next cell is linear in the one-hot cell and the one-hot action.
-The policy knows the cell alone. It learns to walk to the goal and never tries a wall.
+The maze is known, so the loss can be differentiated: the next cell is linear in the one-hot cell and the one-hot
+action. The policy knows the cell alone. It learns to walk to the goal and never tries a wall.
 """
 
 from typing import NamedTuple
@@ -60,7 +60,9 @@ def walk(policy: nn.Module, maze: Maze, starts: Tensor, estimator: str) -> tuple
     for _ in range(HORIZON):
         allowed = maze.allowed[cell.argmax(-1)]
         # was: Categorical(logits=logits.masked_fill(~allowed, -1e8)), one_hot, and the straight-through sum by hand
-        actions = do.distributions.OneHotCategoricalStraightThrough(logits=policy(cell), mask=allowed, estimator=estimator)
+        actions = do.distributions.OneHotCategoricalStraightThrough(
+            logits=policy(cell), mask=allowed, estimator=estimator
+        )
         action = actions.rsample()
         invalid += int((action.detach().bool() & ~allowed).sum())
         cell = torch.einsum("bs,ba,sat->bt", cell, action, maze.step)

@@ -2,8 +2,8 @@
 
     python examples/speech_quantizer.py
 
-The sound is made up: a few hidden units, each heard as a noisy prototype. The codes are to bring the frames back, all of
-them are to be used, and the temperature falls from 2 as training goes on. It runs in bfloat16.
+The sound is made up: a few hidden units, each heard as a noisy prototype. The codes are to bring the frames back, all
+of them are to be used, and the temperature falls to a quarter as training goes on. It runs in bfloat16.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Quantizer(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frames ``(B, T, features)`` to frames, codes ``(B * T, groups, entries)`` and their logits."""
         logits = self.logits(frames).view(-1, GROUPS, ENTRIES)
-        # was: gumbel_softmax(logits.float(), tau=self.tau, hard=True).type_as(logits) in training, scatter_ of the argmax else
+        # was: F.gumbel_softmax(logits.float(), self.tau, hard=True).type_as(logits), in eval() scatter_ of the argmax
         codes = self.sample(logits)
         vectors = torch.einsum("bgv,gvw->bgw", codes, self.codebooks)
         return self.decoder(vectors.flatten(1)).view_as(frames), codes, logits
@@ -86,8 +86,9 @@ def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
         purity,
         float(model.sample.tau),
     )
-    print(f"error of the frames: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at temperature {learned.tau:.2f}")
-    print(f"codes in use: {learned.perplexity:.0f} of {ENTRIES}; the pair of codes tells {learned.purity:.0%} of {UNITS} units")
+    print(f"error of the frames: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at last")
+    print(f"codes in use: {learned.perplexity:.0f} of {ENTRIES}, at temperature {learned.tau:.2f}")
+    print(f"frames whose pair of codes tells which of the {UNITS} units it is: {learned.purity:.0%}")
     return learned
 
 

@@ -70,7 +70,8 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     share = torch.rand(len(real), 1)
     between = (share * real + (1 - share) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.norm(dim=-1) - 1).square().mean()
+    penalty: Tensor = (gradient.norm(dim=-1) - 1).square().mean()
+    return penalty
 
 
 def main(steps: int = 1200, seed: int = 0, estimator: str = "gumbel_softmax(tau=0.2)") -> Learned:

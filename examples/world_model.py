@@ -38,9 +38,7 @@ class WorldModel(nn.Module):
         self.posterior = nn.Sequential(
             nn.Linear(HIDDEN + CELLS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, LATENTS * CLASSES)
         )
-        self.decoder = nn.Sequential(
-            nn.Linear(HIDDEN + LATENTS * CLASSES, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, CELLS)
-        )
+        self.decoder = nn.Sequential(nn.Linear(HIDDEN + LATENTS * CLASSES, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, CELLS))
 
     def prior_logits(self, state: Tensor) -> Tensor:
         return torch.unflatten(self.prior(state), -1, (LATENTS, CLASSES))
@@ -49,7 +47,7 @@ class WorldModel(nn.Module):
         return torch.unflatten(self.posterior(torch.cat([state, seen], -1)), -1, (LATENTS, CLASSES))
 
     def latent(self, logits: Tensor) -> OneHotCategoricalStraightThrough:
-        # was: probs = 0.99 * logits.softmax(-1) + 0.01 / CLASSES, and torch's OneHotCategoricalStraightThrough(probs=probs)
+        # was: probs = 0.99 * logits.softmax(-1) + 0.01 / CLASSES, and torch's own distribution of these probs
         return do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix=0.01, estimator=self.estimator)
 
     def picture(self, state: Tensor, z: Tensor) -> Tensor:
@@ -70,18 +68,18 @@ def bouncing_ball(length: int) -> Tensor:
 
 def losses_of(model: WorldModel, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means over the steps of the error, of the KL that the prior learns by, and of the one that the posterior does."""
-    state, losses = torch.zeros(BATCH, HIDDEN), []
-    for picture in pictures:
-        seen = picture + 0.1 * torch.randn_like(picture)
-        prior, posterior = model.prior_logits(state), model.posterior_logits(state, seen)
+    state, lived = torch.zeros(BATCH, HIDDEN), []
+    for seen in pictures + 0.1 * torch.randn_like(pictures):
+        posterior = model.posterior_logits(state, seen)
         z = model.latent(posterior).rsample()
-        dynamics = kl_divergence(model.latent(posterior.detach()), model.latent(prior)).sum(-1).clamp_min(1)
-        representation = kl_divergence(model.latent(posterior), model.latent(prior.detach())).sum(-1).clamp_min(1)
-        error = (model.picture(state, z) - picture).square().sum(-1)
-        losses.append(torch.stack([error, dynamics, representation]).mean(-1))
+        lived.append((state, z, posterior))
         state = model.next(state, z)
-    error, dynamics, representation = torch.stack(losses).mean(0)
-    return error, dynamics, representation
+    states, latents, posteriors = (torch.stack(parts) for parts in zip(*lived, strict=True))
+    priors = model.prior_logits(states)
+    error = (model.picture(states, latents) - pictures).square().sum(-1)
+    dynamics = kl_divergence(model.latent(posteriors.detach()), model.latent(priors)).sum(-1).clamp_min(1)
+    representation = kl_divergence(model.latent(posteriors), model.latent(priors.detach())).sum(-1).clamp_min(1)
+    return error.mean(), dynamics.mean(), representation.mean()
 
 
 @torch.no_grad()
@@ -98,7 +96,7 @@ def imagined_error(model: WorldModel) -> float:
     return error
 
 
-def main(steps: int = 300, seed: int = 0, estimator: str = "straight_through") -> Learned:
+def main(steps: int = 600, seed: int = 0, estimator: str = "straight_through") -> Learned:
     torch.manual_seed(seed)
     model = WorldModel(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -1,6 +1,6 @@
-"""The documentation is held to the code: Python blocks run, commands exist, links lead somewhere, figures are the files'."""
+"""The documentation is held to the code: blocks run, commands exist, links lead somewhere, figures are the files'."""
 
-import importlib
+import contextlib
 import importlib.util
 import json
 import re
@@ -117,10 +117,8 @@ def parse(cli: types.ModuleType, arguments: list[str], monkeypatch: pytest.Monke
     """As the command line does, without running the command."""
     with monkeypatch.context() as patch:
         patch.setattr(cli, "exit_status", lambda run: 0)
-        try:
+        with contextlib.suppress(SystemExit) if "--help" in arguments else contextlib.nullcontext():
             cli.main(arguments)
-        except SystemExit as end:
-            assert not end.code, f"refused: {shlex.join(arguments)}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=name)
@@ -138,7 +136,7 @@ def test_a_command_that_is_not_there_is_found(monkeypatch: pytest.MonkeyPatch) -
         "pip install .[]x",
         "frobnicate",
     ):
-        with pytest.raises((AssertionError, pytest.fail.Exception, ValueError)):
+        with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, SystemExit)):
             check(command, monkeypatch)
 
 
@@ -232,7 +230,9 @@ def test_bias_and_spread_come_out_again() -> None:
 
 
 def test_citations_are_well_formed() -> None:
-    entries = [entry for page in PAGES for _, block in blocks(page, "bibtex") for entry in re.split(r"(?m)^(?=@)", block)]
+    entries = [
+        entry for page in PAGES for _, block in blocks(page, "bibtex") for entry in re.split(r"(?m)^(?=@)", block)
+    ]
     entries = [entry for entry in entries if entry.strip()]
     assert len(entries) > 10
     for entry in entries:

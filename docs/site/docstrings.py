@@ -1,8 +1,12 @@
-"""The docstrings as the site shows them: Sphinx roles such as ``:func:`gst``` are links, and what ``documented.py`` adds to
-the estimators' when they are imported is there without an import."""
+"""The docstrings as the site shows them.
+
+Sphinx roles such as ``:func:`gst``` are links. What ``discrete_ops/documented.py`` adds to the estimators' when they
+are imported is there without an import, which would take torch.
+"""
 
 import ast
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -18,12 +22,12 @@ class Docstrings(griffe.Extension):
         if not obj.docstring:
             return
         if obj.is_function and any(str(decorator.value) == "documented" for decorator in obj.decorators):
-            obj.docstring.value = _completed(obj)
+            _complete(obj)
         obj.docstring.value = ROLE.sub(lambda match: _link(match[1], obj), obj.docstring.value)
 
 
-def _completed(function: griffe.Object) -> str:
-    """What the decorator makes of the docstring of such a function."""
+def _complete(function: griffe.Object) -> None:
+    """Gives such a function the docstring and the signature that its decorator gives it."""
     spec = importlib.util.spec_from_file_location("documented", ROOT / "discrete_ops" / "documented.py")
     assert spec
     assert spec.loader
@@ -37,7 +41,13 @@ def _completed(function: griffe.Object) -> str:
     namespace: dict[str, Any] = {}
     exec(compile(ast.fix_missing_locations(twin), "<twin>", "exec"), namespace)
     namespace[function.name].__doc__ = function.docstring.value
-    return documented.documented(namespace[function.name]).__doc__
+    twin_function = documented.documented(namespace[function.name])
+    function.docstring.value = twin_function.__doc__
+    kept = [parameter for parameter in function.parameters if parameter.kind is not griffe.ParameterKind.var_keyword]
+    for name in list(inspect.signature(twin_function).parameters)[len(kept) :]:
+        default = repr(documented._DEFAULTS[name])
+        kept.append(griffe.Parameter(name, kind=griffe.ParameterKind.keyword_only, default=default))
+    function.parameters = griffe.Parameters(*kept)
 
 
 def _defines(node: ast.stmt, name: str) -> bool:

@@ -1,8 +1,8 @@
 """What the site adds to MkDocs: links that leave docs/ work on the site too, and formulas are MathML.
 
-Pages link to files of the repository by relative paths, so that they can be read there as well. Such a file, and what it
-links to in turn, becomes a part of the site. Formulas are turned into MathML when the site is built: a reader needs no
-script and no network for them.
+Pages link to files of the repository by relative paths, so that they can be read there as well. Such a file, and what
+it links to in turn, becomes a part of the site. Formulas are turned into MathML when the site is built: a reader needs
+no script and no network for them.
 """
 
 import html
