@@ -45,13 +45,13 @@ def gumbel_rao(logits: Tensor, k: int, temp: float | Tensor = 1.0, I: Tensor | N
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
     """
-    k = checks.count("k", k)
+    k, temp = checks.count("k", k), checks.temperature("temp", temp)
     if I is None:
         return functional.gumbel_rao(logits, temp, k)
     checks.logits(logits, -1)
     checks.index(I, logits.shape[:-1], logits.shape[-1], "I")
     seed = checks.draw_seed(None, None, 1, logits.device)
-    parameters = checks.parameters(logits, logits.ndim - 1, "gumbel_rao", checks.temperature("temp", temp), 0.0, 1.0)
+    parameters = checks.parameters(logits, logits.ndim - 1, "gumbel_rao", temp, 0.0, 1.0)
     return _Drawn.apply(logits, I, seed, parameters, ("gumbel_rao", k, 0, ""))
 
 

@@ -66,6 +66,9 @@ class OneHotCategoricalStraightThrough(_Stock):
         torch.distributions.Distribution.__init__(self, shape[:-1], shape[-1:], validate_args=False)
         self._validate_args = type(self)._validate_args if validate_args is None else validate_args
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(logits: {self.param_shape}, estimator: {self.estimator})"
+
     @lazy_property
     def logits(self) -> Tensor:
         """Normalised log-probabilities."""
@@ -107,10 +110,14 @@ class OneHotCategoricalStraightThrough(_Stock):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of one-hot samples; 0 for a row masked whole, whose sample is a zero row."""
-        value, logits = torch.broadcast_tensors(value, self.logits)
-        masked_whole = (logits == -torch.inf).all(-1)
+        masked_whole = (self._unnormalised == -torch.inf).all(-1)
         if self._validate_args:
-            self._validate_sample(value[~masked_whole])
+            if value.shape[-1:] == self.event_shape:
+                first = torch.arange(self.event_shape[0], device=value.device) == 0
+                self._validate_sample(value + (first & masked_whole.unsqueeze(-1)).to(value.dtype))
+            else:
+                self._validate_sample(value)
+        value, logits = torch.broadcast_tensors(value, self.logits)
         log_prob = logits.gather(-1, value.max(-1, keepdim=True)[1]).squeeze(-1)
         return log_prob.masked_fill(masked_whole, 0.0)
 

@@ -169,6 +169,38 @@ def test_soft_rows_sum_to_one_and_respect_masks(backend, name):
     assert ((soft > 0) & (soft < 1)).any()
 
 
+@every_estimator
+@pytest.mark.parametrize("dim", [-1, 0])
+def test_a_mask_is_minus_infinity(backend, name, dim):
+    logits, v = randn(6, 9).movedim(-1, dim), randn(6, 9, seed=1).movedim(-1, dim)
+    mask = (randn(6, 9, seed=2) > -0.3).movedim(-1, dim)
+    ours = draw_and_pull(make(name), logits, v, seed=3, backend=backend, dim=dim, mask=mask)
+    theirs = draw_and_pull(make(name), logits.masked_fill(~mask, -inf), v, seed=3, backend=backend, dim=dim)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+    assert (ours[0][~mask] == 0).all()
+    assert (ours[2][~mask] == 0).all()
+    behind = torch.where(mask, logits, nan)  # what is masked may be anything
+    assert torch.equal(draw_and_pull(make(name), behind, v, seed=3, backend=backend, dim=dim, mask=mask)[2], ours[2])
+
+
+def test_a_mask_broadcasts_and_says_what_it_must_be():
+    logits = randn(5, 4, 6)
+    mask = torch.tensor([True, False, True, True, False, True])
+    assert (do.gst(logits, mask=mask)[..., ~mask] == 0).all()
+    rows = torch.tensor([[True], [False], [True], [True]])
+    assert (do.gst(logits, mask=rows)[:, 1] == 0).all()
+    for bad, message in [
+        (mask.float(), r"mask: got a tensor of torch\.float32, allowed: a bool"),
+        ([True] * 6, "mask: got list, allowed: a bool"),
+        (mask[:5], r"mask: got shape \(5,\), allowed: one that broadcasts to the logits' \(5, 4, 6\)"),
+        (mask.expand(1, 5, 4, 6), "mask: got shape"),
+        (mask.to("meta"), "mask: got a tensor on meta"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            do.reinmax(logits, mask=bad)
+
+
 # ---------------------------------------------------------------------------------------------------
 # Seeds and generators
 

@@ -1,5 +1,6 @@
 """The signatures of other packages: the same results where they are random the same way, and the same law."""
 
+import functools
 import importlib
 import inspect
 import warnings
@@ -7,6 +8,7 @@ import warnings
 import pytest
 import scipy.stats
 import torch
+from torch.nn.functional import gumbel_softmax as imported_before
 
 import discrete_ops as do
 
@@ -110,3 +112,98 @@ def test_patched_torch_keeps_the_law():
     assert not torch.equal(ours, theirs)
     for column in range(3):
         assert scipy.stats.ks_2samp(ours[:, column].numpy(), theirs[:, column].numpy()).pvalue > 1e-4
+
+
+def test_patch_torch_reaches_names_that_were_imported_before():
+    logits = torch.zeros(20, 5)
+    stock, kept = imported_before, functools.partial(imported_before)
+    with do.patch_torch():
+        assert imported_before is do.gumbel_softmax
+        torch.manual_seed(2)
+        inside = imported_before(logits, hard=True)
+        torch.manual_seed(2)
+        assert torch.equal(inside, do.gumbel_softmax(logits, hard=True))
+        assert kept.func is not do.gumbel_softmax  # as its docstring says
+        assert "gumbel_softmax" in vars(do)
+    assert imported_before is stock is torch.nn.functional.gumbel_softmax
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_gumbel_rao_has_the_repositorys_law_and_gradient(given):
+    """Its formula, written out from its description: the mean softmax of k conditional Gumbels, D held fixed."""
+    logits, v, _ = inputs(4000, 5)
+    logits = logits[:1].expand(4000, 5)
+    I = torch.arange(4000) % 5 if given else None  # noqa: E741
+    leaf = logits.clone().requires_grad_()
+    torch.manual_seed(1)
+    sample = do.compat.gumbel_rao(leaf, 3, temp=0.7, I=I)
+    index = sample.argmax(-1)
+    if given:
+        assert torch.equal(index, I)
+    assert torch.equal(sample, torch.nn.functional.one_hot(index, 5).double())
+    (gradient,) = torch.autograd.grad(sample, leaf, v[:1].expand(4000, 5))
+    E = torch.distributions.Exponential(1.0).sample((30, 4000, 5)).double()
+    D = torch.nn.functional.one_hot(index, 5).double()
+    Ei, Z, e = (D * E).sum(-1, keepdim=True), logits.exp().sum(-1, keepdim=True), logits.exp()
+    Y = D * (Z.log() - E.log()) - (1 - D) * (E / e + Ei / Z).log()
+    p = (Y / 0.7).softmax(-1)
+    want = p * (v[:1] - (p * v[:1]).sum(-1, keepdim=True)) / 0.7
+    for category in range(5):
+        rows = index == category
+        error = gradient[rows].std(0) / rows.sum() ** 0.5 + want[:, rows].mean(0).std(0) / rows.sum() ** 0.5
+        assert ((gradient[rows].mean(0) - want[:, rows].mean((0, 1))).abs() < 5 * error).all()
+
+
+def test_gumbel_rao_of_a_given_index_is_the_op_that_drew_it(monkeypatch):
+    logits, v, _ = inputs(50, 6)
+    leaf, tau = logits.clone().requires_grad_(), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    sample, index = do.gumbel_rao(leaf, tau, 4, seed=11, return_index=True)
+    drawn = torch.autograd.grad(sample, (leaf, tau), v)
+    monkeypatch.setattr(do.compat.checks, "draw_seed", lambda *_: torch.tensor([11]))
+    again = do.compat.gumbel_rao(leaf, 4, tau, index)
+    assert torch.equal(again, sample)
+    for a, b in zip(torch.autograd.grad(again, (leaf, tau), v), drawn, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"k": 0}, {"k": 2, "temp": -1}, {"k": 2, "I": torch.full((50,), 6)}, {"k": 2, "I": [1]}]
+)
+def test_gumbel_rao_names_what_it_refuses(bad):
+    name = [*bad][-1]
+    with pytest.raises((TypeError, ValueError), match=f"^{'tau' if name == 'temp' and 'I' not in bad else name}: got"):
+        do.compat.gumbel_rao(inputs(50, 6)[0], **bad)
+
+
+METHODS = {
+    "gumbel": do.estimators.GumbelSoftmax(0.7),
+    "st": do.estimators.StraightThrough(0.7),
+    "reinmax": do.estimators.ReinMax(0.7),
+    "rao_gumbel": do.estimators.GumbelRao(0.7, 100),
+    "rao_gumbel-7": do.estimators.GumbelRao(0.7, 7),
+    "gst-1.3": do.estimators.GST(0.7, 1.3),
+    "gst-p": do.estimators.GST(0.7, "pi"),
+    "nd_gst-0.5": do.estimators.GST(0.7, 0.5, detach_perturbation=False),
+    "nd_gst-p": do.estimators.GST(0.7, "pi", detach_perturbation=False),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_categorical_repara_takes_the_repositories_methods(method):
+    logits, v, w = inputs(30, 6)
+    logits.requires_grad_()
+    torch.manual_seed(4)
+    sample, probs = do.compat.categorical_repara(logits, 0.7, method)
+    torch.manual_seed(4)
+    want = METHODS[method](logits)
+    assert torch.equal(sample, want)
+    assert torch.equal(probs, logits.softmax(-1))
+    torch.manual_seed(4)
+    ours = torch.autograd.grad((sample, probs), logits, (v, w))[0]
+    torch.testing.assert_close(ours, torch.autograd.grad((want, logits.softmax(-1)), logits, (v, w))[0])
+
+
+@pytest.mark.parametrize("method", ["exact", "gst-", "gst", "gst-nan", "rao_gumbel-x", "rao", 3, "rao_gumbel-0"])
+def test_categorical_repara_names_an_unknown_method(method):
+    with pytest.raises(ValueError, match=r"^(method|num_samples): got"):
+        do.compat.categorical_repara(torch.zeros(2, 3), 1.0, method)

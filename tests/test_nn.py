@@ -127,13 +127,14 @@ def test_moving_the_module_leaves_the_temperature_exact():
 
 def test_annealing_compiles_nothing_new():
     layer = do.nn.StraightThroughCategorical("gumbel_rao(tau=1.0, num_samples=2)")
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter, frames = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), []
     compiled = torch.compile(layer, fullgraph=True, backend=counter)
     for step in range(5):
         layer.tau = 0.9**step
         for a, b in zip(pull(compiled), pull(do.estimators.GumbelRao(0.9**step, 2)), strict=True):
             torch.testing.assert_close(a, b)
-    assert counter.frame_count == 1
+        frames.append(counter.frame_count)
+    assert frames[0] == frames[-1] > 0
 
 
 def test_it_is_exported_with_its_temperature():
