@@ -1,13 +1,13 @@
 """A sampler as a layer of a network."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from . import checks, estimators
-from .call import RowOptions, Unpack
+from .call import Real, RowOptions, Unpack
 
 
 class StraightThroughCategorical(torch.nn.Module):
@@ -29,6 +29,13 @@ class StraightThroughCategorical(torch.nn.Module):
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def tau(self) -> Tensor: ...
+        @tau.setter
+        def tau(self, value: Real) -> None: ...
 
     def __init__(self, estimator: str | estimators.Estimator = "straight_through", *, dim: int = -1) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ operations are the cell.
 """
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ def main(steps: int = 800, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
     x = torch.randn(BATCH, WIDTH)
     with torch.no_grad():
         chosen_loss = float(F.mse_loss(model(x), run_cell(true_choices.expand(BATCH, -1, -1), x)))
-    learned = Learned(sum(losses[:10]) / 10, sum(losses[-10:]) / 10, chosen_loss, model.chosen())
+    learned = Learned(fmean(losses[:10]), fmean(losses[-10:]), chosen_loss, model.chosen())
     print(f"loss: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at last")
     print(f"loss of the likeliest cell: {learned.chosen_loss:.3f}")
     print(f"the cell: {', '.join(learned.chosen)}; the one behind the data: {', '.join(TRUE_CELL)}")

@@ -6,6 +6,7 @@ The tokens are made up: eight kinds, each with a linear map of its own, so that 
 to find. The experts are small, so all of them compute all tokens. The output is the chosen expert's, unscaled.
 """
 
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ def main(steps: int = 1000, seed: int = 0, estimator: str = "gumbel_softmax(tau=
         share = model.sample(model.gate(x)).mean(0)
         best_map = torch.linalg.lstsq(x, y).solution
         one_expert = float(F.mse_loss(x @ best_map, y))
-    learned = Learned(sum(losses[:5]) / 5, sum(losses[-5:]) / 5, float(share.min()), float(share.max()), one_expert)
+    learned = Learned(fmean(losses[:5]), fmean(losses[-5:]), float(share.min()), float(share.max()), one_expert)
     print(f"loss: {learned.first_loss:.2f} at first, {learned.last_loss:.2f} at last")
     print(f"loss of one expert for all: {learned.one_expert_loss:.2f}")
     print(f"shares of the {EXPERTS} experts: {learned.least_share:.0%} to {learned.most_share:.0%}")

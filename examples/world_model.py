@@ -7,6 +7,7 @@ updated with a latent sample at each step; the prior learns to foretell the late
 closes its eyes and imagines.
 """
 
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ def main(steps: int = 600, seed: int = 0, estimator: str = "straight_through") -
         optimizer.step()
         errors.append(float(error.detach()))
     learned = Learned(
-        sum(errors[:5]) / 5, sum(errors[-5:]) / 5, float(dynamics.detach()), imagined_error(model), 1 - 1 / CELLS
+        fmean(errors[:5]), fmean(errors[-5:]), float(dynamics.detach()), imagined_error(model), 1 - 1 / CELLS
     )
     print(f"error of what is seen: {learned.first_error:.2f} at first, {learned.last_error:.2f} at last")
     print(f"a look tells {learned.information:.1f} nats")

@@ -21,9 +21,9 @@ def example(name: str) -> types.ModuleType:
 
 
 def test_a_quantizer_uses_many_codes_and_brings_frames_back() -> None:
-    learned = example("speech_quantizer").main(steps=60)
-    assert learned.last_loss < 0.7 * learned.first_loss
-    assert learned.perplexity > 8
+    learned = example("speech_quantizer").main(steps=120)
+    assert learned.last_loss < 0.5 * learned.first_loss
+    assert learned.perplexity > 12
     assert learned.tau == pytest.approx(0.5)  # a quarter of where it began
 
 
@@ -36,8 +36,8 @@ def test_a_world_model_learns_to_see() -> None:
 
 def test_a_table_generator_comes_nearer_to_the_table() -> None:
     module = example("table_generator")
-    learned = module.main(steps=60)
-    assert learned.distance_after < learned.distance_before
+    learned = module.main(steps=150)
+    assert learned.distance_after < 0.8 * learned.distance_before
     for column in learned.rows.split(module.SIZES, -1):
         assert torch.equal(column.sort(-1).values[:, -1], torch.ones(len(column)))
         assert torch.equal(column.sum(-1), torch.ones(len(column)))
