@@ -71,7 +71,8 @@ def main(steps: int = 800, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
     true_choices = F.one_hot(torch.tensor([NAMES.index(name) for name in TRUE_CELL]), len(NAMES)).float()
     model = Cell(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
-    losses, tau = [], model.sample.tau.clone()
+    losses: list[float] = []
+    tau = model.sample.tau.clone()
     for step in range(steps):
         model.sample.tau = tau * 0.1 ** (step / steps)
         x = torch.randn(BATCH, WIDTH)

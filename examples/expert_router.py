@@ -54,7 +54,7 @@ def main(steps: int = 1000, seed: int = 0, estimator: str = "gumbel_softmax(tau=
 
     model = Experts(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses = []
+    losses: list[float] = []
     for _ in range(steps):
         x, y = tokens(BATCH)
         output, load = model(x)

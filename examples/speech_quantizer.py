@@ -54,7 +54,8 @@ def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
     prototypes = torch.randn(UNITS, FEATURES)
     model = Quantizer(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    losses, tau = [], model.sample.tau.clone()
+    losses: list[float] = []
+    tau = model.sample.tau.clone()
 
     def speech() -> Tensor:
         units = torch.randint(UNITS, (BATCH, FRAMES // 4)).repeat_interleave(4, 1)  # a unit lasts four frames

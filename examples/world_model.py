@@ -69,7 +69,8 @@ def bouncing_ball(length: int) -> Tensor:
 
 def losses_of(model: WorldModel, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means over the steps of the error, of the KL that the prior learns by, and of the one that the posterior does."""
-    state, lived = torch.zeros(BATCH, HIDDEN), []
+    state = torch.zeros(BATCH, HIDDEN)
+    lived: list[tuple[Tensor, Tensor, Tensor]] = []
     for seen in pictures + 0.1 * torch.randn_like(pictures):
         posterior = model.posterior_logits(state, seen)
         z = model.latent(posterior).rsample()
@@ -101,7 +102,8 @@ def main(steps: int = 600, seed: int = 0, estimator: str = "straight_through") -
     torch.manual_seed(seed)
     model = WorldModel(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    errors, dynamics = [], torch.zeros(())
+    errors: list[float] = []
+    dynamics = torch.zeros(())
     for _ in range(steps):
         error, dynamics, representation = losses_of(model, bouncing_ball(STEPS_SEEN))
         loss = error + 0.5 * dynamics + 0.1 * representation  # DreamerV3's weights

@@ -86,7 +86,9 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
             for alternative in alternatives(arguments):
                 parse(CLI[module], alternative, monkeypatch)
         case ["python", "-m", module, *_]:
-            assert importlib.util.find_spec(module)
+            spec = importlib.util.find_spec(module)
+            assert spec
+            assert spec.submodule_search_locations is None or importlib.util.find_spec(f"{module}.__main__")
         case ["python", script, *_] if script.endswith(".py"):
             assert (ROOT / script).is_file()
         case ["pip", "install", *arguments]:
