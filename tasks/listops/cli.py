@@ -98,6 +98,7 @@ class Run:
                 tensorboard=self.tensorboard,
                 on_step=progress.on_step,
                 on_epoch=progress.on_epoch,
+                on_start=progress.on_start,
             )
         self.draw(trainer, out)
         return trainer

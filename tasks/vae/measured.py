@@ -181,6 +181,7 @@ def _train(
             keep=tuple(paths),
             on_step=progress.on_step,
             on_epoch=progress.on_epoch,
+            on_start=progress.on_start,
         )
     return paths
 

@@ -179,7 +179,9 @@ def _train(plan: Plan, members: list[Member], images: data.Source, label: str, c
     with files.locked(out, wait=False):
         files.write_json(out / MEMBERS, members)
     with RunProgress(console, configs[0].epochs) as progress:
-        ensemble = train.fit(configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+        ensemble = train.fit(
+            configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch, on_start=progress.on_start
+        )
     results.add(plan.folder, _results(plan, members, ensemble, train.commits(out)))
 
 
