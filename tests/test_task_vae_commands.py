@@ -234,6 +234,12 @@ def test_folder_that_is_a_file_is_an_error(
     error = capsys.readouterr().err
     assert f"error: {flag}: got {place}, allowed: a directory that can be written; {tmp_path / 'file'} " in error
     assert (tmp_path / "file").read_text() == "mine"
+    # Where nobody can write, root neither; and a name that is no name
+    for bad, reason in (("/proc/x", "/proc cannot be written ("), (f"/tmp/{'x' * 300}", "cannot be written (")):
+        assert cli.main([*command.split(), *digits, f"--{flag}={bad}"]) == 1
+        error = capsys.readouterr().err
+        assert f"error: {flag}: got {bad}, allowed: a directory that can be written; " in error
+        assert reason in error
 
 
 def test_sweep_tells_why_every_trial_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,19 +24,36 @@ class Interrupted(KeyboardInterrupt):
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Raise Interrupted in the main thread when ^C or SIGTERM comes, which otherwise ends a process without a word."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for other in set(SIGNALS) - {number}:  # ^C reaches all processes, and then their parent sends SIGTERM
+            signal.signal(other, _ignore)
+        raise Interrupted(number)
+
+    with _handled(interrupt):
+        yield
+
+
+def ignored() -> contextlib.AbstractContextManager[None]:
+    """For what a second ^C must not tear: the last that an interrupted run writes."""
+    return _handled(_ignore)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, of which Python prints a complaint if a signal is on its way."""
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python handles signals there alone
         yield
         return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from discrete_ops import build_info
-from tasks.common import checkpoint, events
+from tasks.common import checkpoint, events, interrupts
 from tasks.common.errors import RunError
 from tasks.common.files import locked, write_json, write_text
 
@@ -242,7 +242,8 @@ def fit(
                 checkpoint.save(path, [config], trainer.state_dict())
             except KeyboardInterrupt:
                 if trainer.epoch > saved:  # between the end of the epoch and that of its checkpoint
-                    checkpoint.save(path, [config], trainer.state_dict())
+                    with interrupts.ignored():
+                        checkpoint.save(path, [config], trainer.state_dict())
                 raise
             with open(out / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -279,8 +280,8 @@ def _resume(trainer: Trainer, path: Path) -> None:
     state = checkpoint.load(path, [trainer.config], LONGER)
     if state["data"] != trainer.data:
         raise RunError(
-            f"{path}: belongs to other training or validation lines: {state['data']} there and {trainer.data} here; "
-            + checkpoint.ANEW
+            f"{path}: belongs to other training or validation lines than those of data_dir: {state['data']} there and "
+            f"{trainer.data} here; go on with the lines that it was begun with, {checkpoint.ANEW}"
         )
     trainer.load_state_dict(state)
 

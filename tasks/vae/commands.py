@@ -18,6 +18,9 @@ from .data import Source
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
 
+#: Of the papers' experiments, wherever a command is run.
+RESULTS = Path(__file__).parents[1] / "results"
+
 #: Tables that do not train a VAE for each cell: one measures a trained one, one what training costs.
 BR_1, GST_5 = "br-1", "gst-5"
 #: What is neither trained nor measured on a VAE: figures of the text of GST 5.1.2, 4.3 and Lemma 1, of BR 2.3.
@@ -80,8 +83,8 @@ class Common:
     """Directory of the runs, from whose checkpoints an interrupted command goes on."""
     results: Path | None = None
     """Directory of the results' JSON lines, Markdown and plots, with --shared-order RESULTS/shared-order; default
-    tasks/results; for digits OUT/results, with --shared-order OUT/shared-order/results, since neither is the papers'
-    experiment."""
+    tasks/results beside this code; for digits OUT/results, with --shared-order OUT/shared-order/results, since neither
+    is the papers' experiment."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
@@ -90,7 +93,7 @@ class Common:
         if self.results is not None:
             return self.results / "shared-order" if self.shared_order else self.results
         paper = self.data == "mnist" and not self.shared_order
-        return Path("tasks/results") if paper else self.where / "results"
+        return RESULTS if paper else self.where / "results"
 
     @property
     def where(self) -> Path:

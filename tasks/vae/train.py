@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from discrete_ops import build_info
-from tasks.common import checkpoint, events, files, jsonl
+from tasks.common import checkpoint, events, files, interrupts, jsonl
 from tasks.common.errors import RunError
 
 from . import data
@@ -84,13 +84,17 @@ def fit(
             restore(ensemble, path)
         ensemble.processes.wait()  # for the others to have read what the first may write anew
         epochs = ensemble.config.epochs
-        on_start(checkpoint.beginning(path, ensemble.epoch, epochs, ensemble.epoch == epochs, was_there))
+        lost = "; config.json is lost: which commit trained them is unknown" * (
+            ensemble.epoch > 0 and not environments(out)
+        )
+        on_start(checkpoint.beginning(path, ensemble.epoch, epochs, ensemble.epoch == epochs, was_there) + lost)
         written = _Files(out, ensemble, alone, tensorboard) if is_first else None
         try:
             _train(ensemble, members, written, alone or finite, keep, on_step, on_epoch)
         except KeyboardInterrupt:
             if written:
-                written.save_whole_epochs()
+                with interrupts.ignored():
+                    written.save_whole_epochs()
             raise
         finally:
             if written:
@@ -146,7 +150,7 @@ class _Files:
 
     def _environments(self, ensemble: Ensemble) -> list[dict[str, Any]]:
         """What has trained the run, each once, in the order in which they came."""
-        known = environments(self.out) if ensemble.epoch else []
+        known = environments(self.out) or [{"commit": "unknown"}] if ensemble.epoch else []
         if ensemble.epoch < ensemble.config.epochs:
             this = {"commit": jsonl.commit(), **build_info(), "threads": torch.get_num_threads()}
             known += [this] if json.loads(json.dumps(this)) not in known else []
