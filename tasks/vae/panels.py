@@ -70,6 +70,8 @@ def _panel(axis: Any, rows: Sequence[Cell], methods: Sequence[str]) -> dict[str,
         for lane, said in words.items():
             if said:
                 _say(axis, y + LANES[lane], f"{lane}: {', '.join(said)}", PAPER if lane == "paper" else OURS)
+    for method in set(methods) - {row.method for row in rows}:
+        _say(axis, methods.index(method), "not run", "0.5")
     axis.set_yticks(range(len(methods)), methods)
     axis.set_ylim(len(methods) - 0.5, -0.5)
     axis.margins(x=0.08)
