@@ -210,7 +210,10 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def build_info() -> dict[str, object]:
-    """What is installed: versions and the backends that loaded. For bug reports."""
+    """What is installed: versions, the backends that loaded, what the libraries were built by. For bug reports.
+
+    ``python -m discrete_ops`` prints it.
+    """
     try:
         package = version("discrete-ops")
     except PackageNotFoundError:  # a source tree on sys.path
@@ -229,6 +232,4 @@ def build_info() -> dict[str, object]:
         info["instruction_set"] = get("cpp").instruction_set()
     with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries
         info["libraries"] = json.loads((Path(__file__).parent / "build.json").read_text())
-    with contextlib.suppress(ImportError):  # another Python than the wheel was built with
-        info["build"] = importlib.import_module(f"{__package__}._C").build_info()
     return info
