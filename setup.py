@@ -12,6 +12,7 @@ see stand_ins() and csrc/old_runtime.cpp.
 
 Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0: no CUDA library, 1: an error without nvcc,
 auto: where nvcc is found), CUDA_HOME, TORCH_CUDA_ARCH_LIST (as torch reads it, "8.0;9.0+PTX"),
+DISCRETE_OPS_NAMESPACE (of the operators, for a process with two copies of the package; discrete_ops),
 DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`; CPU only).
 Without a C++ compiler the package installs pure Python.
 """
@@ -87,6 +88,14 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", platform_tag if self.distribution.has_ext_modules() else "any"
 
 
+def namespace() -> str:
+    """Of the operators, for torch.ops."""
+    name = os.environ.get("DISCRETE_OPS_NAMESPACE", "discrete_ops")
+    if not re.fullmatch(r"[a-zA-Z_]\w*", name, re.ASCII):
+        raise SystemExit(f"DISCRETE_OPS_NAMESPACE: got {name!r}, allowed: a name of letters, digits and underscores")
+    return name
+
+
 def obstacle() -> str | None:
     """Why the libraries cannot be compiled here, or None."""
     if sys.platform == "win32":
@@ -157,12 +166,19 @@ def built_by() -> dict[str, str | int]:
     return {"compiler": name, "cplusplus": int(macros["__cplusplus"].rstrip("L"))}
 
 
+def definitions(operators: str) -> list[str]:
+    """Of every file that includes torch's headers."""
+    return [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DDISCRETE_OPS_KERNELS={operators}_kernels"]
+
+
 def compiled() -> dict:
     """The extension modules and the command that builds them, where they can be built."""
-    cuda_compiler, reason = nvcc(), obstacle()
+    cuda_compiler, operators, reason = nvcc(), namespace(), obstacle()
     if reason:
         if os.environ.get("DISCRETE_OPS_CUDA") == "1":
             raise SystemExit(f"DISCRETE_OPS_CUDA: got '1', but {reason}; allowed: 0, auto")
+        if operators != "discrete_ops":
+            raise SystemExit(f"DISCRETE_OPS_NAMESPACE: got {operators!r}, but {reason}; allowed: discrete_ops")
         print(f"discrete-ops: {reason}, installing without the compiled CPU backend", file=sys.stderr)
         return {}
     import torch
@@ -182,7 +198,7 @@ def compiled() -> dict:
         LIBRARY,
         [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp", "csrc/old_runtime.cpp"],
         py_limited_api=True,
-        extra_compile_args=[*flags, *warnings, f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
+        extra_compile_args=[*flags, *warnings, *definitions(operators)],
         extra_link_args=[*sanitizers, *conversions],
     )
     binding = CppExtension(
@@ -219,6 +235,7 @@ def compiled() -> dict:
             super().run()
             built_for: dict[str, object] = {"torch": torch.__version__}
             built_for |= {"system": platform.system(), "machine": platform.machine(), **built_by()}
+            built_for["namespace"] = operators
             if cuda_compiler:
                 said = subprocess.run([cuda_compiler, "--version"], capture_output=True, text=True, check=True).stdout
                 built_for["nvcc"] = re.findall(r"release ([\d.]+)", said)[-1]
@@ -260,7 +277,7 @@ def build_cuda(
     sources = [here / f"csrc/cuda/kernels_{name}.cu" for name in slowest_first]
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     flags = ["-O3", "-std=c++17", f"-ccbin {cxx}", "-Xcompiler -fPIC,-fvisibility=hidden"]
-    flags += [f"--threads {-(-jobs // len(sources))}", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
+    flags += [f"--threads {-(-jobs // len(sources))}", *definitions(namespace())]
     flags += [f"-gencode arch={virtual},code={real}" for virtual, real in targets]
     flags += [f"-isystem {path}" for path in include_paths()]
     first = " ".join(map(str, stand_ins))
@@ -286,9 +303,8 @@ def readme() -> str:
     (repository,) = re.findall(r'^Repository = "(.+)"$', project, re.MULTILINE)
     (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
     text = (here / "README.md").read_text()
-    text = re.sub(r'(?<=src=")(?!\w+:)', f"{repository}/raw/v{version}/", text)
-    text = re.sub(r"(?<=!\[)([^\]]*\]\()(?![\w#]+:)", rf"\1{repository}/raw/v{version}/", text)
-    return re.sub(r"(?<!!)(\[[^\]]*\]\()(?!\w+:|#)", rf"\1{repository}/blob/v{version}/", text)
+    text = re.sub(r'(src="|!\[[^\]]*\]\()(?!\w+:)', rf"\1{repository}/raw/v{version}/", text)
+    return re.sub(r"\]\((?!\w+:|#)", f"]({repository}/blob/v{version}/", text)
 
 
 options = compiled()

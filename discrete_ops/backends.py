@@ -15,12 +15,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from . import reference
+from .namespace import BUILT
 
 #: Backends by name; None is one that its first call will import.
 _BACKENDS: dict[str, ModuleType | None] = {"reference": reference}
@@ -231,5 +231,5 @@ def build_info() -> dict[str, object]:
     if "cpp" in _BACKENDS:
         info["instruction_set"] = get("cpp").instruction_set()
     with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries
-        info["libraries"] = json.loads((Path(__file__).parent / "build.json").read_text())
+        info["libraries"] = json.loads(BUILT.read_text())
     return info
