@@ -1,4 +1,4 @@
-"""What is handed to others: the runtime that the libraries need, the README of a package index, the sdist, the wheel."""
+"""What is handed to others: the runtime that the libraries need, an index's README, the sdist, the wheel."""
 
 import os
 import re
@@ -34,7 +34,8 @@ def readelf(option: str, path: Path) -> str:
 @pytest.mark.skipif(not LIBRARIES, reason="NOT COVERED: no compiled libraries")
 @pytest.mark.parametrize("path", LIBRARIES, ids=lambda path: path.stem)
 def test_a_library_needs_no_newer_runtime_than_manylinux_2_28(path: Path) -> None:
-    needed = re.findall(r"Name: (\w+?)_(\d[\d.]*)\s+Flags", readelf("--version-info", path).partition("needs section")[2])
+    said = readelf("--version-info", path).partition("needs section")[2]
+    needed = re.findall(r"Name: (\w+?)_(\d[\d.]*)\s+Flags", said)
     assert ("GLIBC", "2.2.5") in needed or ("GLIBC", "2.17") in needed, "nothing was read"
     newer = [f"{of}_{version}" for of, version in needed if tuple(map(int, version.split("."))) > MANYLINUX[of]]
     assert not newer
