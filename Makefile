@@ -5,7 +5,7 @@ TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu gpu-check sanitize wheel clean
+.PHONY: demo test aot lint format bench gpu gpu-check sanitize wheel sdist wheels-check clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -67,8 +67,22 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CSRC)
 
-wheel: .venv/ready
-	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+# No library of torch's travels in it; what repair adds is the name of the oldest Linux that it runs on.
+wheel: .venv/ready  ## dist/discrete_ops-*.whl, for every Python and torch; on Linux a manylinux one
+	rm -rf build/wheel
+	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+ifeq ($(shell uname),Linux)
+	$(BIN)/pip install --quiet --group release
+	PATH="$(BIN):$$PATH" auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' --wheel-dir dist build/wheel/*.whl
+else
+	mkdir -p dist && cp build/wheel/*.whl dist
+endif
+
+sdist: .venv/ready
+	$(BIN)/python setup.py --quiet sdist
+
+wheels-check: wheel  ## that wheel beside every torch and Python to be had here; downloads some gigabytes a torch
+	$(BIN)/python -m bench.wheels $$(ls -t dist/*.whl | head -1) --commit $$(git describe --always --dirty --exclude='*')
 
 clean:
 	rm -rf .venv build dist *.egg-info discrete_ops/*.so discrete_ops/build.json

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,10 @@ torch that came, and the libraries of the wheel that it loaded (`cuda` without a
 
 
 def last_line(said: str) -> str:
-    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no message")
+    """The last exception's, or the last of any."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return [*lines, *errors][-1] if lines else "no message"
 
 
 def cell(wheel: Path, torch: str, python: str, directory: Path) -> dict[str, Any]:
@@ -58,11 +62,12 @@ def cell(wheel: Path, torch: str, python: str, directory: Path) -> dict[str, Any
     )
     if uv is None:
         raise SystemExit(
-            "bench.wheels: no uv beside this Python or in PATH; pip install 'discrete-ops[release]' has it"
+            "bench.wheels: no uv beside this Python or in PATH; pip install uv brings it"
         )
     install = [uv, "pip", "install", "--python", executable, "--only-binary", ":all:"]
     steps = [
-        ("not reachable", [uv, "venv", "--quiet", "--clear", "--python", python, "."]),
+        # Seeded as Python's own venv is: torch's compiler takes setuptools from there, without asking for it.
+        ("not reachable", [uv, "venv", "--quiet", "--clear", "--seed", "--python", python, "."]),
         ("not reachable", [*install, "--dry-run", f"torch=={torch}"]),
         ("failed", [*install, f"torch=={torch}", str(wheel)]),
         ("failed", [uv, "pip", "check", "--python", executable]),
