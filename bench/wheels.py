@@ -61,9 +61,7 @@ def cell(wheel: Path, torch: str, python: str, directory: Path) -> dict[str, Any
         "bin/python",
     )
     if uv is None:
-        raise SystemExit(
-            "bench.wheels: no uv beside this Python or in PATH; pip install uv brings it"
-        )
+        raise SystemExit("bench.wheels: no uv beside this Python or in PATH; pip install uv brings it")
     install = [uv, "pip", "install", "--python", executable, "--only-binary", ":all:"]
     steps = [
         # Seeded as Python's own venv is: torch's compiler takes setuptools from there, without asking for it.
@@ -132,7 +130,7 @@ def main() -> None:
         for python in flags.python:
             if cells.get((torch, python), {"state": "failed"})["state"] == "failed":
                 found = cell(flags.wheel.resolve(), torch, python, directory)
-                cells[torch, python] = {"wheel": digest, "torch": torch, "python": python, **found}
+                cells[torch, python] = {**found, "wheel": digest, "torch": torch, "python": python}
                 with kept.open("a") as file:
                     file.write(json.dumps(cells[torch, python]) + "\n")
                 print(torch, python, found["state"], found.get("why", ""), flush=True)

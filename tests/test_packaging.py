@@ -148,3 +148,30 @@ def test_a_wheel_is_of_a_platform_and_no_python(source: Path, tmp_path: Path) ->
     assert {name.partition("/")[0] for name in packed} == {"discrete_ops", f"discrete_ops-{VERSION}.dist-info"}
     assert '"namespace": "elsewhere"' in built
     assert '"compiler": "' in built
+
+
+def test_a_cell_of_the_matrix_is_run_until_it_does_not_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = pytest.importorskip("bench.wheels", reason="NOT COVERED: not a source tree")
+    ok = {"state": "ok", "loaded": ["2.10.0+cpu", "cpp"], "numpy": False, "difference": 3e-7}
+    answers = {
+        "3.10": [{"state": "failed", "why": "ImportError: no such file"}, ok],
+        "3.11": [ok],
+        "3.12": [{"state": "not reachable", "why": "no interpreter"}],
+    }
+    wheel = tmp_path / "discrete_ops-0-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(wheels, "HERE", tmp_path)
+    monkeypatch.setattr(wheels, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(wheels, "cell", lambda wheel, torch, python, directory: answers[python].pop(0))
+    monkeypatch.setattr(sys, "argv", ["wheels", str(wheel), "--commit=c", "--torch=2.10.0", "--python", *answers])
+    shown = []
+    for _ in range(3):
+        wheels.main()
+        shown.append(
+            [line for line in (tmp_path / "results" / "wheels.md").read_text().splitlines() if "2.10.0 " in line]
+        )
+    good = "ok: 2.10.0+cpu, cpp"
+    assert shown[0] == [f"| 2.10.0 | failed (1) | {good} | not reachable (2) |"]
+    assert shown[1] == shown[2] == [f"| 2.10.0 | {good} | {good} | not reachable (1) |"]
+    assert not any(answers.values())
