@@ -44,9 +44,9 @@ torch that came, and the libraries of the wheel that it loaded (`cuda` without a
 
 
 def last_line(said: str) -> str:
-    """The last exception's, or the last of any."""
+    """The last that names an error, as hints may follow; or the last of any."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    errors = [line for line in lines if re.match(r"(error|cause):|[\w.]+(Error|Exception|Interrupt)\b", line)]
     return [*lines, *errors][-1] if lines else "no message"
 
 

@@ -175,3 +175,5 @@ def test_a_cell_of_the_matrix_is_run_until_it_does_not_fail(tmp_path: Path, monk
     assert shown[0] == [f"| 2.10.0 | failed (1) | {good} | not reachable (2) |"]
     assert shown[1] == shown[2] == [f"| 2.10.0 | {good} | {good} | not reachable (1) |"]
     assert not any(answers.values())
+    assert wheels.last_line("error: none\n  cause: torch has no wheel\nhint: another") == "cause: torch has no wheel"
+    assert wheels.last_line("Traceback\n  line\na.b.SomeError: said\n\nSet VERBOSE=1\n") == "a.b.SomeError: said"
