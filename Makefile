@@ -78,8 +78,11 @@ else
 	mkdir -p dist && cp build/wheel/*.whl dist
 endif
 
-sdist: .venv/ready
+sdist: .venv/ready  ## dist/discrete_ops-*.tar.gz, and whether a package index takes what is in dist
+	$(BIN)/pip install --quiet --group release
 	$(BIN)/python setup.py --quiet sdist
+	$(BIN)/cffconvert --validate
+	$(BIN)/twine check --strict dist/*
 
 wheels-check: wheel  ## that wheel beside every torch and Python to be had here; downloads some gigabytes a torch
 	$(BIN)/python -m bench.wheels $$(ls -t dist/*.whl | head -1) --commit $$(git describe --always --dirty --exclude='*')

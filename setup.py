@@ -122,17 +122,17 @@ RENEWED = {
 
 def older_versions(library: str, functions: str) -> dict[str, list[str]]:
     """The functions that this machine's library has both newer than GLIBC and older, by their last version up to it."""
-    asked = [(compiler() or "c++").split()[0], f"-print-file-name={library}"]
+    asked = [*(compiler() or "c++").split(), f"-print-file-name={library}"]
     path = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     listed = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True).stdout
     had: dict[str, list[tuple[int, ...]]] = {}
-    for name, version in re.findall(rf" [TWi] ({functions})@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
-        had.setdefault(name, []).append(tuple(map(int, version.split("."))))
+    for function, version in re.findall(rf" [TWi] ({functions})@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
+        had.setdefault(function, []).append(tuple(map(int, version.split("."))))
     older: dict[str, list[str]] = {}
-    for name, versions in had.items():
+    for function, versions in had.items():
         if max(versions) > GLIBC >= min(versions):
             last = max(version for version in versions if version <= GLIBC)
-            older.setdefault("GLIBC_" + ".".join(map(str, last)), []).append(name)
+            older.setdefault("GLIBC_" + ".".join(map(str, last)), []).append(function)
     return older
 
 
@@ -149,8 +149,8 @@ def stand_ins(directory: Path) -> dict[str, Path]:
         if older:  # neither another C library nor one that is old enough
             stem = directory / name.partition(".")[0]
             source, script, found[name] = (stem.with_suffix(suffix) for suffix in (".c", ".map", ".so"))
-            source.write_text("".join(f"void {name}(void) {{}}\n" for names in older.values() for name in names))
-            script.write_text("".join(f"{version} {{ {'; '.join(names)}; }};\n" for version, names in older.items()))
+            source.write_text("".join(f"void {function}(void) {{}}\n" for group in older.values() for function in group))
+            script.write_text("".join(f"{version} {{ {'; '.join(group)}; }};\n" for version, group in older.items()))
             linked = [f"-Wl,-soname,{name}", f"-Wl,--version-script={script}", "-o", str(found[name])]
             command = [*(compiler() or "c++").split(), "-shared", "-nostdlib", "-w", "-x", "c", str(source), *linked]
             subprocess.run(command, check=True)
