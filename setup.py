@@ -149,7 +149,7 @@ def stand_ins(directory: Path) -> dict[str, Path]:
         if older:  # neither another C library nor one that is old enough
             stem = directory / name.partition(".")[0]
             source, script, found[name] = (stem.with_suffix(suffix) for suffix in (".c", ".map", ".so"))
-            source.write_text("".join(f"void {function}(void) {{}}\n" for group in older.values() for function in group))
+            source.write_text("".join(f"void {f}(void) {{}}\n" for group in older.values() for f in group))
             script.write_text("".join(f"{version} {{ {'; '.join(group)}; }};\n" for version, group in older.items()))
             linked = [f"-Wl,-soname,{name}", f"-Wl,--version-script={script}", "-o", str(found[name])]
             command = [*(compiler() or "c++").split(), "-shared", "-nostdlib", "-w", "-x", "c", str(source), *linked]
