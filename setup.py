@@ -312,7 +312,7 @@ options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWh
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
-    package_data={"discrete_ops": ["py.typed"]},
+    package_data={"discrete_ops": ["py.typed", "*.pyi"]},
     packages=["discrete_ops", "discrete_ops.triton_kernels"],
     package_dir={"discrete_ops.triton_kernels": "triton_kernels"},
     **options,
