@@ -1,6 +1,8 @@
 """One call of any estimator, and the options that all calls share."""
 
+import inspect
 import sys
+from types import FrameType
 from typing import Any, TypeAlias, TypedDict
 
 import torch
@@ -36,29 +38,33 @@ class Options(RowOptions, total=False):
     dim: int
 
 
+class EstimatorOptions(Options, total=False):
+    """What every call of an estimator's object takes by keyword."""
+
+    hard: bool
+
+
+DEFAULTS = {"dim": -1, "sample_tau": 1.0, "mask": None, "generator": None, "seed": None, "backend": None}
+
+
 def draw(
     estimator: str,
     logits: Tensor,
     tau: Real,
+    options: Options,
+    return_index: bool = False,
     coefficient: Real = 0.0,
     num_samples: int = 1,
     hard: bool = True,
-    return_index: bool = False,
-    dim: int = -1,
-    sample_tau: Real = 1.0,
-    mask: Tensor | None = None,
-    generator: Generator = None,
-    seed: Seed = None,
-    backend: str | None = None,
-    **unknown: Any,
 ) -> Any:
     """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
-    if unknown:
-        allowed = ", ".join(("return_index", *Options.__annotations__))
-        raise TypeError(f"{estimator}: got an unexpected keyword argument {min(unknown)!r}, allowed: {allowed}")
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        call = (estimator, logits, tau, coefficient, num_samples, hard, return_index)
-        return handle_torch_function(draw, (logits,), *call, dim, sample_tau, mask, generator, seed, backend)
+        call = (estimator, logits, tau, options, return_index, coefficient, num_samples, hard)
+        return handle_torch_function(draw, (logits,), *call)
+    given: Any = {**DEFAULTS, **options}
+    if len(given) > len(DEFAULTS):
+        raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
+    dim, sample_tau, mask, generator, seed, backend = given.values()
     dim = checks.logits(logits, dim)
     if mask is not None:
         logits = checks.masked(logits, mask)
@@ -73,3 +79,9 @@ def draw(
     sample, index = on_devices(rows, seed, parameters, hard, estimator, num_samples, 0, backend)
     sample = sample if last else sample.movedim(-1, dim)
     return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
+
+
+def _unknown(keyword: str, caller: FrameType) -> TypeError:
+    name = caller.f_code.co_name
+    allowed = ", ".join(inspect.signature(caller.f_globals[name]).parameters)
+    return TypeError(f"{name}: got an unexpected keyword argument {keyword!r}, allowed: {allowed}")

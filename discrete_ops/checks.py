@@ -22,18 +22,18 @@ _TAU = f"allowed: a number from {LEAST_TAU:.3g} to {MOST_TAU:.3g}, or a tensor o
 MOST_WEIGHT = 1e30
 
 
-def logits(value: Any, dim: Any) -> int:
-    """Check logits and dim; return dim counted from the front."""
+def logits(value: Any, dim: Any, name: str = "logits") -> int:
+    """Check logits, or what else ``name`` says, and dim; return dim counted from the front."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"logits: got {type(value).__name__}, allowed: a tensor")
+        raise TypeError(f"{name}: got {type(value).__name__}, allowed: a tensor")
     if value.dtype not in FLOATS:
-        raise TypeError(f"logits: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
+        raise TypeError(f"{name}: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
     if value.layout is not _STRIDED or value.is_nested:
         kind = "nested" if value.is_nested else value.layout
-        raise TypeError(f"logits: got a tensor that is {kind}, allowed: a dense one")
+        raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
     dims = value.ndim
     if dims == 0:
-        raise ValueError("logits: got a 0-dim tensor, allowed: one dimension or more")
+        raise ValueError(f"{name}: got a 0-dim tensor, allowed: one dimension or more")
     if type(dim) is not int:
         if isinstance(dim, bool) or not hasattr(dim, "__index__"):
             raise TypeError(f"dim: got {dim!r}, allowed: an int")
@@ -41,7 +41,7 @@ def logits(value: Any, dim: Any) -> int:
     if not -dims <= dim < dims:
         raise ValueError(f"dim: got {dim}, allowed: {-dims} to {dims - 1} for shape {tuple(value.shape)}")
     if _get_tracing_state() is None and value.shape[dim] == 0:  # traced, a size is a tensor
-        raise ValueError(f"logits: got shape {tuple(value.shape)}, allowed: at least one category in dim {dim}")
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, allowed: at least one category in dim {dim}")
     return dim if dim >= 0 else dim + dims
 
 
@@ -52,6 +52,8 @@ def masked(logits: Tensor, mask: Any) -> Tensor:
         raise TypeError(f"mask: got {came}, allowed: a bool tensor, True where a category may be sampled")
     if mask.device != logits.device:
         raise ValueError(f"mask: got a tensor on {mask.device}, allowed: the logits' device, {logits.device}")
+    if hasattr(mask, "device_mesh") != hasattr(logits, "device_mesh"):
+        raise TypeError("mask: got one of mask and logits that is a DTensor, allowed: both or neither")
     lengths = zip(reversed(mask.shape), reversed(logits.shape), strict=False)
     if mask.ndim > logits.ndim or any(length not in (1, wanted) for length, wanted in lengths):
         allowed = f"allowed: one that broadcasts to the logits' {tuple(logits.shape)}"
@@ -213,7 +215,7 @@ def count(name: str, value: Any, least: int = 1, most: int = 2**31 - 2) -> int:
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {value!r}, allowed: {', '.join(map(repr, allowed))}")
     return value
 

@@ -3,14 +3,17 @@
 import contextlib
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
 from . import checks, estimators, functional, ops
+
+__all__ = ["categorical_repara", "gumbel_rao", "patch_torch", "reinmax"]
 
 
 def reinmax(logits: Tensor, tau: float | Tensor, hard: bool = True) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,8 @@ def gumbel_rao(logits: Tensor, k: int, temp: float | Tensor = 1.0, I: Tensor | N
         logits: ``(..., N)``.
         k: Monte-Carlo draws of the gradient.
         temp: temperature of the gradient.
-        I: the category of each row, ``(...)`` int64, where it was drawn before; drawn here if None.
+        I: the category of each row, ``(...)`` int64, where it was drawn before, of a category that is not masked; drawn
+            here if None. With it the call is an ``autograd.Function``, which ``torch.func`` does not take.
 
     Returns:
         One-hot sample with the Gumbel-Rao gradient, of the logits' dtype.
@@ -97,7 +101,7 @@ def categorical_repara(logits: Tensor, temp: float | Tensor, method: str = "gumb
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
     """
-    return _of_method(method, temp)(logits), logits.softmax(-1)
+    return _of_method(method, checks.temperature("temp", temp))(logits), logits.softmax(-1)
 
 
 def _of_method(method: str, temp: float | Tensor) -> estimators.Estimator:
@@ -115,26 +119,48 @@ def _of_method(method: str, temp: float | Tensor) -> estimators.Estimator:
     raise ValueError(f"method: got {method!r}, allowed: {allowed}")
 
 
+class _Patch:
+    """What is patched now, and how many blocks are open."""
+
+    lock = threading.Lock()
+    blocks = 0
+    original: Any = None
+    names: ClassVar[list[tuple[Any, str]]] = []
+
+
 @contextlib.contextmanager
 def patch_torch() -> Iterator[None]:
-    """Inside, ``torch.nn.functional.gumbel_softmax`` is :func:`discrete_ops.gumbel_softmax` (process-wide).
+    """Inside, ``torch.nn.functional.gumbel_softmax`` is :func:`discrete_ops.gumbel_softmax`: process-wide, until the
+    last open block, of any thread, is left.
 
-    So is every global name of a module that is torch's function at that moment, such as that of an earlier ``from
-    torch.nn.functional import gumbel_softmax``. What holds the function in another place (an attribute of an object, a
-    default argument, a closure, a compiled graph) keeps it.
+    So is every global name of a module that is torch's function when the first block is entered, such as that of an
+    earlier ``from torch.nn.functional import gumbel_softmax``. What holds the function in another place (an attribute
+    of an object, a default argument, a closure, a compiled graph, a module that allows no change) keeps it; a module
+    that is imported inside a block and takes the name keeps ours.
     """
-    original = torch.nn.functional.gumbel_softmax
-    names = [
-        (module, name)
-        for module in list(sys.modules.values())
-        for name, value in list(getattr(module, "__dict__", {}).items())
-        if value is original and not name.startswith("__")
-    ]
-    for module, name in names:
-        setattr(module, name, functional.gumbel_softmax)
+    with _Patch.lock:
+        _Patch.blocks += 1
+        if _Patch.blocks == 1:
+            _Patch.original = torch.nn.functional.gumbel_softmax
+            for module, name in _global_names(_Patch.original):
+                with contextlib.suppress(Exception):
+                    setattr(module, name, functional.gumbel_softmax)
+                    _Patch.names.append((module, name))
     try:
         yield
     finally:
-        for module, name in names:
-            if getattr(module, name, None) is functional.gumbel_softmax:  # nobody has given it another value
-                setattr(module, name, original)
+        with _Patch.lock:
+            _Patch.blocks -= 1
+            while not _Patch.blocks and _Patch.names:
+                module, name = _Patch.names.pop()
+                if getattr(module, name, None) is functional.gumbel_softmax:  # nobody has given it another value
+                    setattr(module, name, _Patch.original)
+
+
+def _global_names(function: Any) -> list[tuple[Any, str]]:
+    """``(module, name)`` of every global name that is this function."""
+    found = []
+    for module in list(sys.modules.values()):
+        with contextlib.suppress(Exception):  # there may be anything
+            found += [(module, name) for name, value in list(vars(module).items()) if value is function]
+    return found

@@ -7,6 +7,7 @@ from torch import Size, Tensor
 from torch.distributions import OneHotCategorical, constraints, kl_divergence, register_kl
 from torch.distributions import OneHotCategoricalStraightThrough as _Stock
 from torch.distributions.utils import lazy_property
+from torch.nn.functional import pad
 
 from . import checks, estimators
 from .nn import mode
@@ -25,7 +26,8 @@ class OneHotCategoricalStraightThrough(_Stock):
         unimix: share of a uniform distribution over the categories that are not masked, in ``[0, 1)``: DreamerV3's
             1 % is 0.01.
         mask: bool, broadcasts to the parameters: True where a category may be sampled.
-        validate_args: as of torch's distributions.
+        validate_args: as of torch's distributions. The values of logits and probabilities are not read inside
+            ``torch.vmap`` and ``torch.compile``, which turns torch's default for all distributions off.
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
@@ -48,15 +50,15 @@ class OneHotCategoricalStraightThrough(_Stock):
         self.estimator = estimators.estimator(estimator)
         if not 0.0 <= (unimix := checks.number("unimix", unimix, "allowed: a number in [0, 1)")) < 1.0:
             raise ValueError(f"unimix: got {unimix}, allowed: a number in [0, 1)")
-        given = probs if logits is None else logits
-        checks.logits(given, -1)
+        name, given = ("probs", probs) if logits is None else ("logits", logits)
+        checks.logits(given, -1, name)
         assert given is not None
-        if validate_args or (validate_args is None and self._validate_args):
-            _check(given, probs is not None)
         #: What is sampled: unnormalised, -inf where masked.
         self._unnormalised = given if probs is None else _log(given)
         if mask is not None:
             self._unnormalised = checks.masked(self._unnormalised, mask)
+        if validate_args or (validate_args is None and self._validate_args):
+            _check(name, self._unnormalised)
         if unimix:
             log_probs = _normalised(self._unnormalised)
             categories = (log_probs != -torch.inf).sum(-1, keepdim=True)
@@ -112,11 +114,11 @@ class OneHotCategoricalStraightThrough(_Stock):
         """Of one-hot samples; 0 for a row masked whole, whose sample is a zero row."""
         masked_whole = (self._unnormalised == -torch.inf).all(-1)
         if self._validate_args:
-            if value.shape[-1:] == self.event_shape:
-                first = torch.arange(self.event_shape[0], device=value.device) == 0
-                self._validate_sample(value + (first & masked_whole.unsqueeze(-1)).to(value.dtype))
+            if isinstance(value, Tensor) and value.shape[-1:] == self.event_shape:
+                zero_row = masked_whole.unsqueeze(-1).to(value.dtype)
+                self._validate_sample(value + pad(zero_row, (0, self.event_shape[0] - 1)))  # as one-hot as the others
             else:
-                self._validate_sample(value)
+                self._validate_sample(value)  # refuses it
         value, logits = torch.broadcast_tensors(value, self.logits)
         log_prob = logits.gather(-1, value.max(-1, keepdim=True)[1]).squeeze(-1)
         return log_prob.masked_fill(masked_whole, 0.0)
@@ -133,12 +135,16 @@ class OneHotCategoricalStraightThrough(_Stock):
         return new
 
 
-def _check(given: Tensor, are_probs: bool) -> None:
-    """What torch's distributions refuse, too: with the arguments' values read, so a wait for a GPU."""
-    if are_probs and not bool(((given >= 0) & (given < torch.inf)).all()):
-        raise ValueError("probs: got negative, infinite or NaN values, allowed: probabilities, normalised or not")
-    if not are_probs and not bool((given < torch.inf).all()):
-        raise ValueError("logits: got values that are NaN or +inf, allowed: finite ones, and -inf as a mask")
+def _check(name: str, logits: Tensor) -> None:
+    """What torch's distributions refuse, too: values are read, so a GPU is waited for."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(logits):
+        return
+    if not bool((logits < torch.inf).all()):
+        allowed = {
+            "logits": "NaN or +inf, allowed: finite ones, and -inf as a mask",
+            "probs": "negative, infinite or NaN, allowed: probabilities, normalised or not",
+        }
+        raise ValueError(f"{name}: got values that are {allowed[name]}")
 
 
 def _log(probs: Tensor) -> Tensor:
@@ -168,7 +174,19 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 @register_kl(OneHotCategoricalStraightThrough, OneHotCategorical)
 @register_kl(OneHotCategorical, OneHotCategoricalStraightThrough)
 def _kl_one_hot(p: OneHotCategorical, q: OneHotCategorical) -> Tensor:
-    return _kl(p.logits, q.logits)
+    return _kl(_log_probs(p), _log_probs(q))
 
 
-__all__ = ["OneHotCategoricalStraightThrough", "kl_divergence"]
+def _log_probs(distribution: OneHotCategorical) -> Tensor:
+    """With -inf at a probability of zero, which torch's own clamp."""
+    logits, probs = distribution.logits, distribution.probs
+    is_stock = not isinstance(distribution, OneHotCategoricalStraightThrough)
+    if is_stock and distribution._categorical._param is probs:
+        return logits.masked_fill(probs == 0, -torch.inf)
+    return logits
+
+
+# torch.compile cannot trace torch's search for this pair, but reads what it remembers of an earlier one.
+kl_divergence(*(OneHotCategoricalStraightThrough(logits=torch.zeros(1)) for _ in range(2)))
+
+__all__ = ["OneHotCategoricalStraightThrough"]

@@ -4,9 +4,11 @@ import inspect
 import re
 from collections.abc import Callable
 from textwrap import fill
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-_DEFAULTS = {"dim": -1, "sample_tau": 1.0, "mask": None, "generator": None, "seed": None, "backend": None}
+from .call import DEFAULTS, Options
+
+_TYPES = get_type_hints(Options)
 
 _ARGUMENTS = {
     "logits": """
@@ -66,8 +68,8 @@ def documented(function: _F) -> _F:
     signature = inspect.signature(function)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in _DEFAULTS.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_TYPES[name])
+        for name, default in DEFAULTS.items()
         if name not in signature.parameters
     ]
     function.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]

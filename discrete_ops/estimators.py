@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import checks, functional
-from .call import Pair
+from .call import EstimatorOptions, Pair, Unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,28 +29,37 @@ class Estimator:
         for name, check in _CHECKS.items():
             if hasattr(self, name):
                 value = getattr(self, name)
-                if hasattr(value, "__array__") and not isinstance(value, (Tensor, numbers.Real)):
+                if (
+                    hasattr(value, "__array__")
+                    and not isinstance(value, (Tensor, numbers.Real))
+                    and not _is_bool(value)
+                ):
                     object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
                 check(value)
 
     @overload
-    def __call__(self, logits: Tensor, *, return_index: Literal[False] = False, **options: Any) -> Tensor: ...
+    def __call__(
+        self, logits: Tensor, *, return_index: Literal[False] = False, **options: Unpack[EstimatorOptions]
+    ) -> Tensor: ...
     @overload
-    def __call__(self, logits: Tensor, *, return_index: Literal[True], **options: Any) -> Pair: ...
+    def __call__(self, logits: Tensor, *, return_index: Literal[True], **options: Unpack[EstimatorOptions]) -> Pair: ...
     @overload
-    def __call__(self, logits: Tensor, *, return_index: bool, **options: Any) -> Tensor | Pair: ...
+    def __call__(self, logits: Tensor, *, return_index: bool, **options: Unpack[EstimatorOptions]) -> Tensor | Pair: ...
     def __call__(self, logits: Tensor, **options: Any) -> Tensor | Pair:
         return cast("Tensor | Pair", type(self).function(logits, **{**self._parameters(), **options}))
 
-    def __str__(self) -> str:
-        """``gst(tau=0.5, gap=1.0)``; what is given by keyword alone shows where it is not as by default."""
-        shown = []
+    def described(self, **changes: Any) -> str:
+        """``str`` of it, with other parameters: ``gst(tau=0.5, gap=1.0)``. What is given by keyword alone shows where
+        it is not as by default."""
+        values, shown = {**{parameter.name: getattr(self, parameter.name) for parameter in fields(self)}, **changes}, []
         for name, parameter in inspect.signature(type(self).function).parameters.items():
-            value = getattr(self, name, None)
-            usual = parameter.kind is parameter.KEYWORD_ONLY and _equal(value, parameter.default)
-            if hasattr(self, name) and not usual:
-                shown.append(f"{name}={_written(value)}")
+            usual = parameter.kind is parameter.KEYWORD_ONLY and _equal(values.get(name), parameter.default)
+            if name in values and not usual:
+                shown.append(f"{name}={_written(values[name])}")
         return f"{type(self).function.__name__}({', '.join(shown)})"
+
+    def __str__(self) -> str:
+        return self.described()
 
     def _parameters(self) -> dict[str, Any]:
         return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
@@ -67,15 +76,22 @@ class Estimator:
         return hash((type(self), *((name, value) for name, value in values if not isinstance(value, Tensor))))
 
 
+def _is_bool(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # NumPy's, too
+
+
 def _written(value: Any) -> str:
     if isinstance(value, Tensor):
         if value.numel() != 1 or value.is_meta:
             return f"<tensor of {tuple(value.shape)}>"
-        texts = (f"{value.item():.{digits}g}" for digits in range(1, 18))
-        return next(text for text in texts if torch.tensor(float(text), dtype=value.dtype) == value.cpu())
-    if isinstance(value, (bool, int, str)):
+        texts = (f"{value.item():.{digits}g}" for digits in range(1, 18))  # the shortest that is the same in its dtype
+        same = (text for text in texts if torch.tensor(float(text)).to(value.dtype) == value.cpu())
+        return next(same, repr(value.item()))
+    if isinstance(value, str):
         return repr(value)
-    return repr(float(value))  # NumPy's numbers, too
+    if _is_bool(value):
+        return repr(bool(value))
+    return repr(int(value) if isinstance(value, numbers.Integral) else float(value))
 
 
 def _equal(a: Any, b: Any) -> bool:

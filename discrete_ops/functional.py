@@ -23,7 +23,7 @@ def straight_through(
     logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
 ) -> Tensor | Pair:
     """Straight-through: pulls back ``J(softmax(l/tau)) / tau``. GST Eq. 7, BR Eq. 3."""
-    return draw("straight_through", logits, tau, return_index=return_index, **options)
+    return draw("straight_through", logits, tau, options, return_index)
 
 
 @documented
@@ -48,7 +48,7 @@ def gumbel_softmax(
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     hard = checks.flag("hard", hard)
-    return draw("gumbel_rao", logits, tau, hard=hard, return_index=return_index, dim=dim, **options)
+    return draw("gumbel_rao", logits, tau, {"dim": dim, **options}, return_index, hard=hard)
 
 
 @documented
@@ -64,9 +64,13 @@ def gumbel_rao(
     """Gumbel-Rao: the mean of K = ``num_samples`` STGS pull-backs that share one D. GST Eq. 11, BR Eq. 6-7.
 
     Memory does not depend on K. ``K = 1`` is :func:`gumbel_softmax` on the same seed.
+
+    Args:
+        hard: True: the one-hot sample. False: the mean of the K soft samples behind it; draw, noise and gradient are
+            the same, with the noise given D held fixed.
     """
     num_samples, hard = checks.count("num_samples", num_samples), checks.flag("hard", hard)
-    return draw("gumbel_rao", logits, tau, 0.0, num_samples, hard, return_index, **options)
+    return draw("gumbel_rao", logits, tau, options, return_index, 0.0, num_samples, hard)
 
 
 @documented
@@ -83,6 +87,8 @@ def gst(
     """Gapped straight-through: ``J(softmax(h/tau)) / tau``, ``h = l + m1 - m2``. GST Eq. 17-19, Algorithm 1.
 
     Args:
+        hard: True: the one-hot sample. False: ``softmax(h/tau)``, the soft sample behind it; draw and gradient are the
+            same, with D held fixed.
         gap: lead of the sampled logit in h, a number >= 0 or a tensor as tau (without a gradient), or ``"pi"`` for the
             expected one of Lemma 1 (:func:`expected_gap`).
         detach_perturbation: False lets the gradient flow through m1 and m2 (the ablation NZ-GST of GST Tables 1
@@ -95,7 +101,7 @@ def gst(
             raise ValueError(f"backend: got {options['backend']!r}, {allowed}")
         estimator, options["backend"] = reference.NONZERO + estimator, "reference"
     hard = checks.flag("hard", hard)
-    return draw(estimator, logits, tau, coefficient, hard=hard, return_index=return_index, **options)
+    return draw(estimator, logits, tau, options, return_index, coefficient, hard=hard)
 
 
 @documented
@@ -103,7 +109,7 @@ def reinmax(
     logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
 ) -> Tensor | Pair:
     """ReinMax: ``2 J(p_D) - J(pi)/2``, ``p_D = (softmax(l/tau) + D)/2``. BR Eq. 12, 16; Liu et al., NeurIPS 2023."""
-    return draw("reinmax", logits, tau, return_index=return_index, **options)
+    return draw("reinmax", logits, tau, options, return_index)
 
 
 @documented
@@ -111,7 +117,7 @@ def reinmax_argmax(
     logits: Tensor, tau: Real = 1.0, *, return_index: bool = False, **options: Unpack[Options]
 ) -> Tensor | Pair:
     """ReinMax with ``one_hot(argmax l)`` for D in its pull-back: the diagnostic of BR Table 1."""
-    return draw("reinmax_argmax", logits, tau, return_index=return_index, **options)
+    return draw("reinmax_argmax", logits, tau, options, return_index)
 
 
 @documented
@@ -120,7 +126,7 @@ def reinmax_rao(
 ) -> Tensor | Pair:
     """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17."""
     num_samples = checks.count("num_samples", num_samples)
-    return draw("reinmax_rao", logits, tau, 0.0, num_samples, return_index=return_index, **options)
+    return draw("reinmax_rao", logits, tau, options, return_index, 0.0, num_samples)
 
 
 @documented
@@ -147,7 +153,7 @@ def reinmax_cv(
     num_samples, eta = checks.count("num_samples", num_samples), checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
     estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
-    return draw(estimator, logits, tau, eta, num_samples, return_index=return_index, **options)
+    return draw(estimator, logits, tau, options, return_index, eta, num_samples)
 
 
 @documented
@@ -168,7 +174,7 @@ def reinmax_rk2(
     """
     beta = checks.weight("beta", beta)
     estimator = "reinmax_rk2_centred" if checks.flag("centred", centred) else "reinmax_rk2"
-    return draw(estimator, logits, 1.0, beta, return_index=return_index, **options)
+    return draw(estimator, logits, 1.0, options, return_index, beta)
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:

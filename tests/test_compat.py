@@ -3,6 +3,8 @@
 import functools
 import importlib
 import inspect
+import sys
+import types
 import warnings
 
 import pytest
@@ -206,3 +208,37 @@ def test_categorical_repara_takes_the_repositories_methods(method):
 def test_categorical_repara_names_an_unknown_method(method):
     with pytest.raises(ValueError, match=r"^(method|num_samples): got"):
         do.compat.categorical_repara(torch.zeros(2, 3), 1.0, method)
+
+
+def test_patch_torch_survives_odd_modules_threads_and_nesting():
+    class ReadOnly(types.ModuleType):
+        def __setattr__(self, name, value):
+            raise AttributeError(name)
+
+    class Broken:
+        @property
+        def __dict__(self):
+            raise RuntimeError
+
+    stock = torch.nn.functional.gumbel_softmax
+    odd = ReadOnly("read_only")
+    odd.__dict__["gumbel_softmax"] = stock
+    sys.modules.update({"read_only": odd, "broken": Broken(), "none": None})
+    try:
+        first, second = do.patch_torch(), do.patch_torch()
+        first.__enter__()
+        second.__enter__()  # as in another thread
+        assert torch.nn.functional.gumbel_softmax is do.gumbel_softmax
+        assert odd.gumbel_softmax is stock
+        first.__exit__(None, None, None)
+        assert torch.nn.functional.gumbel_softmax is do.gumbel_softmax
+        second.__exit__(None, None, None)
+        assert torch.nn.functional.gumbel_softmax is stock
+    finally:
+        for name in ("read_only", "broken", "none"):
+            del sys.modules[name]
+
+
+def test_categorical_repara_names_its_temperature():
+    with pytest.raises(ValueError, match="^temp: got"):
+        do.compat.categorical_repara(torch.zeros(2, 3), -1.0, "st")

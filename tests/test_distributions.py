@@ -1,6 +1,8 @@
 """torch's one-hot distribution with any estimator: law, gradient, entropy and KL are torch's; masks make no NaN."""
 
 import copy
+import subprocess
+import sys
 
 import pyro
 import pytest
@@ -108,12 +110,11 @@ def test_unimix_keeps_the_gradient_of_the_mixture():
 def test_masks_never_make_nan(dtype, unimix):
     mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
     logits = LOGITS[:4].to(dtype).requires_grad_()
-    for masked in (
+    for p in (
         Ours(logits=logits, mask=mask, unimix=unimix),
         Ours(logits=logits.masked_fill(~mask, -inf), unimix=unimix),
         Ours(probs=logits.exp().masked_fill(~mask, 0.0), unimix=unimix),
     ):
-        p = masked
         samples = p.rsample((200,))
         assert (samples.detach()[:, ~mask] == 0).all()
         assert torch.equal(samples.detach().sum(-1)[:, [0, 1, 3]], torch.ones(200, 3, dtype=dtype))
@@ -147,6 +148,7 @@ def test_expand_shares_the_parameters_and_keeps_the_estimator():
     assert e.batch_shape == (3, 7)
     assert e.estimator is d.estimator
     assert e.rsample().shape == (3, 7, 5)
+    torch.manual_seed(0)
     assert not torch.equal(*e.rsample()[:2])  # rows of their own
     torch.testing.assert_close(e.entropy(), d.entropy().expand(3, 7))
     torch.testing.assert_close(copy.deepcopy(Ours(logits=LOGITS)).probs, Ours(logits=LOGITS).probs)
@@ -164,16 +166,21 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match="estimator: got 'nope'"):
         Ours(logits=LOGITS, estimator="nope")
     with pytest.raises(ValueError, match="logits: got values that are NaN"):
-        Ours(logits=LOGITS.clone().fill_(torch.nan))
-    with pytest.raises(ValueError, match="probs: got negative"):
-        Ours(probs=LOGITS)
+        Ours(logits=LOGITS.clone().fill_(torch.nan), validate_args=True)
+    with pytest.raises(ValueError, match="probs: got values that are negative"):
+        Ours(probs=LOGITS, validate_args=True)
+    behind = LOGITS.clone()
+    behind[:, 0] = torch.nan
+    assert Ours(logits=behind, mask=torch.arange(5) > 0, validate_args=True).entropy().isfinite().all()
     assert Ours(logits=LOGITS.clone().fill_(torch.nan), validate_args=False).rsample().isnan().all()
-    with pytest.raises(ValueError, match="value argument"):
-        Ours(logits=LOGITS).log_prob(LOGITS)
-    with pytest.raises(ValueError, match="must match event_shape"):
-        Ours(logits=LOGITS).log_prob(LOGITS[:, :4])
-    with pytest.raises(ValueError, match="logits"):
-        Ours(logits=torch.tensor(1.0))
+    for value in (LOGITS, LOGITS[:, :4], [1.0, 0.0, 0.0, 0.0, 0.0]):
+        with pytest.raises(ValueError, match=r"value argument|event_shape|must be a Tensor"):
+            Ours(logits=LOGITS, validate_args=True).log_prob(value)
+    for name in ("logits", "probs"):
+        with pytest.raises(ValueError, match=f"^{name}: got a 0-dim"):
+            Ours(**{name: torch.tensor(1.0)})
+        with pytest.raises(TypeError, match=f"^{name}: got dtype torch.int64"):
+            Ours(**{name: torch.tensor([1, 2])})
 
 
 def test_a_training_step_with_it_compiles_whole():
@@ -208,3 +215,38 @@ def test_pyros_distribution_traces_and_broadcasts():
     trace.compute_log_prob()
     torch.testing.assert_close(site["log_prob"], Ours(logits=logits, unimix=0.01).log_prob(site["value"]))
     assert InPyro(logits=LOGITS).expand([3, 7]).to_event(1).sample().shape == (3, 7, 5)
+
+
+@pytest.mark.parametrize("given", ["logits", "probs"])
+def test_kl_where_torchs_own_has_a_probability_of_zero(given):
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, 0.25, 0.25])
+    ours, stock = (
+        (lambda x: Ours(**{given: x if given == "probs" else x.log()})),
+        (lambda x: OneHotCategorical(probs=x)),
+    )
+    want = (p[:2] * (p[:2] / q[:2]).log()).sum()
+    for a, b in ((ours, ours), (ours, stock), (stock, ours)):
+        assert kl_divergence(a(p), b(p)) == 0
+        assert kl_divergence(a(q), b(p)) == inf
+        torch.testing.assert_close(kl_divergence(a(p), b(q)), want)
+    far = torch.tensor([0.0, -200.0])  # no mask: its probability is too small for float32
+    assert kl_divergence(Ours(logits=-far), OneHotCategorical(logits=far)).isfinite()
+
+
+def test_torch_func_takes_it():
+    """A validation reads values, which vmap has not."""
+    entropy = torch.vmap(lambda l: Ours(logits=l, validate_args=True).entropy())(LOGITS)
+    torch.testing.assert_close(entropy, Stock(logits=LOGITS).entropy())
+    gradient = torch.func.grad(lambda l: (Ours(logits=l).rsample() * V).sum())(LOGITS)
+    torch.testing.assert_close(gradient, torch.func.grad(lambda l: (l.softmax(-1) * V).sum())(LOGITS))
+
+
+def test_its_kl_compiles_in_a_fresh_process():
+    code = """
+import torch
+from discrete_ops.distributions import OneHotCategoricalStraightThrough as D
+kl = torch.compile(lambda l: torch.distributions.kl_divergence(D(logits=l), D(logits=l * 0)), fullgraph=True, backend="eager")
+print(kl(torch.zeros(3, 4)).tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[0.0, 0.0, 0.0]\n", done.stderr

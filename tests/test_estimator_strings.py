@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from helpers import CASES, make
@@ -84,5 +85,20 @@ def test_help_stands_alone(name):
     assert [word for word in described if word in parameters] == list(parameters)
     for section in ("Args:", "Returns:", "Raises:"):
         assert function.__doc__.count(section) == 1
-    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'temperature', allowed: .*seed"):
-        function(torch.zeros(2, 3), temperature=1.0)
+    for word in {"temperature", "hard", "num_samples", "coefficient", "estimator", "options", "tau"} - set(parameters):
+        for call in (function, ESTIMATORS[name]()):
+            with pytest.raises(TypeError) as error:
+                call(torch.zeros(2, 3), **{word: 1.0})
+            said = f"{name}: got an unexpected keyword argument '{word}', allowed: {', '.join(parameters)}"
+            assert str(error.value) == said
+    assert all(parameter.annotation is not parameter.empty for parameter in parameters.values())
+
+
+def test_numbers_of_other_kinds_print_as_numbers():
+    e = do.estimators
+    assert str(e.GumbelRao(np.float32(0.5), np.int64(3))) == "gumbel_rao(tau=0.5, num_samples=3)"
+    assert str(e.ReinMaxRK2(torch.tensor(0.1), np.bool_(True))) == "reinmax_rk2(beta=0.1, centred=True)"
+    assert str(e.GST(torch.tensor([[0.1], [0.2]]))) == "gst(tau=<tensor of (2, 1)>, gap=1.0)"
+    assert str(e.ReinMaxRK2(torch.tensor(123456789012345678))) == "reinmax_rk2(beta=123456789012345678)"
+    with pytest.raises(ValueError, match="estimator: got '<tensor of"):
+        do.estimator(str(e.GST(torch.tensor([[0.1], [0.2]]))))

@@ -46,7 +46,7 @@ def test_the_temperature_is_annealed_shown_and_kept():
     buffer.seek(0)
     checkpoint = torch.load(buffer, weights_only=True)  # as Lightning keeps them
     other = torch.nn.Sequential(torch.nn.Linear(3, 6), do.nn.StraightThroughCategorical("gst(gap=0.5)"))
-    assert not other.load_state_dict(checkpoint["state_dict"]).missing_keys
+    other.load_state_dict(checkpoint["state_dict"])
     assert other[1].tau == 0.25
     again = do.nn.StraightThroughCategorical(checkpoint["hyper_parameters"]["estimator"])
     assert again.tau == 0.25
@@ -72,6 +72,9 @@ def test_a_temperature_a_row_and_a_trained_one():
     layer = do.nn.StraightThroughCategorical("gumbel_softmax")
     layer.tau = rows
     assert torch.equal(layer.state_dict()["tau"], rows)
+    loaded = do.nn.StraightThroughCategorical("gumbel_softmax")
+    loaded.load_state_dict(layer.state_dict())
+    assert torch.equal(loaded.tau, rows)
     for a, b in zip(pull(layer), pull(do.estimators.GumbelSoftmax(rows)), strict=True):
         assert torch.equal(a, b)
     trained = do.nn.StraightThroughCategorical(do.estimators.GST(torch.nn.Parameter(torch.tensor(0.8))))
@@ -121,8 +124,15 @@ def test_moving_the_module_leaves_the_temperature_exact():
     with torch.device("meta"):
         made = do.nn.StraightThroughCategorical("reinmax(tau=0.3)")
     assert made.tau.is_meta
-    made.to_empty(device="cpu").reset_parameters()
+    assert made.to_empty(device="cpu").tau.item() == 0.3
+    made.tau = 0.7
+    made.reset_parameters()
     assert made.tau.item() == 0.3
+    with torch.device("meta"):
+        made = do.nn.StraightThroughCategorical("gst")
+    made.load_state_dict(layer[0].state_dict(), assign=True)
+    assert made.tau.item() == 0.3
+    assert torch.equal(made(LOGITS, seed=3), do.gst(LOGITS, 0.3, seed=3))
 
 
 def test_annealing_compiles_nothing_new():
@@ -149,3 +159,56 @@ def test_it_is_exported_with_its_temperature():
 def test_a_bad_estimator_is_refused(bad):
     with pytest.raises((TypeError, ValueError), match="estimator: got"):
         do.nn.StraightThroughCategorical(bad)
+
+
+def test_a_temperature_that_would_train_in_vain_is_refused():
+    log_tau = torch.nn.Parameter(torch.zeros(()))
+    with pytest.raises(ValueError, match="tau: got a tensor that requires grad"):
+        do.nn.StraightThroughCategorical().tau = log_tau.exp()
+    with pytest.raises(ValueError, match="tau: got a tensor that requires grad"):
+        do.nn.StraightThroughCategorical(do.estimators.GST(log_tau.exp()))
+    with pytest.raises(AttributeError, match="tau: reinmax_rk2 has none"):
+        do.nn.StraightThroughCategorical("reinmax_rk2").tau = log_tau
+    with pytest.raises(ValueError, match="tau: got"):
+        do.nn.StraightThroughCategorical().tau = torch.nn.Parameter(torch.tensor(-1.0))
+    layer = do.nn.StraightThroughCategorical(do.estimators.GST(torch.nn.Parameter(torch.tensor(0.01))))
+    with torch.no_grad():
+        layer.tau.sub_(0.02)  # what a step of an optimizer may do
+    assert "gst(tau=-0.01" in repr(layer)
+    with pytest.raises(ValueError, match="tau: got"):
+        layer(LOGITS)
+    layer.reset_parameters()
+    assert layer.tau.item() == pytest.approx(0.01)
+
+
+def test_a_temperature_set_inside_a_compiled_step_stays():
+    layer = do.nn.StraightThroughCategorical("gumbel_softmax")
+
+    def step(x, tau):
+        layer.tau = tau
+        sample = layer(x, seed=5)
+        layer.tau *= 0.5
+        return sample
+
+    for backend in ("aot_eager", "inductor"):
+        for tau in (0.1, 0.7):
+            logits = LOGITS.clone().requires_grad_()
+            sample = torch.compile(step, fullgraph=True, backend=backend)(logits, tau)
+            (gradient,) = torch.autograd.grad(sample, logits, V)
+            torch.testing.assert_close(gradient, pull(do.estimators.GumbelSoftmax(tau))[1])
+            assert layer.tau.item() == 0.5 * tau
+
+
+def test_it_is_one_leaf_to_symbolic_tracing_and_refuses_unknown_words_in_both_modes():
+    layer = do.nn.StraightThroughCategorical("gst")
+    for training in (True, False):
+        layer.train(training)
+        traced = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Identity(), layer))
+        assert torch.equal(traced(LOGITS).sum(-1), torch.ones(40, dtype=torch.float64))
+        assert torch.fx.symbolic_trace(layer)(LOGITS).shape == LOGITS.shape
+        for words in ({"typo": 1}, {"return_index": True}, {"dim": 0}, {"tau": 1.0}):
+            with pytest.raises(TypeError, match="unexpected keyword argument"):
+                layer(LOGITS, **words)
+    for dim in ("x", 1.5, True, None):
+        with pytest.raises(TypeError, match="dim: got"):
+            do.nn.StraightThroughCategorical(dim=dim)

@@ -144,7 +144,11 @@ def test_a_wheel_is_of_a_platform_and_no_python(source: Path, tmp_path: Path) ->
         packed = set(archive.namelist())
         built = archive.read("discrete_ops/build.json").decode()
     assert {name for name in packed if name.endswith(".so")} == {"discrete_ops/libdiscrete_ops_cpu.so"}
-    assert {"discrete_ops/py.typed", "discrete_ops/functional.pyi", "discrete_ops/triton_kernels/operators.py"} <= packed
+    assert {
+        "discrete_ops/py.typed",
+        "discrete_ops/functional.pyi",
+        "discrete_ops/triton_kernels/operators.py",
+    } <= packed
     assert f"discrete_ops-{VERSION}.dist-info/licenses/LICENSE" in packed
     assert {name.partition("/")[0] for name in packed} == {"discrete_ops", f"discrete_ops-{VERSION}.dist-info"}
     assert '"namespace": "elsewhere"' in built

@@ -17,3 +17,5 @@ index: int = do.reinmax(logits)
 do.estimator(0.5)
 do.nn.StraightThroughCategorical(estimator=3)
 do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix="1%")
+do.estimators.GST()(logits, dimm=3)
+do.nn.StraightThroughCategorical().tau = "1"
