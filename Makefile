@@ -5,7 +5,7 @@ TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu gpu-check sanitize docs wheel clean
+.PHONY: demo test aot lint format bench gpu gpu-check sanitize docs wheel sdist wheels-check clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -76,8 +76,25 @@ build/docs_env/ready: pyproject.toml
 docs: build/docs_env/ready  ## the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 build/docs_env/bin/mkdocs build --strict
 
-wheel: .venv/ready
-	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+# No library of torch's travels in it; what repair adds is the name of the oldest Linux that it runs on.
+wheel: .venv/ready  ## dist/discrete_ops-*.whl, for every Python and torch; on Linux a manylinux one
+	rm -rf build/wheel
+	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+ifeq ($(shell uname),Linux)
+	$(BIN)/pip install --quiet --group release
+	PATH="$(BIN):$$PATH" auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' --wheel-dir dist build/wheel/*.whl
+else
+	mkdir -p dist && cp build/wheel/*.whl dist
+endif
+
+sdist: .venv/ready  ## dist/discrete_ops-*.tar.gz, and whether a package index takes what is in dist
+	$(BIN)/pip install --quiet --group release
+	$(BIN)/python setup.py --quiet sdist
+	$(BIN)/cffconvert --validate
+	$(BIN)/twine check --strict dist/*
+
+wheels-check: wheel  ## that wheel beside every torch and Python to be had here; downloads some gigabytes a torch
+	$(BIN)/python -m bench.wheels $$(ls -t dist/*.whl | head -1) --commit $$(git describe --always --dirty --exclude='*')
 
 clean:
 	rm -rf .venv build dist *.egg-info discrete_ops/*.so discrete_ops/build.json

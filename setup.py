@@ -1,14 +1,18 @@
 """Packages and compiled libraries of the wheel.
 
-``triton_kernels`` is a taken name on PyPI, so ours installs inside ``discrete_ops``. The operators live in a plain
-library on torch's stable ABI, which depends on neither the Python version nor torch's minor version; ``_C`` is a Python
-extension for build information and tests that nothing else needs. So one wheel serves every Python.
+``triton_kernels`` is a taken name on PyPI, so ours installs inside ``discrete_ops``. The operators live in plain
+libraries on torch's stable ABI, which depends on neither the Python version nor torch's minor version, so one wheel
+serves every Python. ``_C`` is a Python extension for the tests of a source tree: no wheel has it.
 
 nvcc compiles the CUDA library wherever it is found, with or without a GPU and against any torch: what it needs of
 torch resolves when a torch that has CUDA loads it.
 
+On Linux the libraries need no newer runtime than manylinux_2_28 has, as torch's own wheels, wherever they are built:
+see stand_ins() and csrc/old_runtime.cpp.
+
 Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0: no CUDA library, 1: an error without nvcc,
 auto: where nvcc is found), CUDA_HOME, TORCH_CUDA_ARCH_LIST (as torch reads it, "8.0;9.0+PTX"),
+DISCRETE_OPS_NAMESPACE (of the operators, for a process with two copies of the package; discrete_ops),
 DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`; CPU only).
 Without a C++ compiler the package installs pure Python.
 """
@@ -26,6 +30,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 LIBRARY, CUDA_LIBRARY = "discrete_ops.libdiscrete_ops_cpu", "discrete_ops.libdiscrete_ops_cuda"
+BINDING = "discrete_ops._C"
 ARCHITECTURES = "8.0;9.0;10.0+PTX"
 STABLE_ABI = "0x020a000000000000"  # torch 2.10
 
@@ -71,11 +76,24 @@ def architectures() -> list[tuple[str, str]]:
 
 
 class AnyPythonWheel(bdist_wheel):
-    """Tags the wheel by platform only."""
+    """A wheel without what belongs to one Python, tagged by platform only."""
+
+    def run(self) -> None:
+        modules = self.distribution.ext_modules or []
+        self.distribution.ext_modules = [module for module in modules if module.name != BINDING]
+        super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
         platform_tag = super().get_tag()[2]
         return "py3", "none", platform_tag if self.distribution.has_ext_modules() else "any"
+
+
+def namespace() -> str:
+    """Of the operators, for torch.ops."""
+    name = os.environ.get("DISCRETE_OPS_NAMESPACE", "discrete_ops")
+    if not re.fullmatch(r"[a-zA-Z_]\w*", name, re.ASCII):
+        raise SystemExit(f"DISCRETE_OPS_NAMESPACE: got {name!r}, allowed: a name of letters, digits and underscores")
+    return name
 
 
 def obstacle() -> str | None:
@@ -92,12 +110,75 @@ def obstacle() -> str | None:
     return None
 
 
+GLIBC = (2, 28)
+#: Its libraries whose functions have newer versions since: where they are now, and what they are called.
+RENEWED = {
+    "libm.so.6": ("libm.so.6", r"\w+"),
+    "libdl.so.2": ("libc.so.6", r"dl\w+"),
+    "libpthread.so.0": ("libc.so.6", r"(?:pthread|sem)_\w+"),
+    "librt.so.1": ("libc.so.6", r"shm_\w+"),
+}
+
+
+def older_versions(library: str, functions: str) -> dict[str, list[str]]:
+    """The functions that this machine's library has both newer than GLIBC and older, by their last version up to it."""
+    asked = [*(compiler() or "c++").split(), f"-print-file-name={library}"]
+    path = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    listed = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True).stdout
+    had: dict[str, list[tuple[int, ...]]] = {}
+    for function, version in re.findall(rf" [TWi] ({functions})@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
+        had.setdefault(function, []).append(tuple(map(int, version.split("."))))
+    older: dict[str, list[str]] = {}
+    for function, versions in had.items():
+        if max(versions) > GLIBC >= min(versions):
+            last = max(version for version in versions if version <= GLIBC)
+            older.setdefault("GLIBC_" + ".".join(map(str, last)), []).append(function)
+    return older
+
+
+def stand_ins(directory: Path) -> dict[str, Path]:
+    """Empty libraries to link to before this machine's, with the versions of functions that GLIBC had.
+
+    glibc keeps every version of a function that a binary may ask for, and a linker takes the newest it sees. It sees
+    these first. What is loaded is the machine's own; a glibc of before 2.34 still has those libraries.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, (library, functions) in RENEWED.items():
+        older = older_versions(library, functions)
+        if older:  # neither another C library nor one that is old enough
+            stem = directory / name.partition(".")[0]
+            source, script, found[name] = (stem.with_suffix(suffix) for suffix in (".c", ".map", ".so"))
+            source.write_text("".join(f"void {f}(void) {{}}\n" for group in older.values() for f in group))
+            script.write_text("".join(f"{version} {{ {'; '.join(group)}; }};\n" for version, group in older.items()))
+            linked = [f"-Wl,-soname,{name}", f"-Wl,--version-script={script}", "-o", str(found[name])]
+            command = [*(compiler() or "c++").split(), "-shared", "-nostdlib", "-w", "-x", "c", str(source), *linked]
+            subprocess.run(command, check=True)
+    return found
+
+
+def built_by() -> dict[str, str | int]:
+    """The C++ compiler, by its own words."""
+    command = [*(compiler() or "c++").split(), "-std=c++17", "-x", "c++", "-dM", "-E", "-"]
+    said = subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout
+    macros = dict(re.findall(r'^#define (\w+) "?(.*?)"?$', said, re.MULTILINE))
+    name = f"clang {macros['__clang_version__']}" if "__clang__" in macros else f"gcc {macros['__VERSION__']}"
+    return {"compiler": name, "cplusplus": int(macros["__cplusplus"].rstrip("L"))}
+
+
+def definitions(operators: str) -> list[str]:
+    """Of every file that includes torch's headers."""
+    return [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DDISCRETE_OPS_KERNELS={operators}_kernels"]
+
+
 def compiled() -> dict:
     """The extension modules and the command that builds them, where they can be built."""
-    cuda_compiler, reason = nvcc(), obstacle()
+    cuda_compiler, operators, reason = nvcc(), namespace(), obstacle()
     if reason:
         if os.environ.get("DISCRETE_OPS_CUDA") == "1":
             raise SystemExit(f"DISCRETE_OPS_CUDA: got '1', but {reason}; allowed: 0, auto")
+        if operators != "discrete_ops":
+            raise SystemExit(f"DISCRETE_OPS_NAMESPACE: got {operators!r}, but {reason}; allowed: discrete_ops")
         print(f"discrete-ops: {reason}, installing without the compiled CPU backend", file=sys.stderr)
         return {}
     import torch
@@ -111,15 +192,17 @@ def compiled() -> dict:
     warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-parameter"]
     warnings += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # false ones, from GCC's own intrinsics
     kernels = [f"csrc/cpu/kernels_{isa}.cpp" for isa in ("avx512", "avx2", "baseline")]  # slowest to compile first
+    # _Float16's conversions, which libgcc_s has from GCC 12 on only: from libgcc.a, which has no unwinder.
+    conversions = ["-lgcc"] if sys.platform == "linux" else []
     library = CppExtension(
         LIBRARY,
-        [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp"],
+        [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp", "csrc/old_runtime.cpp"],
         py_limited_api=True,
-        extra_compile_args=[*flags, *warnings, f"-DTORCH_TARGET_VERSION={STABLE_ABI}"],
-        extra_link_args=sanitizers,
+        extra_compile_args=[*flags, *warnings, *definitions(operators)],
+        extra_link_args=[*sanitizers, *conversions],
     )
     binding = CppExtension(
-        "discrete_ops._C",
+        BINDING,
         ["csrc/binding.cpp"],
         extra_compile_args=[*flags, f"-DDISCRETE_OPS_TORCH={torch.__version__}"],
         extra_link_args=sanitizers,
@@ -135,17 +218,24 @@ def compiled() -> dict:
             return super().get_ext_filename(name)
 
         def build_extensions(self) -> None:
+            older = {}
+            if sys.platform == "linux":
+                older = stand_ins(Path(self.build_temp, "stand_ins").resolve())
+            if "libm.so.6" in older:
+                library.extra_link_args.append(str(older.pop("libm.so.6")))
             every = self.extensions
             self.extensions = [extension for extension in every if extension.name != CUDA_LIBRARY]
             super().build_extensions()
             self.extensions = every
             if cuda_compiler:
-                temporary, library = Path(self.build_temp, "cuda"), Path(self.get_ext_fullpath(CUDA_LIBRARY))
-                build_cuda(cuda_compiler, targets, temporary, library)
+                temporary, path = Path(self.build_temp, "cuda"), Path(self.get_ext_fullpath(CUDA_LIBRARY))
+                build_cuda(cuda_compiler, targets, temporary, path, [*older.values()])
 
         def run(self) -> None:
             super().run()
-            built_for = {"torch": torch.__version__, "system": platform.system(), "machine": platform.machine()}
+            built_for: dict[str, object] = {"torch": torch.__version__}
+            built_for |= {"system": platform.system(), "machine": platform.machine(), **built_by()}
+            built_for["namespace"] = operators
             if cuda_compiler:
                 said = subprocess.run([cuda_compiler, "--version"], capture_output=True, text=True, check=True).stdout
                 built_for["nvcc"] = re.findall(r"release ([\d.]+)", said)[-1]
@@ -167,13 +257,15 @@ rule object
 rule stub
   command = {cxx} -shared -x c $in -Wl,-soname,libtorch_cuda.so -o $out
 rule library
-  command = {nvcc} -shared -nodlink -ccbin {cxx} -cudart static -Xlinker --exclude-libs,ALL $in -L{torch_lib} $
-      -ltorch_cpu -o $out
+  command = {nvcc} -shared -nodlink -ccbin {cxx} -cudart static -Xlinker --exclude-libs,ALL $in $
+      -Xlinker --no-as-needed {stand_ins} -L{torch_lib} -ltorch_cpu -o $out
 """
 
 
-def build_cuda(nvcc: str, targets: list[tuple[str, str]], directory: Path, library: Path) -> None:
-    """Compile csrc/cuda in ``directory`` and link ``library``.
+def build_cuda(
+    nvcc: str, targets: list[tuple[str, str]], directory: Path, library: Path, stand_ins: list[Path]
+) -> None:
+    """Compile csrc/cuda in ``directory`` and link ``library``, to ``stand_ins`` for what CUDA's runtime takes.
 
     It is linked to a libtorch_cuda.so of one empty function, since a CPU-only torch has none: so the real one is
     loaded, or found missing, before this library.
@@ -185,12 +277,13 @@ def build_cuda(nvcc: str, targets: list[tuple[str, str]], directory: Path, libra
     sources = [here / f"csrc/cuda/kernels_{name}.cu" for name in slowest_first]
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     flags = ["-O3", "-std=c++17", f"-ccbin {cxx}", "-Xcompiler -fPIC,-fvisibility=hidden"]
-    flags += [f"--threads {-(-jobs // len(sources))}", f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
+    flags += [f"--threads {-(-jobs // len(sources))}", *definitions(namespace())]
     flags += [f"-gencode arch={virtual},code={real}" for virtual, real in targets]
     flags += [f"-isystem {path}" for path in include_paths()]
-    rules = CUDA_RULES.format(nvcc=nvcc, cxx=cxx, flags=" ".join(flags), torch_lib=library_paths()[0])
+    first = " ".join(map(str, stand_ins))
+    rules = CUDA_RULES.format(nvcc=nvcc, cxx=cxx, flags=" ".join(flags), torch_lib=library_paths()[0], stand_ins=first)
     objects = []
-    for source in [*sources, here / "csrc/cuda/ops.cpp"]:
+    for source in [*sources, here / "csrc/cuda/ops.cpp", here / "csrc/old_runtime.cpp"]:
         objects.append(f"{source.stem}.o")
         rules += f"build {objects[-1]}: object {source}\n"
     rules += f"build libtorch_cuda.so: stub stub.c\nbuild library.so: library {' '.join(objects)} libtorch_cuda.so\n"
@@ -203,9 +296,23 @@ def build_cuda(nvcc: str, targets: list[tuple[str, str]], directory: Path, libra
     os.replace(library.with_suffix(".new"), library)  # a process that runs on the old one keeps it
 
 
+def readme() -> str:
+    """README.md as a package index shows it: links into the tree lead to the repository, at this version."""
+    here = Path(__file__).parent
+    project = (here / "pyproject.toml").read_text()
+    (repository,) = re.findall(r'^Repository = "(.+)"$', project, re.MULTILINE)
+    (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
+    text = (here / "README.md").read_text()
+    text = re.sub(r'(src="|!\[[^\]]*\]\()(?!\w+:)', rf"\1{repository}/raw/v{version}/", text)
+    return re.sub(r"\]\((?!\w+:|#)", f"]({repository}/blob/v{version}/", text)
+
+
 options = compiled()
 options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWheel}
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    package_data={"discrete_ops": ["py.typed", "*.pyi"]},
     packages=["discrete_ops", "discrete_ops.triton_kernels"],
     package_dir={"discrete_ops.triton_kernels": "triton_kernels"},
     **options,

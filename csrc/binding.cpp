@@ -1,4 +1,5 @@
-// discrete_ops._C: what the libraries were built with, and raw noise for the tests. No operator depends on it.
+// discrete_ops._C: raw noise for the tests, and what a build was made with in the compiler's own words. A source tree
+// has it, for one Python; a wheel, which serves every Python, does not.
 #include <pybind11/pybind11.h>
 
 #include <array>

@@ -3,6 +3,6 @@
 
 #include "schemas.h"
 
-STABLE_TORCH_LIBRARY(discrete_ops_kernels, m) {
+DISCRETE_OPS_LIBRARY(DISCRETE_OPS_KERNELS, m) {
   DISCRETE_OPS_DEFINE(m)
 }

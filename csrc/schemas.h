@@ -5,6 +5,13 @@
 //   is absent, the numbers beside it estimator: its row in reference.TERMS
 #pragma once
 
+#ifndef DISCRETE_OPS_KERNELS  // their namespace, which a build can rename
+#define DISCRETE_OPS_KERNELS discrete_ops_kernels
+#endif
+// torch's macros take a name as it is written: these write it.
+#define DISCRETE_OPS_LIBRARY(name, m) STABLE_TORCH_LIBRARY(name, m)
+#define DISCRETE_OPS_LIBRARY_IMPL(name, key, m) STABLE_TORCH_LIBRARY_IMPL(name, key, m)
+
 #define DISCRETE_OPS_ESTIMATOR                                                                                \
   "Tensor seed, Tensor? parameters, float tau, float coefficient, int estimator, SymInt num_samples, SymInt " \
   "first_row=0"

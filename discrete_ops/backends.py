@@ -15,12 +15,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from . import reference
+from .namespace import BUILT
 
 #: Backends by name; None is one that its first call will import.
 _BACKENDS: dict[str, ModuleType | None] = {"reference": reference}
@@ -210,7 +210,10 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def build_info() -> dict[str, object]:
-    """What is installed: versions and the backends that loaded. For bug reports."""
+    """What is installed: versions, the backends that loaded, what the libraries were built by. For bug reports.
+
+    ``python -m discrete_ops`` prints it.
+    """
     try:
         package = version("discrete-ops")
     except PackageNotFoundError:  # a source tree on sys.path
@@ -228,7 +231,5 @@ def build_info() -> dict[str, object]:
     if "cpp" in _BACKENDS:
         info["instruction_set"] = get("cpp").instruction_set()
     with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries
-        info["libraries"] = json.loads((Path(__file__).parent / "build.json").read_text())
-    with contextlib.suppress(ImportError):  # another Python than the wheel was built with
-        info["build"] = importlib.import_module(f"{__package__}._C").build_info()
+        info["libraries"] = json.loads(BUILT.read_text())
     return info

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .namespace import NAMESPACE
 from .reference import AT_ONE, Parameters
 
 _HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ def load(name: str) -> Path:
 
 
 CPU_LIBRARY = load("libdiscrete_ops_cpu.so")
-_kernels = torch.ops.discrete_ops_kernels
+_kernels = getattr(torch.ops, f"{NAMESPACE}_kernels")
 _sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.of_rows, _kernels.surrogate.default
 _surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
 
@@ -119,8 +120,8 @@ def _fake_like_grad(grad: Tensor, logits: Tensor, *rest: object) -> Tensor:
     return _fake_like_logits(logits, grad, *rest)
 
 
-torch.library.register_fake("discrete_ops_kernels::sample", _fake_sample)
-torch.library.register_fake("discrete_ops_kernels::sample.of_rows", _fake_sample)
-torch.library.register_fake("discrete_ops_kernels::surrogate", _fake_like_logits)
-torch.library.register_fake("discrete_ops_kernels::tau_derivative", _fake_like_logits)
-torch.library.register_fake("discrete_ops_kernels::surrogate_vjp", _fake_like_grad)
+torch.library.register_fake(f"{NAMESPACE}_kernels::sample", _fake_sample)
+torch.library.register_fake(f"{NAMESPACE}_kernels::sample.of_rows", _fake_sample)
+torch.library.register_fake(f"{NAMESPACE}_kernels::surrogate", _fake_like_logits)
+torch.library.register_fake(f"{NAMESPACE}_kernels::tau_derivative", _fake_like_logits)
+torch.library.register_fake(f"{NAMESPACE}_kernels::surrogate_vjp", _fake_like_grad)

@@ -21,7 +21,9 @@ from torch.compiler import is_compiling, is_exporting
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.utils.checkpoint import CheckpointPolicy
 
-_LIBRARY = torch.library.Library("discrete_ops", "DEF")
+from .namespace import NAMESPACE
+
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 def operator(
@@ -46,7 +48,7 @@ def operator(
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    op = getattr(torch.ops.discrete_ops, name).default
+    op = getattr(getattr(torch.ops, NAMESPACE), name).default
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     _LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
     torch.library.register_fake(op, fake, lib=_LIBRARY)

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from discrete_ops import backends, philox
 needs_cpp = pytest.mark.skipif(
     "cpp" not in backends.available_backends(), reason="NOT COVERED: the cpp backend is not installed"
 )
+
+NO_BINDING = "NOT COVERED: no discrete_ops._C, which is not in a wheel, nor for another Python than a tree was built by"
 
 
 def vector_math(function: str, x: np.ndarray) -> np.ndarray:
@@ -52,7 +55,7 @@ def test_log1p_to_two_ulp() -> None:
 
 @needs_cpp
 def test_philox_of_the_binding_is_that_of_the_reference() -> None:
-    binding = pytest.importorskip("discrete_ops._C", reason="NOT COVERED: built for another Python")
+    binding = pytest.importorskip("discrete_ops._C", reason=NO_BINDING)
     rng = np.random.default_rng(1)
     for seed, block, draw, row in zip(*(rng.integers(0, 2**b, 50) for b in (62, 31, 32, 40)), strict=True):
         counter = [torch.tensor([int(c)]) for c in (block, draw, row & 0xFFFFFFFF, row >> 32)]
@@ -66,6 +69,14 @@ def test_build_info_names_compiler_and_instruction_set() -> None:
     assert info["instruction_set"] in ("avx512", "avx2", "baseline", "neon")
     assert "cpp" in info["backends"]
     assert info["libraries"]["machine"] == platform.machine()
+    assert re.match(r"(gcc|clang) \d", info["libraries"]["compiler"])
+
+
+@needs_cpp
+def test_build_info_is_what_the_compiler_says_of_itself() -> None:
+    binding = pytest.importorskip("discrete_ops._C", reason=NO_BINDING)
+    libraries = backends.build_info()["libraries"]
+    assert binding.build_info() == {name: libraries[name] for name in ("compiler", "torch", "cplusplus")}
 
 
 @needs_cpp

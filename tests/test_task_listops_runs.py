@@ -262,7 +262,19 @@ def test_data_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         (["table", "gst-6", "--methods", "GST-2.0"], "methods: got 'GST-2.0', allowed: 'STGS', 'GR-MC100'"),
         (["table", "gst-6", "--columns", "tau=2"], "columns: got 'tau=2', allowed: 'tau=1.0', 'tau=0.1'"),
         (["train", "--estimator=gts"], "estimator: got 'gts'"),
-        (["data", "--out={directory}/train.tsv"], "train.tsv is no directory"),
+        (["data", "--out={directory}/train.tsv"], "out: got {directory}/train.tsv, allowed: a directory that can be"),
+        (
+            ["data", "--out=/proc/x"],
+            "out: got /proc/x, allowed: a directory that can be written; /proc cannot be written",
+        ),
+        (["train", "--out=/proc/x"], "out: got /proc/x, allowed"),
+        (
+            ["table", "gst-6", "--out=/dev/null/x"],
+            "out: got /dev/null/x, allowed: a directory that can be written; /dev/null",
+        ),
+        (["train", "--data-dir=/proc/x", "--out={directory}/new"], "data_dir: got /proc/x, allowed"),
+        (["parse", "nowhere", "7", "--picture=/proc/x/a.png"], "picture: got /proc/x, allowed"),
+        (["parse", "nowhere", "7", "--picture={directory}"], "picture: got {directory}, allowed: a file"),
         (["train", "--out={directory}/train.tsv"], "train.tsv is no directory"),
         (["table", "gst-6", "--out={directory}/train.tsv"], "train.tsv is no directory"),
         (["table", "gst-6", "--results={directory}/train.tsv/below"], "train.tsv is no directory"),
@@ -278,7 +290,7 @@ def test_wrong_commands_are_named(
     arguments: list[str], message: str, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([argument.format(directory=directory) for argument in arguments]) == 1
-    assert message in capsys.readouterr().err
+    assert message.format(directory=directory) in capsys.readouterr().err
 
 
 @pytest.fixture

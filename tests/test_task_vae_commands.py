@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def test_unknown_estimator_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_train_command_writes_a_run_and_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--estimator", "gst", "--gap", "pi", "--tau", "0.7", "--out", str(tmp_path)]
     assert cli.main([*arguments, "--epochs", "1", "--threads", "1"]) == 0
-    assert capsys.readouterr().out.startswith("epoch 1/1: train ")
+    anew, epoch, *_ = capsys.readouterr().out.splitlines()
+    assert anew == f"starting anew (no checkpoint in {tmp_path})"
+    assert epoch.startswith("epoch 1/1: train ")
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["estimator"], config["gap"], config["tau"], config["lr"]) == ("gst", "pi", 0.7, 5e-4)
     (record,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
@@ -156,8 +159,13 @@ def test_train_command_writes_a_run_and_resumes_it(tmp_path: Path, capsys: pytes
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main([*arguments, "--epochs", "2"]) == 0
     output = capsys.readouterr().out
+    assert f"resumed at epoch 2 of 2, from {tmp_path / 'checkpoint.pt'}" in output
     assert "epoch 2/2" in output
     assert "epoch 1/2" not in output
+    assert cli.main([*arguments, "--epochs", "2"]) == 0
+    assert f"nothing to train: 2 of 2 epochs are done in {tmp_path / 'checkpoint.pt'}" in capsys.readouterr().out
+    assert cli.main([*arguments, "--epochs", "1", "--no-resume"]) == 0
+    assert f"starting anew (told not to resume {tmp_path / 'checkpoint.pt'})" in capsys.readouterr().out
 
 
 def test_figure_that_is_not_finite_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,6 +234,12 @@ def test_folder_that_is_a_file_is_an_error(
     error = capsys.readouterr().err
     assert f"error: {flag}: got {place}, allowed: a directory that can be written; {tmp_path / 'file'} " in error
     assert (tmp_path / "file").read_text() == "mine"
+    # Where nobody can write, root neither; and a name that is no name
+    for bad, reason in (("/proc/x", "/proc cannot be written ("), (f"/tmp/{'x' * 300}", "cannot be written (")):
+        assert cli.main([*command.split(), *digits, f"--{flag}={bad}"]) == 1
+        error = capsys.readouterr().err
+        assert f"error: {flag}: got {bad}, allowed: a directory that can be written; " in error
+        assert reason in error
 
 
 def test_sweep_tells_why_every_trial_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,8 +270,8 @@ def test_demo_reports_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     """Two estimators, one of them sick at first: exit status 1; cured: only that one trains, exit status 0."""
     monkeypatch.setattr(demo, "ESTIMATORS", {name: ESTIMATORS[name] for name in ("gst", "reinmax")})
 
-    def sick(estimator: str, epochs: int) -> Any:
-        return configure(estimator=estimator, epochs=epochs, lr=1e30 if estimator == "gst" else None)
+    def sick(estimator: str, epochs: int, seed: int) -> Any:
+        return configure(estimator=estimator, epochs=epochs, seed=seed, lr=1e30 if estimator == "gst" else None)
 
     def run() -> tuple[int, str]:
         console = Console(record=True, width=200)
@@ -269,6 +283,7 @@ def test_demo_reports_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         status, text = run()
     assert status == 1
     assert "error: gst: train_loss is nan in epoch 1" in text
+    assert f"reinmax: done; it was starting anew (no checkpoint in {tmp_path / 'reinmax'})" in text
     assert [row["estimator"] for row in json.loads((tmp_path / "summary.json").read_text())["results"]] == ["reinmax"]
 
     before = (tmp_path / "reinmax" / "result.json").stat().st_mtime_ns
@@ -279,10 +294,19 @@ def test_demo_reports_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [row["estimator"] for row in summary["results"]] == ["gst", "reinmax"]
     for row in summary["results"]:
-        assert row["train_loss"] == figures(tmp_path / row["estimator"])[-1]["train_loss"]
-        assert f"{row['test_loss']:.3f}" in text
-        assert f"{row['test_loss']:.3f}" in (tmp_path / "summary.md").read_text()
-        assert 100 < row["peak_mib"] < 10_000  # a process that has imported torch, in MiB
+        last = figures(tmp_path / row["estimator"])[-len(demo.SEEDS) :]
+        assert row["train_losses"] == [record["train_loss"] for record in last]
+        losses = row["test_losses"]
+        shown = f"{statistics.fmean(losses):.2f} +- {statistics.stdev(losses):.2f}"
+        assert shown in text
+        assert shown in (tmp_path / "summary.md").read_text()
+        alone = train.fit(
+            configure(estimator=row["estimator"], epochs=1, seed=1),
+            data.load("digits"),
+            tmp_path / "alone",
+            resume=False,
+        )
+        assert losses[1] == alone.history_of(0)[-1]["test_loss"]
     for name in ("curves", "reconstructions", "samples"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

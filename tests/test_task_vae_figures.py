@@ -294,7 +294,7 @@ def test_committed_reports_are_of_the_committed_lines(tmp_path: Path) -> None:
     committed, quiet = Path(__file__).parents[1] / "tasks" / "results", Console(quiet=True)
     found = {name: results.read(committed, name) for name in ("br-1", "figure-br-1", "gst-5")}
     measured.report_table_1(tmp_path / "br-1.md", found["br-1"], True, quiet)
-    measured.report_figure_1(tmp_path / "figure-br-1.md", found["figure-br-1"], "figure-br-1.png", quiet)
+    measured.report_figure_1(tmp_path / "figure-br-1.md", found["figure-br-1"], quiet)
     costs.report_table_5(tmp_path / "gst-5.md", found["gst-5"], True, quiet)
     for name in found:
         assert (tmp_path / f"{name}.md").read_text() == (committed / f"{name}.md").read_text()

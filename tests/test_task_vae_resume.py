@@ -139,24 +139,23 @@ def test_what_was_begun_goes_on_whatever_was_finished_since(
         assert f"{path}: {message}" in capsys.readouterr().err
 
 
-def test_interrupted_between_two_checkpoints(
-    small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As at the shipped interval: epochs that are written to metrics.jsonl but in no checkpoint are done again."""
+def test_killed_between_two_checkpoints(small: data.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the shipped interval, by SIGKILL: epochs that metrics.jsonl has, but no checkpoint, are done again."""
     arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "5")
     assert run(tmp_path / "whole", *arguments) == 0
     add = train._Files.add
     for last, seconds in ((2, 0.0), (4, 1e9)):  # a checkpoint of the second epoch, none of the fourth
 
-        def interrupted(self: Any, records: Any, ensemble: Any, last: int = last, **flags: bool) -> None:
+        def killed(self: Any, records: Any, ensemble: Any, last: int = last, **flags: bool) -> None:
             add(self, records, ensemble, **flags)
             if ensemble.epoch == last:
-                raise KeyboardInterrupt
+                raise SystemExit
 
         with monkeypatch.context() as patch:
-            patch.setattr(train._Files, "add", interrupted)
+            patch.setattr(train._Files, "add", killed)
             patch.setattr(train, "SECONDS", seconds)
-            assert run(tmp_path / "parts", *arguments) == 130
+            with pytest.raises(SystemExit):
+                run(tmp_path / "parts", *arguments)
         assert epochs_written(tmp_path / "parts") == last
     assert run(tmp_path / "parts", *arguments) == 0
     assert lines(tmp_path / "parts", "br-2") == lines(tmp_path / "whole", "br-2")
@@ -242,3 +241,27 @@ def test_failed_run_is_reported_and_no_error(
     assert math.isfinite(by_method["GST-1.0"]["value"])
     assert "X (1)" in (tmp_path / "results" / "gst-3-2-epochs.md").read_text()
     assert "X (1)" in capsys.readouterr().out
+
+
+def test_what_is_lost_or_of_other_settings_is_told(
+    small: data.Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("table", "br-2", "--columns", "8x4", "--methods", "ST", "--epochs", "1")
+    assert run(tmp_path, *arguments) == 0
+    capsys.readouterr()
+    assert run(tmp_path, *arguments) == 0
+    assert f"br 8x4: all 1 runs are known, from {tmp_path / 'results'}" in capsys.readouterr().out
+    # As lines of earlier versions were, which are not taken for today's experiment
+    for name in ("br-2", "br-3"):
+        path = tmp_path / "results" / f"{name}.jsonl"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "settings": ""}) + "\n")
+    (config,) = tmp_path.glob("br/*/config.json")
+    config.unlink()
+    assert run(tmp_path, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "br 8x4: 1 runs in" in said
+    assert "are of other settings than today's, or note none: they are run again" in said
+    assert "nothing to train: 1 of 1 epochs are done" in said
+    assert "config.json is lost: which commit trained them is unknown" in said
+    last = json.loads((tmp_path / "results" / "br-2.jsonl").read_text().splitlines()[-1])
+    assert (last["commit"], bool(last["settings"])) == ("unknown", True)

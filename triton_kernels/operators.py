@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..namespace import NAMESPACE
 from ..reference import check_soft
 from .jit import INTERPRETED
 from .launch import (
@@ -263,10 +264,10 @@ def _tau_derivative(
 
 
 _define = torch.library.custom_op if INTERPRETED else torch.library.triton_op
-sample_op = _define("discrete_ops_triton::sample", mutates_args=())(_sample)
-surrogate_op = _define("discrete_ops_triton::surrogate", mutates_args=())(_surrogate)
-surrogate_vjp_op = _define("discrete_ops_triton::surrogate_vjp", mutates_args=())(_surrogate_vjp)
-tau_derivative_op = _define("discrete_ops_triton::tau_derivative", mutates_args=())(_tau_derivative)
+sample_op = _define(f"{NAMESPACE}_triton::sample", mutates_args=())(_sample)
+surrogate_op = _define(f"{NAMESPACE}_triton::surrogate", mutates_args=())(_surrogate)
+surrogate_vjp_op = _define(f"{NAMESPACE}_triton::surrogate_vjp", mutates_args=())(_surrogate_vjp)
+tau_derivative_op = _define(f"{NAMESPACE}_triton::tau_derivative", mutates_args=())(_tau_derivative)
 
 
 @sample_op.register_fake

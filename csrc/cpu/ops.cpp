@@ -107,6 +107,6 @@ DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float*
   discrete_ops::kernels().math(function, x, y, n);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(discrete_ops_kernels, CPU, m) {
+DISCRETE_OPS_LIBRARY_IMPL(DISCRETE_OPS_KERNELS, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCpu)
 }

@@ -133,6 +133,6 @@ extern "C" __attribute__((visibility("default"))) const char* discrete_ops_cuda_
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(discrete_ops_kernels, CUDA, m) {
+DISCRETE_OPS_LIBRARY_IMPL(DISCRETE_OPS_KERNELS, CUDA, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCuda)
 }

@@ -20,6 +20,36 @@ def save(path: Path, configs: Sequence[Any], state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(content, file))
 
 
+def copied(state: Any) -> Any:
+    """A state that later steps leave as it is."""
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [copied(value) for value in state]
+    return state.detach().clone() if isinstance(state, torch.Tensor) else state
+
+
+def beginning(path: Path, epoch: int, epochs: int, is_over: bool, is_replaced: bool) -> str:
+    """What a run says when it begins.
+
+    Args:
+        path: of its checkpoint.
+        epoch: how many are done.
+        epochs: how many there are to be.
+        is_over: whether nothing is left to train.
+        is_replaced: whether there was a checkpoint that it was told to leave aside.
+    """
+    if is_over:
+        return f"nothing to train: {epoch} of {epochs} epochs are done in {path}"
+    if epoch:
+        return f"resumed at epoch {epoch + 1} of {epochs}, from {path}"
+    return (
+        f"starting anew (told not to resume {path})"
+        if is_replaced
+        else f"starting anew (no checkpoint in {path.parent})"
+    )
+
+
 def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Configs and state of the checkpoint at ``path``, tensors on the CPU.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from . import interrupts
 from .errors import RunError
 
 WIDTH = 120  #: columns of a table that goes to a file or a pipe
@@ -17,13 +18,14 @@ def console() -> Console:
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
-    """The status of ``command``: what it returns (None: 0); 130 after ^C; 1 after a RunError, which is printed, or an
-    OSError, say of a full disk or an --out that is no directory, which names the path."""
+    """The status of ``command``: what it returns (None: 0); 130 after ^C, 143 after SIGTERM; 1 after a RunError, which
+    is printed, or an OSError, say of a full disk, which names the path."""
     try:
-        return command() or 0
+        with interrupts.raised():
+            return command() or 0
     except (RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; a run that has a checkpoint goes on from it, unless told to start anew", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print("interrupted; a run goes on from its last whole epoch, unless told to start anew", file=sys.stderr)
+        return getattr(error, "status", 130)

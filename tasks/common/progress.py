@@ -31,6 +31,9 @@ class RunBar:
     ) -> None:
         self.progress.stop()
 
+    def on_start(self, text: str) -> None:
+        self.say(text)
+
     def say(self, text: str) -> None:
         """One line, as it is."""
         self.console.print(text, highlight=False, soft_wrap=True)

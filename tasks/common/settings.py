@@ -1,6 +1,6 @@
 """Checks of flags that several tasks have; each names the argument, what came and what is allowed."""
 
-import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -26,10 +26,17 @@ def check_device(value: str) -> str:
 
 def check_folder(name: str, path: Path) -> None:
     """Raise RunError naming the argument if ``path`` is no directory to write in and cannot become one; makes none."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "cannot be written" if there.is_dir() else "is no directory"
-        raise RunError(f"{name}: got {path}, allowed: a directory that can be written; {there} {reason}")
+    there = path
+    try:
+        there = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
+        if there.is_dir():
+            # By a file, since root may write by its rights where the file system lets nobody.
+            with tempfile.TemporaryFile(dir=there):
+                return
+        reason = f"{there} is no directory"
+    except OSError as error:  # of a name that is too long, too
+        reason = f"{there} cannot be written ({error.strerror})"
+    raise RunError(f"{name}: got {path}, allowed: a directory that can be written; {reason}")
 
 
 def set_threads(threads: int | None) -> None:

@@ -1,6 +1,6 @@
 """Tables for people: on the console and as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,9 +58,9 @@ def write(
     notes: Iterable[str],
     sheets: Sequence[Sheet],
     console: Console,
-    pictures: Sequence[str] = (),
+    pictures: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> None:
-    """Print tables and write them as Markdown.
+    """Print tables and write them as Markdown, with pictures: what another process writes is of one piece, too.
 
     Args:
         path: of the file; None writes none.
@@ -68,7 +68,7 @@ def write(
         notes: a paragraph each, above the tables in the file, below them on the console.
         sheets: the tables.
         console: to print on.
-        pictures: file names of what to show below.
+        pictures: file names of what to show below, and what draws each.
     """
     notes = list(notes)
     for sheet in sheets:
@@ -83,4 +83,6 @@ def write(
     if pictures:
         parts.append([f"![{Path(picture).stem}]({picture})" for picture in pictures])
     with files.locked(path.parent):
+        for name, draw in (pictures or {}).items():
+            draw(path.with_name(name))
         files.write_text(path, "\n\n".join("\n".join(part) for part in parts) + "\n")

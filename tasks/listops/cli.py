@@ -82,8 +82,13 @@ class Run:
         flags = {name: getattr(self, name) for name in (field.name for field in fields(Preset)) if hasattr(self, name)}
         return configure(self.preset, estimator, seed, self.device, self.backend, **{**flags, **hyper_parameters})
 
-    def splits(self) -> data.Splits:
+    def splits(self, console: Console) -> data.Splits:
         set_threads(self.threads)
+        if not data.is_there(self.data_dir):
+            check_folder("data_dir", self.data_dir)
+            names = ", ".join(f"{name}.tsv" for name in data.SIZES)
+            text = f"{self.data_dir} has none of {names}: generating them with seed 0"
+            console.print(text, highlight=False, soft_wrap=True)
         return data.load(self.data_dir, self.test_file)
 
     def fit(
@@ -98,6 +103,7 @@ class Run:
                 tensorboard=self.tensorboard,
                 on_step=progress.on_step,
                 on_epoch=progress.on_epoch,
+                on_start=progress.on_start,
             )
         self.draw(trainer, out)
         return trainer
@@ -138,7 +144,7 @@ class Train(Run):
         config = self.config(self.estimator, self.seed)
         out = self.out or Path("runs/listops") / f"{self.preset}-{self.estimator}-{self.seed}"
         check_folder("out", out)
-        self.fit(config, self.splits(), out, console, self.resume)
+        self.fit(config, self.splits(console), out, console, self.resume)
         console.print(f"{(out / 'result.json').read_text()}written to {out}", highlight=False, soft_wrap=True)
 
 
@@ -181,7 +187,7 @@ class TableOf(Run):
         other = {name: settings[name] for name, usual in results.settings(plain).items() if settings[name] != usual}
         report = path.with_name(path.stem + "".join(f"-{name}={value}" for name, value in other.items()) + ".md")
         with files.leaving_occupied() as piece:
-            splits = self.splits() if self.train else None
+            splits = self.splits(console) if self.train else None
             if splits:
                 self.train_missing(dict(zip(chosen, configs, strict=True)), splits, out, path, console, piece)
             found = [
@@ -262,6 +268,10 @@ class Parse:
         if self.samples < 0:
             raise RunError(f"samples: got {self.samples}, allowed: an int from 0")
         tokens = parsing.read_expression(self.expression)
+        if self.picture:
+            check_folder("picture", self.picture.parent)
+            if self.picture.is_dir():
+                raise RunError(f"picture: got {self.picture}, allowed: a file; it is a directory")
         model, config = parsing.load(self.run_dir)
         found = parsing.parses(model, config, tokens, self.samples, self.seed)
         gold = expressions.write(tokens)
@@ -275,6 +285,7 @@ class Parse:
             )
         console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         if self.picture:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
             parsing.draw(tokens, found, self.picture)
 
 

@@ -191,6 +191,11 @@ def digest_of(*parts: Lines) -> str:
     return digest("\n".join("\n".join(lines.texts) for lines in parts).encode(), size=8).hex()
 
 
+def is_there(directory: Path) -> bool:
+    """Whether a directory has one of the files."""
+    return any((directory / f"{name}.tsv").exists() for name in SIZES)
+
+
 def load(directory: Path, test_file: Path | None = None) -> Splits:
     """The files of ``directory``, generated with seed 0 if it has none; ``test_file`` takes ``test.tsv``'s place.
 
@@ -198,9 +203,9 @@ def load(directory: Path, test_file: Path | None = None) -> Splits:
         RunError: a file is missing or damaged, or shares a line with another; it is named.
     """
     paths = [directory / f"{name}.tsv" for name in SIZES]
-    if not any(path.exists() for path in paths):
+    if not is_there(directory):
         with locked(directory):  # two first commands generate one set
-            if not any(path.exists() for path in paths):
+            if not is_there(directory):
                 write(directory, 0)
     missing = [path for path in paths if not path.exists()]
     if missing:

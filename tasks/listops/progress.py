@@ -14,6 +14,9 @@ class RunProgress(RunBar):
         super().__init__(console, name)
         self.name = name
 
+    def on_start(self, text: str) -> None:
+        self.say(f"{self.name}: {text}")
+
     def on_step(self, steps: Steps) -> None:
         if steps.done == 0:
             self.progress.reset(self.task, total=steps.total, description=f"{self.name}, epoch {steps.epoch}")

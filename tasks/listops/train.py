@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from discrete_ops import build_info
-from tasks.common import checkpoint, events
+from tasks.common import checkpoint, events, interrupts
 from tasks.common.errors import RunError
 from tasks.common.files import locked, write_json, write_text
 
@@ -108,9 +108,9 @@ class Trainer:
         for name, value in record.items():
             if not math.isfinite(value):
                 raise RunError(f"{self.config.estimator}: {name} is {value} in epoch {record['epoch']}")
-        self.history.append(record)
-        if self.best_epoch == self.epoch:
+        if record["valid_accuracy"] > max((each["valid_accuracy"] for each in self.history), default=-1.0):
             self.best = _copy(self.model.state_dict())
+        self.history.append(record)  # last: with it the epoch is done
         return record
 
     def _step(self, batch: Batch) -> Tensor:
@@ -201,6 +201,7 @@ def fit(
     tensorboard: bool = False,
     on_step: Callable[[Steps], None] = lambda steps: None,
     on_epoch: Callable[[Record], None] = lambda record: None,
+    on_start: Callable[[str], None] = lambda text: None,
 ) -> Trainer:
     """Train in the directory ``out``, from its checkpoint on if there is one, until the last epoch or an early stop.
 
@@ -211,6 +212,7 @@ def fit(
         resume: False starts anew, over what lies in ``out``.
         tensorboard: also write TensorBoard's event files to ``out``.
         on_step, on_epoch: called after each optimiser step (and before an epoch's first) and each epoch.
+        on_start: told whether the run goes on from a checkpoint, and from where.
 
     Raises:
         Occupied: another process trains in ``out``.
@@ -220,22 +222,31 @@ def fit(
     with locked(out, wait=False):
         trainer = Trainer(config, splits)
         path = out / "checkpoint.pt"
-        if resume and path.exists():
+        was_there = path.exists()
+        if resume and was_there:
             _resume(trainer, path)
         else:
             path.unlink(missing_ok=True)
+        on_start(checkpoint.beginning(path, trainer.epoch, config.epochs, trainer.finished, was_there))
         environment = {**build_info(), "threads": torch.get_num_threads(), "data": splits.digest()}
         write_json(out / "config.json", {**asdict(config), "environment": environment})
-        # The checkpoint is behind metrics.jsonl by an epoch if the run was killed between the two.
+        # metrics.jsonl is behind the checkpoint by an epoch if the run was killed between the two.
         write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in trainer.history))
         writer = events.writer(out, trainer.epoch) if tensorboard else None
         if not trainer.finished:
             (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
         while not trainer.finished:
-            record = trainer.run_epoch(on_step)
+            saved = trainer.epoch
+            try:
+                record = trainer.run_epoch(on_step)
+                checkpoint.save(path, [config], trainer.state_dict())
+            except KeyboardInterrupt:
+                if trainer.epoch > saved:  # between the end of the epoch and that of its checkpoint
+                    with interrupts.ignored():
+                        checkpoint.save(path, [config], trainer.state_dict())
+                raise
             with open(out / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
-            checkpoint.save(path, [config], trainer.state_dict())
             if writer:
                 for name, value in record.items():
                     writer.add_scalar(name, value, trainer.epoch)
@@ -269,8 +280,8 @@ def _resume(trainer: Trainer, path: Path) -> None:
     state = checkpoint.load(path, [trainer.config], LONGER)
     if state["data"] != trainer.data:
         raise RunError(
-            f"{path}: belongs to other training or validation lines: {state['data']} there and {trainer.data} here; "
-            + checkpoint.ANEW
+            f"{path}: belongs to other training or validation lines than those of data_dir: {state['data']} there and "
+            f"{trainer.data} here; go on with the lines that it was begun with, {checkpoint.ANEW}"
         )
     trainer.load_state_dict(state)
 

@@ -127,6 +127,7 @@ class Train:
                 processes=processes,
                 on_step=progress.on_step,
                 on_epoch=progress.on_epoch,
+                on_start=progress.on_start,
             )
         if processes.rank:
             return 0
@@ -145,12 +146,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a discrete VAE with every estimator on the embedded digits and compare them in one table."""
+    """Train a discrete VAE with every estimator and three seeds on the embedded digits; one table and pictures."""
 
     out: Path = Path("runs/demo")
     """Directory of the summary, with one directory an estimator."""
-    epochs: int = 120
-    """Epochs of each estimator."""
+    epochs: int = 80
+    """Epochs of each run."""
     fresh: bool = False
     """Train again what is finished, instead of going on where an earlier demo stopped."""
 

@@ -1,8 +1,8 @@
 """The commands of the study: ``table``, ``figure`` and ``sweep``."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,9 @@ from . import costs, data, measured, properties, report, study, sweep
 from .data import Source
 from .results import Result
 from .tables import FIGURES, STUDIES, TABLES, Table
+
+#: Of the papers' experiments, wherever a command is run.
+RESULTS = Path(__file__).parents[1] / "results"
 
 #: Tables that do not train a VAE for each cell: one measures a trained one, one what training costs.
 BR_1, GST_5 = "br-1", "gst-5"
@@ -80,8 +83,8 @@ class Common:
     """Directory of the runs, from whose checkpoints an interrupted command goes on."""
     results: Path | None = None
     """Directory of the results' JSON lines, Markdown and plots, with --shared-order RESULTS/shared-order; default
-    tasks/results; for digits OUT/results, with --shared-order OUT/shared-order/results, since neither is the papers'
-    experiment."""
+    tasks/results beside this code; for digits OUT/results, with --shared-order OUT/shared-order/results, since neither
+    is the papers' experiment."""
     threads: int | None = None
     """Threads of torch; its own default if not given."""
 
@@ -90,7 +93,7 @@ class Common:
         if self.results is not None:
             return self.results / "shared-order" if self.shared_order else self.results
         paper = self.data == "mnist" and not self.shared_order
-        return Path("tasks/results") if paper else self.where / "results"
+        return RESULTS if paper else self.where / "results"
 
     @property
     def where(self) -> Path:
@@ -100,7 +103,7 @@ class Common:
     @property
     def images(self) -> Source:
         """Read when a run needs it: wrong flags are told first, and a report of known results needs no data."""
-        return functools.cache(lambda: data.load(self.data, self.data_dir))
+        return cache(lambda: data.load(self.data, self.data_dir))
 
     def named(self, name: str, usual: int | None) -> str:
         """What a report's files are called: a shorter run, to try it out, does not take the place of the paper's."""
@@ -239,12 +242,12 @@ class FigureCommand(Common):
             table = FIGURES[name]
             found = self.train(name, table, console)
             if self.name == "br-2":
-                report.write(stem, table.title, found, self.folder, console)
-                figures.plot_betas(found, path)
+                draw, shown = partial(figures.plot_betas, found), found
             else:
-                last = max(r.epochs for r in found)
-                report.write(stem, table.title, [r for r in found if r.epochs == last], self.folder, console)
-                figures.plot_by_epoch(found, {"variance": "variance of the gradient"}, path, log=("variance",))
+                titles = {"variance": "variance of the gradient"}
+                draw = partial(figures.plot_by_epoch, found, titles, log=("variance",))
+                shown = [r for r in found if r.epochs == max(r.epochs for r in found)]
+            report.write(stem, table.title, shown, self.folder, console, draw=draw)
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
         return 0
 
@@ -263,14 +266,9 @@ class FigureCommand(Common):
         return 0
 
     def _figure_1(self, name: str, path: Path, console: Console) -> None:
-        from . import figures
-
         last = measured.LAST if self.epochs is None else self.epochs
         found = self.measure(name, measured.figure_1(), measured.epochs_until(last), console)
-        measured.report_figure_1(path.with_suffix(".md"), found, path.name, console)
-        titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
-        titles["relative_std"] = "standard deviation over the mean's norm"
-        figures.plot_by_epoch(found, titles, path, log=("std", "relative_std"))
+        measured.report_figure_1(path.with_suffix(".md"), found, console)
 
 
 @dataclass(frozen=True)

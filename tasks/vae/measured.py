@@ -181,6 +181,7 @@ def _train(
             keep=tuple(paths),
             on_step=progress.on_step,
             on_epoch=progress.on_epoch,
+            on_start=progress.on_start,
         )
     return paths
 
@@ -330,8 +331,10 @@ def _above_previous(rows: Rows) -> str:
     return _count(rows, (RAO, *PREVIOUS), lambda row: all(row[RAO] > row[name] for name in PREVIOUS))
 
 
-def report_figure_1(path: Path, found: Sequence[Result], picture: str, console: Console) -> None:
-    """BR Figure 1 as tables: means over seeds by epoch. Arguments as of :func:`report_table_1`."""
+def report_figure_1(path: Path, found: Sequence[Result], console: Console) -> None:
+    """BR Figure 1 as tables and a picture: means over seeds by epoch. Arguments as of :func:`report_table_1`."""
+    from . import figures  # matplotlib is slow to import
+
     epochs = sorted({r.epochs for r in found})
     shown = []
     for split in dict.fromkeys(r.split for r in found):
@@ -355,4 +358,7 @@ def report_figure_1(path: Path, found: Sequence[Result], picture: str, console: 
         )
         + f"; Rao's cosine is above all previous estimators' at {_above_previous(cosines)}.",
     ]
-    sheets.write(path, "BR Figure 1: bias and spread by epoch", notes, shown, console, [picture])
+    titles = {"cosine": "cosine to the exact gradient", "std": "standard deviation"}
+    titles["relative_std"] = "standard deviation over the mean's norm"
+    pictures = {f"{path.stem}.png": partial(figures.plot_by_epoch, found, titles, log=("std", "relative_std"))}
+    sheets.write(path, "BR Figure 1: bias and spread by epoch", notes, shown, console, pictures)

@@ -1,13 +1,14 @@
 """A table's results beside the paper's: on the console, as Markdown, as a plot."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
-from tasks.common import files, papers, sheets
+from tasks.common import papers, sheets
 from tasks.common.sheets import Sheet
 
 from .results import Result
@@ -111,6 +112,7 @@ def write(
     folder: Path,
     console: Console,
     compare: bool = True,
+    draw: Callable[[Path], None] | None = None,
 ) -> list[Cell]:
     """Print a table and write ``<name>.md`` and ``<name>.png`` beside its results.
 
@@ -121,42 +123,21 @@ def write(
         folder: for the files.
         console: to print on.
         compare: whether the paper's figures are of the same data and epochs.
+        draw: the picture; None: the paper's figures beside ours.
     """
     first = found[0]
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
     rows = cells(first.table, found, compare)
     commits = ", ".join(sorted({r.commit for r in found}))
     sheet = Sheet(f"{title} ({runs})", HEADER, [row.text() for row in rows], names=3)
-    picture = folder / f"{name}.png"
-    with files.locked(folder):
-        plot(rows, title, picture)
-    sheets.write(folder / f"{name}.md", title, [f"{runs}; commit {commits}.", NOTE], [sheet], console, [picture.name])
+    notes = [f"{runs}; commit {commits}.", NOTE]
+    sheets.write(
+        folder / f"{name}.md", title, notes, [sheet], console, {f"{name}.png": draw or partial(_plot, rows, title)}
+    )
     return rows
 
 
-def plot(rows: Sequence[Cell], title: str, path: Path) -> None:
-    """A panel for each split and column: a bar for the paper's mean and +-, a dot for each of our seeds, a cross on the
-    right edge if it failed."""
-    from tasks.common.pictures import new_figure, save  # matplotlib is slow to import
+def _plot(rows: Sequence[Cell], title: str, path: Path) -> None:
+    from . import panels  # matplotlib is slow to import
 
-    panels = list(dict.fromkeys((row.split, row.column) for row in rows))
-    across = min(len(panels), 3)
-    down = -(-len(panels) // across)
-    figure = new_figure((4.2 * across, 0.8 + 2.8 * down))
-    for place, (split, column) in enumerate(panels):
-        axis = figure.add_subplot(down, across, place + 1)
-        inside = [row for row in rows if (row.split, row.column) == (split, column)]
-        for y, row in enumerate(inside):
-            if row.paper and row.paper.value is not None:
-                axis.errorbar(row.paper.value, y, xerr=row.paper.spread, fmt="k|", capsize=3, markersize=10)
-            axis.plot(row.values, [y] * len(row.values), f"C{y % 10}o", alpha=0.7)
-            edge = axis.get_yaxis_transform()
-            axis.plot(
-                [1.0] * len(row.failed), [y] * len(row.failed), "rx", transform=edge, clip_on=False, in_layout=False
-            )
-        axis.set_yticks(range(len(inside)), [row.method for row in inside])
-        axis.set_ylim(len(inside) - 0.5, -0.5)
-        axis.set_title(f"{column}, {split}", fontsize="medium")
-        axis.grid(alpha=0.3)
-    figure.suptitle(f"{title} (bars: paper, dots: ours)", fontsize="medium")
-    save(figure, path)
+    panels.plot(rows, title, path)

@@ -1,6 +1,8 @@
 """What the GST paper says of its estimators in passing: entropies, a decomposition of variance, Lemma 1's gap."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from discrete_ops import estimators, reference
 from tasks.common import sheets
-from tasks.common.pictures import new_figure, save
+from tasks.common.pictures import COLORS, new_figure, save
 from tasks.common.sheets import Sheet, number
 
 from . import data
@@ -169,25 +171,28 @@ def report_variances(path: Path, console: Console) -> None:
         "the total by what such draws leave open.",
         "The paper gives the formula and no figures. It expects GST's variance to be very similar to the second term.",
     ]
-    picture = path.with_suffix(".png")
-    plot_variances(found, picture)
-    sheets.write(path, "GST 4.3: variance of GR-MCK and GST", notes, shown, console, [picture.name])
+    pictures = {f"{path.stem}.png": partial(plot_variances, found)}
+    sheets.write(path, "GST 4.3: variance of GR-MCK and GST", notes, shown, console, pictures)
 
 
 def plot_variances(found: dict[float, dict[str, Variance]], path: Path) -> None:
     """A panel for each temperature: the first term on top of the second, a dot for the total."""
-    figure = new_figure((4.2 * len(found), 3.6))
-    for place, (tau, rows) in enumerate(found.items()):
-        axis = figure.add_subplot(1, len(found), place + 1)
-        between, within = [v.between for v in rows.values()], [v.within for v in rows.values()]
-        axis.bar(list(rows), between, label="second: V[E[.|D]]", color="C0")
-        axis.bar(list(rows), within, bottom=between, label="first: E[V[.|D]]", color="C1")
-        axis.plot(list(rows), [v.total for v in rows.values()], "ko", markersize=4, label="total, measured")
+    figure = new_figure((4.2 * len(found), 4.0))
+    for axis, (tau, rows) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+        names, between, within = list(rows), [v.between for v in rows.values()], [v.within for v in rows.values()]
+        axis.bar(names, between, label="second term: V[E[.|D]]", color=COLORS[0])
+        axis.bar(names, within, bottom=between, label="first term: E[V[.|D]]", color=COLORS[4], hatch="//")
+        axis.plot(names, [v.total for v in rows.values()], "kD", markersize=4, label="total, measured")
+        for name, v in rows.items():
+            over = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": "x-small"}
+            axis.annotate(number(v.total), (name, v.total), **over)
         axis.set_title(f"tau = {tau}")
+        axis.margins(y=0.1)
         axis.tick_params(axis="x", rotation=45)
         axis.grid(alpha=0.3, axis="y")
     figure.axes[0].set_ylabel("variance of the gradient")
-    figure.axes[-1].legend(fontsize="small")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
     save(figure, path)
 
 
@@ -246,19 +251,24 @@ def report_gaps(path: Path, console: Console) -> None:
         "l + G over the second where i is the largest, from a million draws of Gumbels, beside "
         "-log(1 - p_i) / p_i as GST-pi has it."
     ]
-    picture = path.with_suffix(".png")
+    pictures = {f"{path.stem}.png": partial(plot_gaps, found)}
+    sheets.write(path, "GST Lemma 1: the expected gap", notes, [Sheet("Gap", header, rows)], console, pictures)
+
+
+def plot_gaps(found: Sequence[Gap], path: Path) -> None:
+    """The draws' means on the curve of the lemma, between its two limits."""
     figure = new_figure((6, 4))
     axis = figure.add_subplot()
     curve = torch.linspace(LOG_ODDS[0], LOG_ODDS[-1], 100).tolist()
-    axis.plot(curve, [lemma(log_odds) for log_odds in curve], "-", label="Lemma 1")
-    axis.errorbar(LOG_ODDS, [g.mean for g in found], yerr=[2 * g.error for g in found], fmt="o", label="draws, 2 s.e.")
+    axis.plot(curve, [lemma(log_odds) for log_odds in curve], "-", color=COLORS[0], label="Lemma 1")
+    means, errors = [g.mean for g in found], [2 * g.error for g in found]
+    axis.errorbar(LOG_ODDS, means, yerr=errors, fmt="o", color=COLORS[1], label="draws, 2 s.e.")
     axis.axhline(1.0, color="0.5", linestyle=":", label="1, the limit on the left")
     axis.plot([1.0, LOG_ODDS[-1]], [1.0, LOG_ODDS[-1]], color="0.5", linestyle="--", label="l_i - s, that on the right")
     axis.set(xlabel="l_i - s", ylabel="expected gap")
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper left")
     axis.grid(alpha=0.3)
-    save(figure, picture)
-    sheets.write(path, "GST Lemma 1: the expected gap", notes, [Sheet("Gap", header, rows)], console, [picture.name])
+    save(figure, path)
 
 
 #: What ``figure`` calls by name; that of the entropies needs images, too.

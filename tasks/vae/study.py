@@ -161,15 +161,36 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
 
 
 def _tell_known(plan: Plan, column: str, console: Console) -> None:
-    """Say so where results that are there already are of another device than the one that was asked for."""
+    """Say what is not trained, since its results are there, of which device if it is not the one that was asked for;
+    and what is run although there are lines of it, of other settings."""
     members = plan.members(column)
     wanted = {key for member in members for key in plan.keys(member)}
+    pending = plan.pending(column)
+    if not pending:
+        console.print(
+            f"{plan.study} {column}: all {len(members)} runs are known, from {plan.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    cells = {key[:-1]: key for member in pending for key in plan.keys(member)}
+    others = {(r.method, r.seed) for r in plan.known() if cells.get(r.key[:-1], r.key) != r.key}
+    if others:
+        text = f"{len(others)} runs in {plan.folder} are of other settings than today's, or note none"
+        console.print(
+            f"{plan.study} {column}: {text}: they are run again, from a checkpoint if there is one",
+            highlight=False,
+            soft_wrap=True,
+        )
     device = torch.device(plan.config(members[0]).device).type
     elsewhere = [r for r in plan.known() if r.key in wanted and torch.device(r.device).type != device]
     runs = {(r.method, r.seed) for r in elsewhere}
     if runs:
         devices = ", ".join(sorted({r.device for r in elsewhere}))
-        console.print(f"{plan.study} {column}: {len(runs)} runs are known already, from {devices}", highlight=False)
+        console.print(
+            f"{plan.study} {column}: {len(runs)} runs are known already, from {devices}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _train(plan: Plan, members: list[Member], images: data.Source, label: str, console: Console) -> None:
@@ -179,7 +200,9 @@ def _train(plan: Plan, members: list[Member], images: data.Source, label: str, c
     with files.locked(out, wait=False):
         files.write_json(out / MEMBERS, members)
     with RunProgress(console, configs[0].epochs) as progress:
-        ensemble = train.fit(configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch)
+        ensemble = train.fit(
+            configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch, on_start=progress.on_start
+        )
     results.add(plan.folder, _results(plan, members, ensemble, train.commits(out)))
 
 

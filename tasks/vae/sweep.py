@@ -5,12 +5,11 @@ ensembles of ``group`` members, on local processes or on the workers of a Ray cl
 trained again.
 """
 
+import contextlib
 import hashlib
 import itertools
 import math
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tasks.common import sheets
+from tasks.common import sheets, workers
 from tasks.common.errors import RunError
 from tasks.common.progress import bar
 from tasks.common.sheets import Sheet
+from tasks.common.workers import Done
 
 from . import data, results, train
 from .recipes import Config, configure
@@ -83,8 +83,8 @@ def run(
     """
     first, out = configs[0], out.resolve()  # a worker may have another current directory
     name = f"{first.estimator}/{first.latent}"
-    done = {(r.column, r.seed, r.epochs, r.data) for r in results.read(out, "trials")}
-    pending = [c for c in configs if (_column(c), c.seed, c.epochs, c.data) not in done]
+    known = {(r.column, r.seed, r.epochs, r.data) for r in results.read(out, "trials")}
+    pending = [c for c in configs if (_column(c), c.seed, c.epochs, c.data) not in known]
     jobs = [
         Job(tuple(members), out, data_dir and data_dir.resolve())
         for members in (pending[start : start + group] for start in range(0, len(pending), group))
@@ -93,27 +93,29 @@ def run(
     with bar(console) as progress:
         task = progress.add_task("runs", total=len(configs), completed=len(configs) - len(pending))
         failures = []
-        for job, failure in _finished(jobs, engine, processes):
-            progress.advance(task, len(job.configs))
-            label = ", ".join(f"{_column(config)} seed={config.seed}" for config in job.configs)
-            if failure:
-                kind = "" if isinstance(failure, RunError) else f"{type(failure).__name__}: "
-                failures.append(f"{label}: {kind}{failure}")
-            if not console.is_terminal:
-                console.print(f"{'failed' if failure else 'done'}: {label}", highlight=False)
+        with contextlib.closing(_finished(jobs, engine, processes)) as finished:
+            for job, done in finished:
+                progress.advance(task, len(job.configs))
+                label = ", ".join(f"{_column(config)} seed={config.seed}" for config in job.configs)
+                if done.failure:
+                    kind = "" if isinstance(done.failure, RunError) else f"{type(done.failure).__name__}: "
+                    failures.append(f"{label}: {kind}{done.failure}")
+                text = f"failed: {label}" if done.failure else f"done: {label}; it was {done.text}"
+                progress.console.print(text, highlight=False, soft_wrap=True)
     _report(configs, out, name, console)
     if failures:
         raise RunError("; ".join(failures))
 
 
-def work(job: Job) -> Job:
-    """Train a job's trials and add their results. Runs in a process or on a worker."""
+def work(job: Job) -> str:
+    """Train a job's trials and add their results; returns where it began. Runs in a process or on a worker."""
     torch.set_num_threads(1)
     images = data.load(job.configs[0].data, job.data_dir)
     label = "+".join(f"{_column(config)}-{config.seed}" for config in job.configs)
     name = hashlib.sha256(label.encode()).hexdigest()[:12]
     folder = job.out / "runs" / f"{job.configs[0].data}-{job.configs[0].epochs}-{name}"
-    ensemble = train.fit(list(job.configs), images, folder)
+    said: list[str] = []
+    ensemble = train.fit(list(job.configs), images, folder, on_start=said.append)
     found = []
     for place, config in enumerate(job.configs):
         failed, record = ensemble.failed(place), ensemble.history_of(place)[-1]
@@ -132,7 +134,7 @@ def work(job: Job) -> Job:
             for split in ("train", "test")
         ]
     results.add(job.out, found)
-    return job
+    return "; ".join(said)
 
 
 def _column(config: Config) -> str:
@@ -145,33 +147,14 @@ def _exact(value: float | None) -> str:
     return repr(value).removesuffix(".0")
 
 
-#: A job that is done, and what went wrong with it.
-Done = tuple[Job, Exception | None]
-
-
-def _finished(jobs: Iterable[Job], engine: str, processes: int) -> Iterator[Done]:
+def _finished(jobs: Iterable[Job], engine: str, processes: int) -> Generator[tuple[Job, Done], None, None]:
     """Each job when it is done."""
-    engines: dict[str, Callable[[Iterable[Job], int], Iterator[Done]]] = {"local": _local, "ray": _ray}
-    if engine not in engines:
+    if engine not in ENGINES:
         raise RunError(f"engine: got {engine!r}, allowed: {', '.join(map(repr, ENGINES))}")
-    return engines[engine](jobs, processes)
+    return workers.finished(work, jobs, processes) if engine == "local" else _ray(jobs, processes)
 
 
-def _local(jobs: Iterable[Job], processes: int) -> Iterator[Done]:
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(work, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                error = future.exception()
-                if error is not None and not isinstance(error, Exception):
-                    raise error
-                yield futures[future], error
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Done]:
+def _ray(jobs: Iterable[Job], processes: int) -> Generator[tuple[Job, Done], None, None]:
     """On the cluster that RAY_ADDRESS names, whose nodes see the same files, or on one started here with ``processes``
     CPUs."""
     try:
@@ -191,10 +174,10 @@ def _ray(jobs: Iterable[Job], processes: int) -> Iterator[Done]:
         (ready, *_), _ = ray.wait(list(waiting))
         job = waiting.pop(ready)
         try:
-            ray.get(ready)
-            yield job, None
+            done = Done(ray.get(ready), None)
         except ray.exceptions.RayError as error:
-            yield job, error
+            done = Done("", error)
+        yield job, done
 
 
 def _report(configs: Sequence[Config], out: Path, name: str, console: Console) -> None:

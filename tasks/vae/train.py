@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from discrete_ops import build_info
-from tasks.common import checkpoint, events, files, jsonl
+from tasks.common import checkpoint, events, files, interrupts, jsonl
 from tasks.common.errors import RunError
 
 from . import data
@@ -25,8 +25,8 @@ from .ensemble import Ensemble, Record
 from .parallel import Processes
 from .recipes import Config
 
-#: Seconds between two checkpoints: after them the next whole epoch is saved. The ensemble of a table's column is a
-#: gigabyte, and on a GPU writing it would take as long as an epoch.
+#: Seconds between two checkpoints: after them the next whole epoch is saved; an interrupted run saves its last. The
+#: ensemble of a table's column is a gigabyte, and on a GPU writing it would take as long as an epoch.
 SECONDS = 20.0
 
 
@@ -44,10 +44,12 @@ def fit(
     *,
     resume: bool = True,
     tensorboard: bool = False,
+    finite: bool = False,
     keep: Collection[int] = (),
     processes: Processes | None = None,
     on_step: Callable[[Steps], None] = lambda steps: None,
     on_epoch: Callable[[list[Record]], None] = lambda records: None,
+    on_start: Callable[[str], None] = lambda text: None,
 ) -> Ensemble:
     """Train in the directory ``out``, from its checkpoint on if there is one.
 
@@ -57,15 +59,19 @@ def fit(
         out: made if missing.
         resume: False starts anew, over what lies in ``out``.
         tensorboard: also write TensorBoard's event files to ``out``.
+        finite: whether a member with a figure that is not finite ends the ensemble, as it ends a lone run.
         processes: that share each batch; the first of them writes the files.
         keep: epochs whose checkpoint stays, as ``epoch-<n>.pt``.
         on_step, on_epoch: called after each optimiser step and with each epoch's records, one a config; ``on_step``
             also before the first.
+        on_start: told whether the run goes on from a checkpoint, and from where.
+
+    Interrupted by ^C, or by SIGTERM where that is raised, it keeps the last whole epoch.
 
     Raises:
         Occupied: another process trains in ``out``.
         RunError: the checkpoint is damaged or of another config, or a figure of a lone run is not finite. A member of
-            an ensemble may fail; its records say so.
+            an ensemble may fail unless ``finite``; its records say so.
     """
     alone = isinstance(configs, Config)
     members = [configs] if isinstance(configs, Config) else list(configs)
@@ -73,12 +79,23 @@ def fit(
     is_first = ensemble.processes.rank == 0
     with files.locked(out, wait=False) if is_first else contextlib.nullcontext():
         path = out / "checkpoint.pt"
-        if resume and path.exists():
+        was_there = path.exists()
+        if resume and was_there:
             restore(ensemble, path)
         ensemble.processes.wait()  # for the others to have read what the first may write anew
+        epochs = ensemble.config.epochs
+        lost = "; config.json is lost: which commit trained them is unknown" * (
+            ensemble.epoch > 0 and not environments(out)
+        )
+        on_start(checkpoint.beginning(path, ensemble.epoch, epochs, ensemble.epoch == epochs, was_there) + lost)
         written = _Files(out, ensemble, alone, tensorboard) if is_first else None
         try:
-            _train(ensemble, members, written, alone, keep, on_step, on_epoch)
+            _train(ensemble, members, written, alone or finite, keep, on_step, on_epoch)
+        except KeyboardInterrupt:
+            if written:
+                with interrupts.ignored():
+                    written.save_whole_epochs()
+            raise
         finally:
             if written:
                 written.close()
@@ -90,7 +107,7 @@ def _train(
     ensemble: Ensemble,
     members: list[Config],
     written: "_Files | None",
-    alone: bool,
+    finite: bool,
     keep: Collection[int],
     on_step: Callable[[Steps], None],
     on_epoch: Callable[[list[Record]], None],
@@ -106,8 +123,9 @@ def _train(
     on_step(Steps(done, total))
     while ensemble.epoch < epochs:
         records = ensemble.run_epoch(count_step)
-        if alone:
-            _expect_finite(members[0], records[0])
+        if finite:
+            for config, record in zip(members, records, strict=True):
+                _expect_finite(config, record)
         if written:
             written.add(records, ensemble, is_kept=ensemble.epoch in keep, is_last=ensemble.epoch == epochs)
         on_epoch(records)
@@ -117,8 +135,9 @@ class _Files:
     """What a run writes beside its checkpoints."""
 
     def __init__(self, out: Path, ensemble: Ensemble, alone: bool, tensorboard: bool) -> None:
-        self.out, self.path, self.alone = out, out / "metrics.jsonl", alone
+        self.out, self.path, self.alone, self.configs = out, out / "metrics.jsonl", alone, ensemble.configs
         self.saved = time.monotonic()
+        self.unsaved: dict[str, Any] | None = None  # the state after the last epoch, if no checkpoint has it
         out.mkdir(parents=True, exist_ok=True)
         if ensemble.epoch == 0:  # a run that starts anew must not be taken for the one that lay here
             (out / "checkpoint.pt").unlink(missing_ok=True)
@@ -131,13 +150,16 @@ class _Files:
 
     def _environments(self, ensemble: Ensemble) -> list[dict[str, Any]]:
         """What has trained the run, each once, in the order in which they came."""
-        known = environments(self.out) if ensemble.epoch else []
+        known = environments(self.out) or [{"commit": "unknown"}] if ensemble.epoch else []
         if ensemble.epoch < ensemble.config.epochs:
             this = {"commit": jsonl.commit(), **build_info(), "threads": torch.get_num_threads()}
             known += [this] if json.loads(json.dumps(this)) not in known else []
         return known
 
     def add(self, records: list[Record], ensemble: Ensemble, is_kept: bool, is_last: bool) -> None:
+        state = ensemble.state_dict()
+        is_due = is_kept or is_last or time.monotonic() - self.saved >= SECONDS
+        self.unsaved = state if is_due else checkpoint.copied(state)
         with open(self.path, "a") as file:
             file.write(_lines(records, self.alone))
         if self.writer:
@@ -146,10 +168,15 @@ class _Files:
                     self.writer.add_scalar(name if self.alone else f"{name}/{member}", value, int(record["epoch"]))
             self.writer.flush()
         if is_kept:
-            checkpoint.save(self.out / f"epoch-{ensemble.epoch}.pt", ensemble.configs, ensemble.state_dict())
-        if is_kept or is_last or time.monotonic() - self.saved >= SECONDS:
-            checkpoint.save(self.out / "checkpoint.pt", ensemble.configs, ensemble.state_dict())
-            self.saved = time.monotonic()
+            checkpoint.save(self.out / f"epoch-{ensemble.epoch}.pt", ensemble.configs, state)
+        if is_due:
+            self.save_whole_epochs()
+
+    def save_whole_epochs(self) -> None:
+        """Write the checkpoint of the last epoch, unless it is there."""
+        if self.unsaved is not None:
+            checkpoint.save(self.out / "checkpoint.pt", self.configs, self.unsaved)
+            self.saved, self.unsaved = time.monotonic(), None
 
     def close(self) -> None:
         if self.writer:
