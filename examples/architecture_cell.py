@@ -78,7 +78,7 @@ def main(steps: int = 800, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
         x = torch.randn(BATCH, WIDTH)
         loss = F.mse_loss(model(x), run_cell(true_choices.expand(BATCH, -1, -1), x))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss.detach()))
     model.eval()

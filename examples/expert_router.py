@@ -60,7 +60,7 @@ def main(steps: int = 1000, seed: int = 0, estimator: str = "gumbel_softmax(tau=
         output, load = model(x)
         loss = F.mse_loss(output, y)
         optimizer.zero_grad()
-        (loss + 0.5 * load).backward()
+        torch.autograd.backward(loss + 0.5 * load)
         optimizer.step()
         losses.append(float(loss.detach()))
 

@@ -81,7 +81,7 @@ def main(steps: int = 100, seed: int = 0, estimator: str = "reinmax") -> Learned
         loss, _, tried = walk(policy, maze, maze.starts(BATCH), estimator)
         invalid += tried
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     with torch.no_grad():
         _, after, tried = walk(policy, maze, maze.starts(1000), estimator)

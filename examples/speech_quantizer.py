@@ -70,7 +70,7 @@ def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
         use = logits.float().softmax(-1).mean(0)
         diversity = 1 - perplexity(use).mean() / ENTRIES
         optimizer.zero_grad()
-        (loss + 0.1 * diversity).backward()
+        torch.autograd.backward(loss + 0.1 * diversity)
         optimizer.step()
         losses.append(float(loss.detach()))
 

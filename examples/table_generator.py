@@ -38,7 +38,7 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         logits: Tensor = self.net(noise)
         # was: a loop over columns of F.gumbel_softmax(part, tau=0.2), ten tries each, for it could come out as NaN
-        return torch.cat([self.sample(column) for column in logits.split(SIZES, -1)], -1)
+        return torch.cat([self.sample(column) for column in torch.split(logits, SIZES, -1)], -1)
 
 
 class Truth:
@@ -61,7 +61,7 @@ class Truth:
 
 def distance(a: Tensor, b: Tensor) -> float:
     """Total variation between the joint tables of two columns, a mean over the pairs."""
-    pairs = list(combinations(zip(a.split(SIZES, -1), b.split(SIZES, -1), strict=True), 2))
+    pairs = list(combinations(zip(torch.split(a, SIZES, -1), torch.split(b, SIZES, -1), strict=True), 2))
     apart = [(x.T @ y / len(a) - u.T @ v / len(b)).abs().sum() / 2 for (x, u), (y, v) in pairs]
     return float(torch.stack(apart).mean())
 
@@ -92,10 +92,10 @@ def main(steps: int = 1200, seed: int = 0, estimator: str = "gumbel_softmax(tau=
             real, fake = truth.rows(BATCH), generated(BATCH)
             loss = critic(fake).mean() - critic(real).mean() + 10 * gradient_penalty(critic, real, fake)
             of_critic.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             of_critic.step()
         of_generator.zero_grad()
-        (-critic(generator(torch.randn(BATCH, NOISE))).mean()).backward()
+        torch.autograd.backward(-critic(generator(torch.randn(BATCH, NOISE))).mean())
         of_generator.step()
     rows = generated()
     learned = Learned(before, distance(rows, truth.rows(5000)), rows)

@@ -108,7 +108,7 @@ def main(steps: int = 600, seed: int = 0, estimator: str = "straight_through") -
         error, dynamics, representation = losses_of(model, bouncing_ball(STEPS_SEEN))
         loss = error + 0.5 * dynamics + 0.1 * representation  # DreamerV3's weights
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 100.0)
         optimizer.step()
         errors.append(float(error.detach()))

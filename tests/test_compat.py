@@ -240,5 +240,5 @@ def test_patch_torch_survives_odd_modules_threads_and_nesting():
 
 
 def test_categorical_repara_names_its_temperature():
-    with pytest.raises(ValueError, match="^temp: got"):
+    with pytest.raises(ValueError, match=r"^temp: got"):
         do.compat.categorical_repara(torch.zeros(2, 3), -1.0, "st")

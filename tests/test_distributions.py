@@ -235,18 +235,18 @@ def test_kl_where_torchs_own_has_a_probability_of_zero(given):
 
 def test_torch_func_takes_it():
     """A validation reads values, which vmap has not."""
-    entropy = torch.vmap(lambda l: Ours(logits=l, validate_args=True).entropy())(LOGITS)
+    entropy = torch.vmap(lambda x: Ours(logits=x, validate_args=True).entropy())(LOGITS)
     torch.testing.assert_close(entropy, Stock(logits=LOGITS).entropy())
-    gradient = torch.func.grad(lambda l: (Ours(logits=l).rsample() * V).sum())(LOGITS)
-    torch.testing.assert_close(gradient, torch.func.grad(lambda l: (l.softmax(-1) * V).sum())(LOGITS))
+    gradient = torch.func.grad(lambda x: (Ours(logits=x).rsample() * V).sum())(LOGITS)
+    torch.testing.assert_close(gradient, torch.func.grad(lambda x: (x.softmax(-1) * V).sum())(LOGITS))
 
 
 def test_its_kl_compiles_in_a_fresh_process():
     code = """
 import torch
 from discrete_ops.distributions import OneHotCategoricalStraightThrough as D
-kl = torch.compile(lambda l: torch.distributions.kl_divergence(D(logits=l), D(logits=l * 0)), fullgraph=True, backend="eager")
-print(kl(torch.zeros(3, 4)).tolist())
+kl = lambda x: torch.distributions.kl_divergence(D(logits=x), D(logits=x * 0))
+print(torch.compile(kl, fullgraph=True, backend="eager")(torch.zeros(3, 4)).tolist())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[0.0, 0.0, 0.0]\n", done.stderr

@@ -95,11 +95,11 @@ def sdist(source: Path) -> Path:
     return source / "dist" / f"discrete_ops-{VERSION}.tar.gz"
 
 
-def test_the_sdist_has_all_of_a_clone_but_logs_and_what_is_githubs(source: Path, sdist: Path) -> None:
+def test_the_sdist_has_all_of_a_clone_but_what_is_githubs(source: Path, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
     tracked = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    left = {path for path in tracked - packed if not path.startswith(("dist/", ".github/", "tasks/results/logs/"))}
+    left = {path for path in tracked - packed if not path.startswith(("dist/", ".github/"))}
     assert left == {".gitignore"}
     assert not [path for path in packed if path.endswith((".so", ".pyc", "build.json"))]
 

@@ -14,10 +14,8 @@ TYPED = ROOT / "tests" / "typed"
 
 
 def mypy(directory: Path, *files: Path) -> str:
-    # --follow-imports=silent: as for an installed package, of which only the types are read. torch leaves backward(),
-    # split() and others untyped.
-    flags = ["--strict", "--follow-imports=silent", "--untyped-calls-exclude=torch"]
-    flags += ["--no-error-summary", "--hide-error-context"]
+    # --follow-imports=silent: as for an installed package, of which only the types are read.
+    flags = ["--strict", "--follow-imports=silent", "--no-error-summary", "--hide-error-context"]
     command = [sys.executable, "-m", "mypy", *flags, "--config-file=", f"--cache-dir={directory}", *map(str, files)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
 
