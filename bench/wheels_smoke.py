@@ -45,6 +45,16 @@ def main() -> None:
     compiled = torch.compile(lambda x: do.reinmax(x, tau=1.0, seed=SEED), fullgraph=True)
     assert torch.equal(compiled(logits), do.reinmax(logits, tau=1.0, seed=SEED))
     compiled(logits).square().sum().backward()
+
+    layer = do.nn.StraightThroughCategorical("gst(tau=1.0, gap=1.0)")
+    layer.tau = 0.5
+    latent = do.distributions.OneHotCategoricalStraightThrough(logits=logits, estimator=layer.estimator, unimix=0.01)
+    whole = torch.compile(lambda x: layer(x, seed=SEED), fullgraph=True)(logits)
+    assert torch.equal(whole, do.gst(logits, tau=0.5, gap=1.0, seed=SEED))
+    (whole * latent.rsample()).sum().backward()
+    assert torch.distributions.kl_divergence(latent, latent).abs().max() == 0
+    assert str(do.estimator(str(layer.estimator))) == "gst(tau=0.5, gap=1.0)"
+    assert Path(do.__file__).with_name("py.typed").exists()
     numpy = importlib.util.find_spec("numpy") is not None
     loaded = [torch.__version__, *(name for name in ("cpp", "cuda") if name in backends._BACKENDS)]
     print(json.dumps({"loaded": loaded, "numpy": numpy, "difference": worst}))
