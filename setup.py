@@ -81,6 +81,8 @@ class AnyPythonWheel(bdist_wheel):
     def run(self) -> None:
         modules = self.distribution.ext_modules or []
         self.distribution.ext_modules = [module for module in modules if module.name != BINDING]
+        # What earlier builds left there would be packed, too; objects are elsewhere.
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:

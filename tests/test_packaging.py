@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -136,6 +137,10 @@ def test_a_wheel_is_of_a_platform_and_no_python(source: Path, tmp_path: Path) ->
     )
     compiler.chmod(0o755)
     environment = {**os.environ, "CXX": str(compiler), "DISCRETE_OPS_CUDA": "0", "DISCRETE_OPS_NAMESPACE": "elsewhere"}
+    for name in ("lib", f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"):
+        earlier = source / "build" / name / "discrete_ops" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+        earlier.parent.mkdir(parents=True)
+        earlier.touch()
     command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path)]
     subprocess.run(command, cwd=source, env=environment, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
