@@ -71,7 +71,8 @@ def cell(wheel: Path, torch: str, python: str, directory: Path) -> dict[str, Any
         ("failed", [uv, "pip", "check", "--python", executable]),
         ("failed", [executable, str(HERE / "wheels_smoke.py")]),
     ]
-    here.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(here, ignore_errors=True)  # an interrupted run leaves half of one
+    here.mkdir(parents=True)
     for state, command in steps:
         limit = max(1.0, until - time.monotonic())
         try:
