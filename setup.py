@@ -309,7 +309,7 @@ def readme() -> str:
     return re.sub(r"\]\((?!\w+:|#)", f"]({repository}/blob/v{version}/", text)
 
 
-options = compiled()
+options = {} if "sdist" in sys.argv else compiled()  # sources need neither torch nor a compiler
 options["cmdclass"] = {**options.get("cmdclass", {}), "bdist_wheel": AnyPythonWheel}
 setup(
     long_description=readme(),

@@ -137,13 +137,15 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5.2), layout="constrained")
-    for marker, (page, settings) in zip("osDv^<>Ph", found.items(), strict=True):
-        points = [(label, figures["relative_std"], figures["relative_bias"]) for label, figures in settings.items()]
-        points = [point for point in points if point[1] > 0.5 and point[2] < 2]
-        axes.plot(*zip(*[point[1:] for point in points], strict=True), marker=marker, linestyle="none", label=page)
-        for setting, *at in points:
-            label = setting.removeprefix("tau ").removeprefix("beta ").partition(", 100")[0]
-            axes.annotate(label, at, xytext=(5, 4), textcoords="offset points", fontsize=6.5, color="0.35")
+    shown: dict[str, list[tuple[str, float, float]]] = {}
+    for page, settings in found.items():
+        for setting, figures in settings.items():
+            name, _, label = setting.rpartition(", ") if setting.startswith("reinmax_argmax") else (page, "", setting)
+            if figures["relative_std"] > 0.5 and figures["relative_bias"] < 2:
+                label = label.removeprefix("tau ").removeprefix("beta ").partition(", 100")[0]
+                shown.setdefault(name, []).append((label, figures["relative_std"], figures["relative_bias"]))
+    for marker, (name, points) in zip("osDv^<>PhX", shown.items(), strict=False):
+        axes.plot(*zip(*[point[1:] for point in points], strict=True), marker=marker, linestyle="none", label=name)
     axes.set(
         xscale="log", yscale="log", xlabel="spread: standard deviation / norm of the exact gradient", ylabel="bias"
     )
@@ -151,6 +153,18 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     axes.set(yticks=(0.03, 0.1, 0.2, 0.5, 1), yticklabels=(".03", ".1", ".2", ".5", "1"))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
+    figure.canvas.draw()  # the layout decides where a label has room
+    spots = [(axes.transData.transform(point[1:]), *point) for points in shown.values() for point in points]
+    taken = [(x - 5, x + 5, y) for (x, y), *_ in spots]  # markers, then labels
+    for (x, y), label, *at in spots:
+        width = 3.4 * len(label)
+        for dy, side in ((dy, side) for dy in (4, -9, 13, -18) for side in ("left", "right")):
+            begin = x + 5 if side == "left" else x - 5 - width
+            if not any(a < begin + width and begin < b and abs(c - y - dy - 2) < 7 for a, b, c in taken):
+                break
+        taken.append((begin, begin + width, y + dy + 2))
+        offset = (5 if side == "left" else -5, dy)
+        axes.annotate(label, at, offset, textcoords="offset points", ha=side, fontsize=6.5, color="0.35")
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import discrete_ops as do
+from discrete_ops.distributions import OneHotCategoricalStraightThrough
 
 MAZE = """
 ..#....
@@ -60,9 +60,7 @@ def walk(policy: nn.Module, maze: Maze, starts: Tensor, estimator: str) -> tuple
     for _ in range(HORIZON):
         allowed = maze.allowed[cell.argmax(-1)]
         # was: Categorical(logits=logits.masked_fill(~allowed, -1e8)), one_hot, and the straight-through sum by hand
-        actions = do.distributions.OneHotCategoricalStraightThrough(
-            logits=policy(cell), mask=allowed, estimator=estimator
-        )
+        actions = OneHotCategoricalStraightThrough(logits=policy(cell), mask=allowed, estimator=estimator)
         action = actions.rsample()
         invalid += int((action.detach().bool() & ~allowed).sum())
         cell = torch.einsum("bs,ba,sat->bt", cell, action, maze.step)

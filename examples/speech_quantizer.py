@@ -2,7 +2,7 @@
 
     python examples/speech_quantizer.py
 
-The sound is made up: a few hidden units, each heard as a noisy prototype. The codes are to bring the frames back, all
+The sound is made up: a few hidden units, each heard as a noisy prototype. The codes are to bring the frames back, many
 of them are to be used, and the temperature falls to a quarter as training goes on. It runs in bfloat16.
 """
 

@@ -27,7 +27,7 @@ class Learned(NamedTuple):
     last_error: float
     information: float  # KL of posterior and prior, in nats a step: what a look tells
     imagined_error: float  # of the pictures foretold with closed eyes
-    blind_error: float  # of always foretelling the mean picture
+    blind_error: float  # of always foretelling that any cell is as likely
 
 
 class WorldModel(nn.Module):
@@ -119,7 +119,7 @@ def main(steps: int = 600, seed: int = 0, estimator: str = "straight_through") -
     print(f"a look tells {learned.information:.1f} nats")
     print(
         f"{STEPS_IMAGINED} steps imagined with closed eyes: error {learned.imagined_error:.2f}, "
-        f"of the mean picture {learned.blind_error:.2f}"
+        f"of a picture with all cells alike {learned.blind_error:.2f}"
     )
     return learned
 

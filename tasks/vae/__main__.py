@@ -7,4 +7,6 @@ if __name__ == "__main__":
         from .cli import main  # takes seconds: ^C meanwhile is no traceback either
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        sys.exit(f"tasks.vae needs what `pip install -e '.[tasks]'` brings: {error}")
     sys.exit(main())
