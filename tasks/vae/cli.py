@@ -129,6 +129,7 @@ class Train:
                 on_epoch=progress.on_epoch,
                 on_start=progress.on_start,
             )
+        processes.leave()
         if processes.rank:
             return 0
         from . import plots  # matplotlib is slow to import

@@ -40,6 +40,9 @@ class Processes:
     def wait(self) -> None:
         """For the others."""
 
+    def leave(self) -> None:
+        """The group. A process that ends inside it may be aborted by its own threads."""
+
 
 Alone = Processes
 
@@ -80,3 +83,6 @@ class Accelerated(Processes):
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        self.accelerator.end_training()
