@@ -43,6 +43,11 @@ def compiler() -> str | None:
     return None
 
 
+def compiler_command() -> list[str]:
+    """That compiler, which may be of several words."""
+    return (compiler() or "c++").split()
+
+
 def nvcc() -> str | None:
     """CUDA's compiler, or None where the CUDA library is not wanted or cannot be built."""
     wish = os.environ.get("DISCRETE_OPS_CUDA", "auto")
@@ -124,7 +129,7 @@ RENEWED = {
 
 def older_versions(library: str, functions: str) -> dict[str, list[str]]:
     """The functions that this machine's library has both newer than GLIBC and older, by their last version up to it."""
-    asked = [*(compiler() or "c++").split(), f"-print-file-name={library}"]
+    asked = [*compiler_command(), f"-print-file-name={library}"]
     path = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     listed = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True).stdout
     had: dict[str, list[tuple[int, ...]]] = {}
@@ -154,23 +159,23 @@ def stand_ins(directory: Path) -> dict[str, Path]:
             source.write_text("".join(f"void {f}(void) {{}}\n" for group in older.values() for f in group))
             script.write_text("".join(f"{version} {{ {'; '.join(group)}; }};\n" for version, group in older.items()))
             linked = [f"-Wl,-soname,{name}", f"-Wl,--version-script={script}", "-o", str(found[name])]
-            command = [*(compiler() or "c++").split(), "-shared", "-nostdlib", "-w", "-x", "c", str(source), *linked]
+            command = [*compiler_command(), "-shared", "-nostdlib", "-w", "-x", "c", str(source), *linked]
             subprocess.run(command, check=True)
     return found
 
 
 def built_by() -> dict[str, str | int]:
     """The C++ compiler, by its own words."""
-    command = [*(compiler() or "c++").split(), "-std=c++17", "-x", "c++", "-dM", "-E", "-"]
+    command = [*compiler_command(), "-std=c++17", "-x", "c++", "-dM", "-E", "-"]
     said = subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout
     macros = dict(re.findall(r'^#define (\w+) "?(.*?)"?$', said, re.MULTILINE))
     name = f"clang {macros['__clang_version__']}" if "__clang__" in macros else f"gcc {macros['__VERSION__']}"
     return {"compiler": name, "cplusplus": int(macros["__cplusplus"].rstrip("L"))}
 
 
-def definitions(operators: str) -> list[str]:
+def definitions() -> list[str]:
     """Of every file that includes torch's headers."""
-    return [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DDISCRETE_OPS_KERNELS={operators}_kernels"]
+    return [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DDISCRETE_OPS_KERNELS={namespace()}_kernels"]
 
 
 def compiled() -> dict:
@@ -200,7 +205,7 @@ def compiled() -> dict:
         LIBRARY,
         [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp", "csrc/old_runtime.cpp"],
         py_limited_api=True,
-        extra_compile_args=[*flags, *warnings, *definitions(operators)],
+        extra_compile_args=[*flags, *warnings, *definitions()],
         extra_link_args=[*sanitizers, *conversions],
     )
     binding = CppExtension(
@@ -274,12 +279,12 @@ def build_cuda(
     """
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    here, cxx = Path(__file__).parent.resolve(), (compiler() or "c++").split()[0]
+    here, cxx = Path(__file__).parent.resolve(), compiler_command()[0]
     slowest_first = ("double", "without_draws", "draws", "draws_long", "sample")
     sources = [here / f"csrc/cuda/kernels_{name}.cu" for name in slowest_first]
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     flags = ["-O3", "-std=c++17", f"-ccbin {cxx}", "-Xcompiler -fPIC,-fvisibility=hidden"]
-    flags += [f"--threads {-(-jobs // len(sources))}", *definitions(namespace())]
+    flags += [f"--threads {-(-jobs // len(sources))}", *definitions()]
     flags += [f"-gencode arch={virtual},code={real}" for virtual, real in targets]
     flags += [f"-isystem {path}" for path in include_paths()]
     first = " ".join(map(str, stand_ins))

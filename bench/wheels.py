@@ -56,12 +56,10 @@ def cell(wheel: Path, torch: str, python: str, directory: Path) -> dict[str, Any
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"UV_CACHE_DIR": str(directory / "cache"), "UV_PYTHON_DOWNLOADS": "never", "PYTHONNOUSERSITE": "1"}
     environment["TORCHINDUCTOR_CACHE_DIR"] = str(here / "inductor")
-    uv, executable = (
-        shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
-        "bin/python",
-    )
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         raise SystemExit("bench.wheels: no uv beside this Python or in PATH; pip install uv brings it")
+    executable = "bin/python"
     install = [uv, "pip", "install", "--python", executable, "--only-binary", ":all:"]
     steps = [
         # Seeded as Python's own venv is: torch's compiler takes setuptools from there, without asking for it.

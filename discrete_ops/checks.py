@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,14 +36,19 @@ def logits(value: Any, dim: Any, name: str = "logits") -> int:
     if dims == 0:
         raise ValueError(f"{name}: got a 0-dim tensor, allowed: one dimension or more")
     if type(dim) is not int:
-        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
-            raise TypeError(f"dim: got {dim!r}, allowed: an int")
-        dim = operator.index(dim)
+        dim = dimension(dim)
     if not -dims <= dim < dims:
         raise ValueError(f"dim: got {dim}, allowed: {-dims} to {dims - 1} for shape {tuple(value.shape)}")
     if _get_tracing_state() is None and value.shape[dim] == 0:  # traced, a size is a tensor
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, allowed: at least one category in dim {dim}")
     return dim if dim >= 0 else dim + dims
+
+
+def dimension(value: Any) -> int:
+    """dim, before it is known of which tensor."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"dim: got {value!r}, allowed: an int")
+    return operator.index(value)
 
 
 def masked(logits: Tensor, mask: Any) -> Tensor:
@@ -54,8 +60,7 @@ def masked(logits: Tensor, mask: Any) -> Tensor:
         raise ValueError(f"mask: got a tensor on {mask.device}, allowed: the logits' device, {logits.device}")
     if hasattr(mask, "device_mesh") != hasattr(logits, "device_mesh"):
         raise TypeError("mask: got one of mask and logits that is a DTensor, allowed: both or neither")
-    lengths = zip(reversed(mask.shape), reversed(logits.shape), strict=False)
-    if mask.ndim > logits.ndim or any(length not in (1, wanted) for length, wanted in lengths):
+    if not _broadcasts(mask, logits.shape):
         allowed = f"allowed: one that broadcasts to the logits' {tuple(logits.shape)}"
         raise ValueError(f"mask: got shape {tuple(mask.shape)}, {allowed}")
     return torch.where(mask, logits, -math.inf)
@@ -141,14 +146,18 @@ def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gra
         return column.reshape(1)
     shape = [*logits.shape]
     shape[dim] = 1
-    lengths = zip(reversed(value.shape), reversed(shape), strict=False)
-    if value.ndim > logits.ndim or any(length not in (1, wanted) for length, wanted in lengths):
+    if not _broadcasts(value, shape):
         raise ValueError(
             f"{name}: got a tensor of shape {tuple(value.shape)}, allowed: one that broadcasts to {tuple(shape)}, "
             f"the logits' shape with 1 in dim {dim}"
         )
     column = column.expand(shape).movedim(dim, -1).reshape(-1)
     return column if column.shape[0] else column.sum().reshape(1) + 1  # no rows are one group, too
+
+
+def _broadcasts(value: Tensor, shape: Sequence[int]) -> bool:
+    lengths = zip(reversed(value.shape), reversed(shape), strict=False)
+    return value.ndim <= len(shape) and all(length in (1, wanted) for length, wanted in lengths)
 
 
 def _wants_gradient(value: Tensor) -> bool:
@@ -232,8 +241,12 @@ def gap(value: Any) -> tuple[str, float | Tensor]:
     return "gst", _number_or_tensor("gap", value, 0.0, sys.float_info.max, allowed)
 
 
+def is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # NumPy's
+
+
 def flag(name: str, value: Any) -> bool:
-    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):  # NumPy's
+    if is_bool(value):
         return bool(value)
     raise TypeError(f"{name}: got {value!r}, allowed: True or False")
 

@@ -76,11 +76,11 @@ class _Drawn(Function):
         return at_logits, None, None, at_parameters, None
 
 
-#: Method strings that are no numbers' prefix.
+#: Methods whose strings have no number.
 _METHODS: dict[str, Callable[[Any], estimators.Estimator]] = {
-    "gumbel": lambda temp: estimators.GumbelSoftmax(temp),
-    "st": lambda temp: estimators.StraightThrough(temp),
-    "reinmax": lambda temp: estimators.ReinMax(temp),
+    "gumbel": estimators.GumbelSoftmax,
+    "st": estimators.StraightThrough,
+    "reinmax": estimators.ReinMax,
 }
 
 

@@ -23,6 +23,8 @@ class Estimator:
     """Base of the estimators; ``function`` is the one of :mod:`discrete_ops.functional` it calls."""
 
     function: ClassVar[Callable[..., Any]]
+    #: Arguments whose default here is not the function's.
+    usual: ClassVar[dict[str, Any]] = {}
     sample_tau: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -32,7 +34,7 @@ class Estimator:
                 if (
                     hasattr(value, "__array__")
                     and not isinstance(value, (Tensor, numbers.Real))
-                    and not _is_bool(value)
+                    and not checks.is_bool(value)
                 ):
                     object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
                 check(value)
@@ -46,15 +48,15 @@ class Estimator:
     @overload
     def __call__(self, logits: Tensor, *, return_index: bool, **options: Unpack[EstimatorOptions]) -> Tensor | Pair: ...
     def __call__(self, logits: Tensor, **options: Any) -> Tensor | Pair:
-        return cast("Tensor | Pair", type(self).function(logits, **{**self._parameters(), **options}))
+        return cast("Tensor | Pair", type(self).function(logits, **{**self.usual, **self._parameters(), **options}))
 
     def described(self, **changes: Any) -> str:
         """``str`` of it, with other parameters: ``gst(tau=0.5, gap=1.0)``. What is given by keyword alone shows where
         it is not as by default."""
-        values, shown = {**{parameter.name: getattr(self, parameter.name) for parameter in fields(self)}, **changes}, []
+        values, shown = {**self._parameters(), **changes}, []
         for name, parameter in inspect.signature(type(self).function).parameters.items():
-            usual = parameter.kind is parameter.KEYWORD_ONLY and _equal(values.get(name), parameter.default)
-            if name in values and not usual:
+            left_out = parameter.kind is parameter.KEYWORD_ONLY and _equal(values.get(name), parameter.default)
+            if name in values and not left_out:
                 shown.append(f"{name}={_written(values[name])}")
         return f"{type(self).function.__name__}({', '.join(shown)})"
 
@@ -76,10 +78,6 @@ class Estimator:
         return hash((type(self), *((name, value) for name, value in values if not isinstance(value, Tensor))))
 
 
-def _is_bool(value: Any) -> bool:
-    return type(value).__name__ in ("bool", "bool_")  # NumPy's, too
-
-
 def _written(value: Any) -> str:
     if isinstance(value, Tensor):
         if value.numel() != 1 or value.is_meta:
@@ -89,7 +87,7 @@ def _written(value: Any) -> str:
         return next(same, repr(value.item()))
     if isinstance(value, str):
         return repr(value)
-    if _is_bool(value):
+    if checks.is_bool(value):
         return repr(bool(value))
     return repr(int(value) if isinstance(value, numbers.Integral) else float(value))
 
@@ -126,10 +124,8 @@ class GumbelSoftmax(Estimator):
     """:func:`discrete_ops.gumbel_softmax`; hard here, as every estimator."""
 
     function = functional.gumbel_softmax
+    usual: ClassVar[dict[str, Any]] = {"hard": True}
     tau: float | Tensor = 1.0
-
-    def _parameters(self) -> dict[str, Any]:
-        return {**super()._parameters(), "hard": True}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """A sampler as a layer of a network."""
 
-import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,7 @@ class StraightThroughCategorical(torch.nn.Module):
     def __init__(self, estimator: str | estimators.Estimator = "straight_through", *, dim: int = -1) -> None:
         super().__init__()
         self._estimator = estimators.estimator(estimator)
-        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
-            raise TypeError(f"dim: got {dim!r}, allowed: an int")
-        self.dim = operator.index(dim)
+        self.dim = checks.dimension(dim)
         tau = getattr(self._estimator, "tau", None)
         if isinstance(tau, torch.nn.Parameter):
             self.register_parameter("tau", tau)

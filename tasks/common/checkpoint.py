@@ -20,15 +20,6 @@ def save(path: Path, configs: Sequence[Any], state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def copied(state: Any) -> Any:
-    """A state that later steps leave as it is."""
-    if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [copied(value) for value in state]
-    return state.detach().clone() if isinstance(state, torch.Tensor) else state
-
-
 def beginning(path: Path, epoch: int, epochs: int, is_over: bool, is_replaced: bool) -> str:
     """What a run says when it begins.
 

@@ -4,6 +4,7 @@ import gc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,34 +164,23 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
 def _tell_known(plan: Plan, column: str, console: Console) -> None:
     """Say what is not trained, since its results are there, of which device if it is not the one that was asked for;
     and what is run although there are lines of it, of other settings."""
+    tell = partial(console.print, highlight=False, soft_wrap=True)
     members = plan.members(column)
     wanted = {key for member in members for key in plan.keys(member)}
     pending = plan.pending(column)
     if not pending:
-        console.print(
-            f"{plan.study} {column}: all {len(members)} runs are known, from {plan.folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        tell(f"{plan.study} {column}: all {len(members)} runs are known, from {plan.folder}")
     cells = {key[:-1]: key for member in pending for key in plan.keys(member)}
     others = {(r.method, r.seed) for r in plan.known() if cells.get(r.key[:-1], r.key) != r.key}
     if others:
         text = f"{len(others)} runs in {plan.folder} are of other settings than today's, or note none"
-        console.print(
-            f"{plan.study} {column}: {text}: they are run again, from a checkpoint if there is one",
-            highlight=False,
-            soft_wrap=True,
-        )
+        tell(f"{plan.study} {column}: {text}: they are run again, from a checkpoint if there is one")
     device = torch.device(plan.config(members[0]).device).type
     elsewhere = [r for r in plan.known() if r.key in wanted and torch.device(r.device).type != device]
     runs = {(r.method, r.seed) for r in elsewhere}
     if runs:
         devices = ", ".join(sorted({r.device for r in elsewhere}))
-        console.print(
-            f"{plan.study} {column}: {len(runs)} runs are known already, from {devices}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        tell(f"{plan.study} {column}: {len(runs)} runs are known already, from {devices}")
 
 
 def _train(plan: Plan, members: list[Member], images: data.Source, label: str, console: Console) -> None:

@@ -6,6 +6,7 @@ and resumed ends with the figures of one that was not (bit for bit on a CPU with
 """
 
 import contextlib
+import copy
 import json
 import math
 import time
@@ -159,7 +160,7 @@ class _Files:
     def add(self, records: list[Record], ensemble: Ensemble, is_kept: bool, is_last: bool) -> None:
         state = ensemble.state_dict()
         is_due = is_kept or is_last or time.monotonic() - self.saved >= SECONDS
-        self.unsaved = state if is_due else checkpoint.copied(state)
+        self.unsaved = state if is_due else copy.deepcopy(state)
         with open(self.path, "a") as file:
             file.write(_lines(records, self.alone))
         if self.writer:
