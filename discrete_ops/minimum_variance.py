@@ -112,7 +112,7 @@ class MinimumVariance:
 
     def solve(self, w: Tensor) -> Tensor:
         """``M^-1 w``."""
-        rows, columns = w.shape
+        columns = w.shape[-1]
         if columns > DENSE:
             return self._solve_in_steps(w)
         size = max(1, _ELEMENTS // columns**2)

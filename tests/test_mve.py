@@ -166,7 +166,7 @@ def test_extreme_rows(t: float, dtype: torch.dtype, backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_large_gradients_stay_finite(dtype: torch.dtype, backend: str) -> None:
-    l, v = problem(0, 9).to(dtype), torch.full((9,), torch.finfo(dtype).max, dtype=dtype)
+    l, v = problem(0, 9).to(dtype), torch.full((9,), torch.finfo(dtype).max, dtype=dtype)  # noqa: E741
     v[::2] *= -1
     got = draw_and_pull(do.estimators.MVE(), l, v, seed=0, backend=backend)[2]
     scale = 2.0**-20

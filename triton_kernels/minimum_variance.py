@@ -15,7 +15,7 @@ MOST_FLOAT_TEMPERATURE = 16.0
 
 @device_function
 def terms_of(reach):
-    """How many terms leave e**-16.4 (float32) or e**-33 of an element of the matrix, for the hottest row of the tile."""
+    """How many terms leave e**-16.4 (float32) or e**-33 of an element of the matrix, for the hottest row."""
     digits: tl.constexpr = 33.0 if reach.dtype == tl.float64 else 16.4
     return tl.ceil(tl.max(tl.where(reach < 100.0, reach, 1.0)) * (digits / 9.869604401089358)).to(tl.int32)
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..namespace import NAMESPACE
 from .. import reference
+from ..namespace import NAMESPACE
 from ..reference import check_soft
 from .jit import INTERPRETED
 from .launch import (
