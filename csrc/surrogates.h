@@ -312,6 +312,10 @@ struct Surrogate {
       r.c(s) = M::divide(M::set(1), r.b(s));
       r.z(s) = r.out(s) = M::set(0);
     });
+    const V size = M::min(M::max(r.max([&](auto s) { return M::max(r.v(s), -r.v(s)); }), M::set(M::kTiny)),
+                          M::set(T(1) / M::kTiny));
+    const V shrink = M::divide(M::set(1), size);  // squares of any gradient are to be numbers
+    r.each([&](auto s) { r.v(s) *= shrink; });
     V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
     const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-92);
     constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
@@ -338,6 +342,7 @@ struct Surrogate {
       beta = M::select(rho > least, M::divide(next, rho), M::set(0));
       rho = M::select(rho > least, next, rho);
     }
+    r.each([&](auto s) { r.out(s) *= size; });
   }
 
   DISCRETE_OPS_HD void run() {

@@ -73,24 +73,43 @@ OWN = {
     "gst": [*GAP, *(({"detach_perturbation": x}, TypeError, "detach_perturbation") for x in ("no", None, 0))],
     "reinmax_rao": COUNT,
     "reinmax_cv": COUNT + ETA + CONTROL,
+    "mix": [
+        ({"a": a}, e, "a") for a, e in ((-0.1, ValueError), (1.1, ValueError), (nan, ValueError), ("1", TypeError))
+    ],
+    "mve": [
+        *(({"tau": tau}, ValueError, "tau") for tau in (-1, -1e-9, nan, -inf, torch.tensor(-1.0), torch.tensor(nan))),
+        *(({"tau": tau}, TypeError, "tau") for tau in ("1", None, True, 1j, torch.tensor(True), torch.tensor(1j))),
+    ],
     "reinmax_rk2": [*BETA, *(({"centred": x}, TypeError, "centred") for x in ("no", None, 0))],
 }
+
+
+#: Without a temperature of the gradient, and one whose temperature may be 0 or infinite.
+WITHOUT_TAU, OWN_TAU = ("reinmax_rk2", "mix"), ("mve",)
 
 
 def _errors(own_only: bool) -> list:
     errors = []
     for function in FUNCTIONS:
-        cases = OWN.get(function, []) + ([] if function == "reinmax_rk2" else TAU) + SAMPLE_TAU
+        cases = OWN.get(function, []) + ([] if function in WITHOUT_TAU + OWN_TAU else TAU) + SAMPLE_TAU
         if not own_only:
             cases = (
                 cases
                 + COMMON
                 + OF_A_CALL.get(function, [])
-                + [case for case in PLACED if function != "reinmax_rk2" or "tau" not in case[0]]
+                + [case for case in PLACED if _has_place(function, case[0])]
             )
         for number, case in enumerate(cases):
             errors.append(pytest.param(function, *case, id=f"{function}-{case[2]}-{number}"))
     return errors
+
+
+def _has_place(function: str, arguments: dict) -> bool:
+    """Whether the function takes what a case places, and refuses its values."""
+    if "tau" not in arguments:
+        return True
+    values = any(arguments["tau"] is x for x in VALUES)
+    return function not in WITHOUT_TAU and not (function in OWN_TAU and values)
 
 
 @pytest.mark.parametrize(("function", "arguments", "error", "argument"), _errors(own_only=False))

@@ -42,7 +42,7 @@ struct Math<float> {
   typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int32_t;
-  static constexpr float kNaN = __builtin_nanf("");
+  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f;
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
   static constexpr float kConditionalLimit = 48;
@@ -118,7 +118,7 @@ struct Math<double> {
   typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int64_t;
-  static constexpr double kNaN = __builtin_nan("");
+  static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000;
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 

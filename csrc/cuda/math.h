@@ -20,7 +20,7 @@ struct Math<float> {
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   static constexpr float kConditionalLimit = 48;  // as on CPU (simd.h)
 
-  static constexpr float kNaN = __builtin_nanf("");
+  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f;
 
   static DISCRETE_OPS_DEVICE V set(float x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
@@ -61,7 +61,7 @@ struct Math<double> {
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
-  static constexpr double kNaN = __builtin_nan("");
+  static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000;
 
   static DISCRETE_OPS_DEVICE V set(double x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
