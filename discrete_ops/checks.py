@@ -74,6 +74,18 @@ def temperature(name: str, value: Any) -> float | Tensor:
     return _number_or_tensor(name, value, LEAST_TAU, MOST_TAU, _TAU)
 
 
+def is_zero(value: Any) -> bool:
+    """Whether a temperature is the number 0, which stands for a limit; a tensor does not."""
+    return isinstance(value, (float, int, numbers.Real)) and not isinstance(value, bool) and value == 0
+
+
+def without_limit(tau: Any) -> None:
+    """Raises ValueError where a single draw's temperature is 0: it says what has the limit that is wanted."""
+    if is_zero(tau):
+        reason = "a single draw's gradient has no limit at 0, its variance diverges; its mean given the sample has one"
+        raise ValueError(f"tau: got {tau!r}, {_TAU} ({reason}: gumbel_rao(tau=0))")
+
+
 def _number_or_tensor(name: str, value: Any, least: float, most: float, allowed: str) -> float | Tensor:
     if not isinstance(value, (float, int, Tensor, numbers.Real)) and hasattr(value, "__array__"):
         try:

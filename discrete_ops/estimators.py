@@ -25,6 +25,8 @@ class Estimator:
     function: ClassVar[Callable[..., Any]]
     #: Arguments whose default here is not the function's.
     usual: ClassVar[dict[str, Any]] = {}
+    #: Whether tau may be the number 0, for the limit.
+    has_limit: ClassVar[bool] = False
     sample_tau: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -37,7 +39,8 @@ class Estimator:
                     and not checks.is_bool(value)
                 ):
                     object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
-                check(value)
+                if not (name == "tau" and self.has_limit and checks.is_zero(value)):
+                    check(value)
 
     @overload
     def __call__(
@@ -127,12 +130,17 @@ class GumbelSoftmax(Estimator):
     usual: ClassVar[dict[str, Any]] = {"hard": True}
     tau: float | Tensor = 1.0
 
+    def __post_init__(self) -> None:
+        checks.without_limit(self.tau)
+        super().__post_init__()
+
 
 @dataclass(frozen=True, eq=False)
 class GumbelRao(Estimator):
     """:func:`discrete_ops.gumbel_rao`."""
 
     function = functional.gumbel_rao
+    has_limit: ClassVar[bool] = True
     tau: float | Tensor = 1.0
     num_samples: int = 100
 

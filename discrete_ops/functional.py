@@ -48,6 +48,7 @@ def gumbel_softmax(
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     hard = checks.flag("hard", hard)
+    checks.without_limit(tau)
     return draw("gumbel_rao", logits, tau, {"dim": dim, **options}, return_index, hard=hard)
 
 
@@ -66,10 +67,16 @@ def gumbel_rao(
     Memory does not depend on K. ``K = 1`` is :func:`gumbel_softmax` on the same seed.
 
     Args:
+        tau: temperature of the gradient: a positive number, or a tensor that broadcasts against the logits, 1 in
+            ``dim``, whose gradient is that of the soft sample. The number 0 is the limit of tau -> 0 after K -> inf,
+            which is :func:`reinmax` at tau = 1 (Shekhovtsov, ICML 2023): no draws are taken, and the soft sample is
+            the one-hot.
         hard: True: the one-hot sample. False: the mean of the K soft samples behind it; draw, noise and gradient are
             the same, with the noise given D held fixed.
     """
     num_samples, hard = checks.count("num_samples", num_samples), checks.flag("hard", hard)
+    if checks.is_zero(tau):
+        return draw("reinmax", logits, 1.0, options, return_index)
     return draw("gumbel_rao", logits, tau, options, return_index, 0.0, num_samples, hard)
 
 
