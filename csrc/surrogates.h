@@ -12,6 +12,7 @@
 //   winner(s)           whether this is the sampled category
 //   set_winner_argmax() from now on it is the first argmax of the logits
 //   exponentials(k)     a(s) becomes draw k of the row's exponential noise; returns the winner's
+//   stratified_exponentials(k, i)  the same of the i-th of the draws that share the spec's strata
 //   a(s), b(s)          scratch: a holds a term's weights and what they are made of, b the conditional Gumbels' odds
 //   out(s)              the result
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
@@ -22,6 +23,7 @@
 #pragma once
 
 #include "call.h"
+#include "strata.h"
 
 namespace discrete_ops {
 
@@ -143,11 +145,10 @@ struct Surrogate {
     });
   }
 
-  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step, up to a
-  // factor; exp(lp_j) = exp(y_j) / partition.
+  // A draw's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step, up to a
+  // factor, from its noise a and the winner's; exp(lp_j) = exp(y_j) / partition.
   template <class Use>
-  DISCRETE_OPS_HD void draw(uint32_t k, V partition, const Use& use) {
-    const V of_winner = r.exponentials(k);
+  DISCRETE_OPS_HD void draw(V of_winner, V partition, const Use& use) {
     if (at_unit_temperature()) {  // half the work at the commonest temperature
       const V share = of_winner * M::divide(M::set(1), partition);
       use([&](auto s) { return M::divide(share, share + r.a(s) * r.b(s)); });
@@ -175,7 +176,8 @@ struct Surrogate {
     const V each = inv_tau * M::divide(draws.weight, M::set(static_cast<T>(spec.num_samples)));
     const uint32_t end = draws.first + static_cast<uint32_t>(spec.num_samples);  // at most 2^31
     for (uint32_t k = draws.first + r.draw_begin(); k < end; k += r.draw_step()) {
-      draw(k, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
+      const V of_winner = spec.strata.count ? r.stratified_exponentials(k, k - draws.first) : r.exponentials(k);
+      draw(of_winner, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }
 
@@ -234,9 +236,10 @@ struct Surrogate {
 
   DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
     const V one = M::set(1), weight = -coefficient * inv_tau;
-    if (!soft) return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
+    const V of_winner = r.exponentials(0);
+    if (!soft) return draw(of_winner, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
     V inverse;
-    draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
+    draw(of_winner, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
     const V inverse_pi = M::divide(one, pi_total);
     r.each([&](auto s) { r.a(s) *= inverse; });  // the soft sample that chose D
     add(weight, [&](auto s) {

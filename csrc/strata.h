@@ -1,0 +1,41 @@
+// The order in which stratified draws take the strata of each column, for numbers and for vectors of them. Mirrors
+// `stratum` of discrete_ops/philox.py, which describes it. Included where the vectors' instructions are at hand.
+#pragma once
+
+#include "philox.h"
+
+namespace discrete_ops {
+namespace philox {
+
+// a where a < b, else b: of unsigned numbers, so that x becomes x mod K as lesser(x, x - K), and -x as lesser(x, x + K).
+template <class U>
+DISCRETE_OPS_HD U lesser(U a, U b) {
+  return a < b ? a : b;
+}
+
+// x[i]: the stratum of draw k, counted from the strata's first, in a column whose rotation is the upper word of its
+// word times K. Four columns at once, for the rounds' latency.
+template <class U>
+DISCRETE_OPS_HD void strata_of_draw(const Strata& strata, uint32_t k, const U rotation[4], const U shuffle[4], U x[4]) {
+  const uint32_t count = strata.count;
+  U random[4];
+  for (int i = 0; i < 4; ++i) {
+    x[i] = rotation[i] + k;
+    x[i] = lesser<U>(x[i], x[i] - count);
+    random[i] = shuffle[i];
+  }
+  for (int round = 0; round < strata.rounds; ++round) {
+    for (int i = 0; i < 4; ++i) {
+      random[i] = random[i] * 747796405u + 2891336453u;
+      U key = random[i] >> strata.shift;
+      key = lesser<U>(key, key - count);
+      U partner = key - x[i];
+      partner = lesser<U>(partner, partner + count);
+      const U larger = x[i] < partner ? partner : x[i];
+      x[i] = larger * random[i] + shuffle[i] >= 0x80000000u ? partner : x[i];
+    }
+  }
+}
+
+}  // namespace philox
+}  // namespace discrete_ops
