@@ -14,18 +14,18 @@ DISCRETE_OPS_HD U lesser(U a, U b) {
 }
 
 // x[i]: the stratum of draw k, counted from the strata's first, in a column whose rotation is the upper word of its
-// word times K. Four columns at once, for the rounds' latency.
-template <class U>
-DISCRETE_OPS_HD void strata_of_draw(const Strata& strata, uint32_t k, const U rotation[4], const U shuffle[4], U x[4]) {
+// word times K. Several columns at once hide the rounds' latency.
+template <int kColumns, class U>
+DISCRETE_OPS_HD void strata_of_draw(const Strata& strata, uint32_t k, const U* rotation, const U* shuffle, U* x) {
   const uint32_t count = strata.count;
-  U random[4];
-  for (int i = 0; i < 4; ++i) {
+  U random[kColumns];
+  for (int i = 0; i < kColumns; ++i) {
     x[i] = rotation[i] + k;
     x[i] = lesser<U>(x[i], x[i] - count);
     random[i] = shuffle[i];
   }
   for (int round = 0; round < strata.rounds; ++round) {
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kColumns; ++i) {
       random[i] = random[i] * 747796405u + 2891336453u;
       U key = random[i] >> strata.shift;
       key = lesser<U>(key, key - count);

@@ -173,10 +173,18 @@ struct Surrogate {
     V partition;
   };
   DISCRETE_OPS_HD void add_draws(const Draws& draws) {
+    if (spec.strata.count) {  // a loop of its own: what one keeps in registers is not the other's
+      add_draws(draws, [&](uint32_t k) { return r.stratified_exponentials(k, k - draws.first); });
+    } else {
+      add_draws(draws, [&](uint32_t k) { return r.exponentials(k); });
+    }
+  }
+  template <class Exponentials>
+  DISCRETE_OPS_HD void add_draws(const Draws& draws, const Exponentials& exponentials) {
     const V each = inv_tau * M::divide(draws.weight, M::set(static_cast<T>(spec.num_samples)));
     const uint32_t end = draws.first + static_cast<uint32_t>(spec.num_samples);  // at most 2^31
     for (uint32_t k = draws.first + r.draw_begin(); k < end; k += r.draw_step()) {
-      const V of_winner = spec.strata.count ? r.stratified_exponentials(k, k - draws.first) : r.exponentials(k);
+      const V of_winner = exponentials(k);
       draw(of_winner, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }

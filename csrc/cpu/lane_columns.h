@@ -272,12 +272,12 @@ struct LaneColumns : TakesAllDraws {
     if constexpr (sizeof(T) == 4) {
       Words stratum[4];
       const auto vectors = [](const uint32_t* x) { return reinterpret_cast<const Words*>(x); };
-      philox::strata_of_draw(strata, i, vectors(rotation), vectors(shuffle), stratum);
+      philox::strata_of_draw<4>(strata, i, vectors(rotation), vectors(shuffle), stratum);
       for (int j = 0; j < 4; ++j) e[j] = exponential(vectors(w)[j], stratum[j], static_cast<T>(strata.width));
     } else {
       uint32_t stratum[4];
       for (int j = 0; j < 4 * kLanes; ++j) {
-        if (j % 4 == 0) philox::strata_of_draw(strata, i, rotation + j, shuffle + j, stratum);
+        if (j % 4 == 0) philox::strata_of_draw<4>(strata, i, rotation + j, shuffle + j, stratum);
         reinterpret_cast<T*>(e)[j] = exponential(w[j], stratum[j % 4], strata.width);
       }
     }

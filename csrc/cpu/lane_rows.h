@@ -289,7 +289,7 @@ struct LaneRows : TakesAllDraws {
   DISCRETE_OPS_HD void exponentials(int block, uint32_t k, uint32_t i, V e[4]) {
     const philox::Strata& strata = call.spec.strata;
     Words stratum[4];
-    philox::strata_of_draw(strata, i, rotation_ + 4 * block, shuffle_ + 4 * block, stratum);
+    philox::strata_of_draw<4>(strata, i, rotation_ + 4 * block, shuffle_ + 4 * block, stratum);
     if constexpr (sizeof(T) == 4) {
       Words w[4];
       words(block, k, w);
