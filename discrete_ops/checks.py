@@ -13,7 +13,7 @@ from torch._C import _are_functorch_transforms_active, _get_tracing_state
 from torch.autograd import forward_ad
 
 from .ops import without_gradient
-from .reference import LEAST_TAU, MOST_TAU, WITH_SOFT_SAMPLE, Parameters
+from .reference import LEAST_TAU, MOST_TAU, STRATIFIED, WITH_SOFT_SAMPLE, Parameters
 from .register import as_tensor, is_plain
 
 _STRIDED = torch.strided
@@ -134,7 +134,7 @@ def parameters(
         return tau, coefficient, sample_tau
     columns = (
         _of_rows("tau", tau, logits, dim, estimator in WITH_SOFT_SAMPLE),
-        _of_rows(_COEFFICIENTS.get(estimator, "gap"), coefficient, logits, dim),
+        _of_rows(_COEFFICIENTS.get(estimator.removeprefix(STRATIFIED), "gap"), coefficient, logits, dim),
         _of_rows("sample_tau", sample_tau, logits, dim),
     )
     groups = max(column.shape[0] for column in columns)
@@ -239,6 +239,11 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {value!r}, allowed: {', '.join(map(repr, allowed))}")
     return value
+
+
+def draws(value: Any) -> str:
+    """What draws of this kind put before an estimator's name."""
+    return STRATIFIED if choice("draws", value, ("independent", "stratified")) == "stratified" else ""
 
 
 def gap(value: Any) -> tuple[str, float | Tensor]:

@@ -110,6 +110,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "num_samples": lambda value: checks.count("num_samples", value),
     "detach_perturbation": lambda value: checks.flag("detach_perturbation", value),
     "centred": lambda value: checks.flag("centred", value),
+    "draws": checks.draws,
     "control": lambda value: checks.choice("control", value, ("soft", "gumbel")),
 }
 
@@ -143,6 +144,7 @@ class GumbelRao(Estimator):
     has_limit: ClassVar[bool] = True
     tau: float | Tensor = 1.0
     num_samples: int = 100
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +180,7 @@ class ReinMaxRao(Estimator):
     function = functional.reinmax_rao
     tau: float | Tensor = 1.0
     num_samples: int = 100
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +192,7 @@ class ReinMaxCV(Estimator):
     eta: float | Tensor = 1.5
     num_samples: int = 100
     control: Literal["soft", "gumbel"] = "soft"
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,7 @@ def gumbel_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     hard: bool = True,
     return_index: bool = False,
     **options: Unpack[Options],
@@ -75,9 +76,10 @@ def gumbel_rao(
             the same, with the noise given D held fixed.
     """
     num_samples, hard = checks.count("num_samples", num_samples), checks.flag("hard", hard)
+    estimator = checks.draws(draws) + "gumbel_rao"
     if checks.is_zero(tau):
         return draw("reinmax", logits, 1.0, options, return_index)
-    return draw("gumbel_rao", logits, tau, options, return_index, 0.0, num_samples, hard)
+    return draw(estimator, logits, tau, options, return_index, 0.0, num_samples, hard)
 
 
 @documented
@@ -129,11 +131,17 @@ def reinmax_argmax(
 
 @documented
 def reinmax_rao(
-    logits: Tensor, tau: Real = 1.0, num_samples: int = 100, *, return_index: bool = False, **options: Unpack[Options]
+    logits: Tensor,
+    tau: Real = 1.0,
+    num_samples: int = 100,
+    *,
+    draws: Literal["independent", "stratified"] = "independent",
+    return_index: bool = False,
+    **options: Unpack[Options],
 ) -> Tensor | Pair:
     """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17."""
     num_samples = checks.count("num_samples", num_samples)
-    return draw("reinmax_rao", logits, tau, options, return_index, 0.0, num_samples)
+    return draw(checks.draws(draws) + "reinmax_rao", logits, tau, options, return_index, 0.0, num_samples)
 
 
 @documented
@@ -144,6 +152,7 @@ def reinmax_cv(
     num_samples: int = 100,
     *,
     control: Literal["soft", "gumbel"] = "soft",
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: bool = False,
     **options: Unpack[Options],
 ) -> Tensor | Pair:
@@ -159,7 +168,7 @@ def reinmax_cv(
     """
     num_samples, eta = checks.count("num_samples", num_samples), checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
-    estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
+    estimator = checks.draws(draws) + ("reinmax_cv" if soft else "reinmax_cv_gumbel")
     return draw(estimator, logits, tau, options, return_index, eta, num_samples)
 
 
