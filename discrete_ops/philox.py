@@ -96,12 +96,12 @@ class Strata(NamedTuple):
 def stratum(seed: Tensor, draw: Tensor, rows: int, columns: int, strata: Strata, first_row: int = 0) -> Tensor:
     """Which of the K strata a draw has in each column: a permutation of the draws for every row and column.
 
-    The rotation comes first and from words of its own, so that the stratum of any one draw is uniform, independently in
-    every column, whatever the shuffle does: up to 2**-32, as the integers that a word makes are. The shuffle is for what
-    two draws have to do with each other. It is "swap or not" (Hoang, Morris, Rogaway, CRYPTO 2012): a round pairs x with
-    key - x, and a bit that the two share says whether they change places. A round leaves half of all distances between
-    two draws as they were, so the rounds grow with K: two draws that keep their distance in two columns have 4**-rounds
-    of all pairs, at most K / 16 of K.
+    A rotation from words of its own makes the stratum of any one draw uniform, independently in every column and
+    whatever the shuffle does: up to 2**-32, as the integers that a word makes are. The shuffle is for what two draws
+    have to do with each other. It is "swap or not" (Hoang, Morris, Rogaway, CRYPTO 2012): a round pairs x with key - x,
+    and a bit that the two share says whether they change places. A round leaves about half of the distances between
+    two draws as they were, so that 4**-rounds of them stay in both of two columns; the rounds grow with K, so that of
+    all that a draw has to others less than a tenth of one does.
 
     Args:
         draw: ``(D,)`` int64, draws of the strata's.
