@@ -25,7 +25,7 @@ _ARGUMENTS = {
     "draws": """
         ``"independent"``; or ``"stratified"``: the K draws of each column are a Latin hypercube, one in each of K equal
         parts of its noise, in an order of its own. Any one draw has the law that it has by itself, so the mean gradient
-        is the same; the spread that K draws leave is less, unless tau is small.""",
+        is the same; the spread that K draws leave is less. Another noise than the default's, on the same seed.""",
     "hard": """
         True: the one-hot sample. False: the soft sample behind it; draw, noise and gradient are the same. For a fixed
         seed the soft sample is no differentiable function of the logits, for D is drawn first: its gradient is that of

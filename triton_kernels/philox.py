@@ -118,12 +118,13 @@ def exponential_of(u, T: tl.constexpr, HAS_ALL_BITS: tl.constexpr):
 def exponentials(seed, draw, row, block, first, count, T: tl.constexpr, STRATIFIED: tl.constexpr):
     """Draw ``draw`` of the noise of all columns of the blocks ``(Q, 1, B)``: ``(Q, R, 4 B)``. ``STRATIFIED``: it is one
     of ``count`` from ``first`` on that share their strata."""
-    w0, w1, w2, w3 = words(seed, block, draw, row)
     if STRATIFIED:
         s0, s1, s2, s3 = strata(seed, row, block, draw - first, count)
+        w0, w1, w2, w3 = words(seed, block, draw, row)
         width = 1.0 / count.to(tl.float64)
         return stratified_exponential(interleave(w0, w1, w2, w3), interleave(s0, s1, s2, s3), width, T)
     else:
+        w0, w1, w2, w3 = words(seed, block, draw, row)
         return exponential(interleave(w0, w1, w2, w3), T)
 
 
