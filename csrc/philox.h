@@ -10,7 +10,7 @@
 namespace discrete_ops {
 namespace philox {
 
-constexpr uint32_t kForwardDraw = 0xFFFFFFFFu;  // draw index of the forward pass's uniform
+constexpr uint32_t kForwardDraw = 0xFFFFFFFFu;                             // draw index of the forward pass's uniform
 constexpr uint32_t kStrataDraw = 0xFFFFFFFEu, kShuffleDraw = 0xFFFFFFFDu;  // of a column's order of strata
 constexpr uint32_t kM0 = 0xD2511F53u, kM1 = 0xCD9E8D57u;
 constexpr uint32_t kW0 = 0x9E3779B9u, kW1 = 0xBB67AE85u;

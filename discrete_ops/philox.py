@@ -87,10 +87,10 @@ def uniform(seed: Tensor, rows: int, first_row: int = 0) -> Tensor:
 
 
 class Strata(NamedTuple):
-    """The draws ``first .. first + count - 1`` are a Latin hypercube: in every column each takes another stratum."""
+    """The draws ``first .. first + K - 1`` are a Latin hypercube: in every column each takes another stratum."""
 
     first: int
-    count: int  # K
+    K: int
 
 
 def stratum(seed: Tensor, draw: Tensor, rows: int, columns: int, strata: Strata, first_row: int = 0) -> Tensor:
@@ -112,7 +112,7 @@ def stratum(seed: Tensor, draw: Tensor, rows: int, columns: int, strata: Strata,
     """
     own = torch.tensor([STRATA_DRAW, SHUFFLE_DRAW], device=seed.device)
     rotation, shuffle = words(seed, own, rows, columns, first_row)
-    count, bits = strata.count, 1
+    count, bits = strata.K, 1
     while 2**bits < count:
         bits += 1
     x = (draw[:, None, None] - strata.first + (rotation * count >> 32)) % count
@@ -146,6 +146,6 @@ def exponential(
     """
     u = (words(seed, draw, rows, columns, first_row).to(dtype) + 0.5) * 2.0**-32
     if strata is not None:
-        u = (stratum(seed, draw, rows, columns, strata, first_row).to(dtype) + u) * (1 / strata.count)
+        u = (stratum(seed, draw, rows, columns, strata, first_row).to(dtype) + u) * (1 / strata.K)
     u = u.clamp(max=1 - torch.finfo(dtype).eps / 2)
     return -torch.log1p(-u.double()).to(dtype)

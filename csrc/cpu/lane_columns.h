@@ -23,15 +23,15 @@ struct LaneColumns : TakesAllDraws {
   char* const memory;
   V *const z_, *const v_, *const out_, *const a_, *const b_;
   uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
-  double* const partial;  // two a chunk
+  double* const partial;                       // two a chunk
 
   explicit LaneColumns(const Call& call)
       : call(call),
         n(call.columns),
         steps((call.columns + 4 * kLanes - 1) / (4 * kLanes) * 4),  // whole blocks of noise
         chunks((steps + kChunk - 1) / kChunk),
-        memory(static_cast<char*>(__builtin_malloc(static_cast<size_t>(
-            (call.spec.strata.count ? 7 : 5) * steps * DISCRETE_OPS_BYTES + 16 * chunks + 64)))),
+        memory(static_cast<char*>(__builtin_malloc(
+            static_cast<size_t>((call.spec.strata.count ? 7 : 5) * steps * DISCRETE_OPS_BYTES + 16 * chunks + 64)))),
         z_(reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63})),
         v_(z_ + steps),
         out_(v_ + steps),
@@ -39,7 +39,8 @@ struct LaneColumns : TakesAllDraws {
         b_(a_ + steps),
         rotation_(reinterpret_cast<uint32_t*>(b_ + steps)),
         shuffle_(call.spec.strata.count ? rotation_ + steps * DISCRETE_OPS_BYTES / 4 : rotation_),
-        partial(reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
+        partial(
+            reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
     if (!memory) __builtin_trap();
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
   }
