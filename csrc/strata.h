@@ -7,8 +7,7 @@
 namespace discrete_ops {
 namespace philox {
 
-// a where a < b, else b: of unsigned numbers, so that x becomes x mod K as lesser(x, x - K), and -x as lesser(x, x +
-// K).
+// Of unsigned numbers: x becomes x mod K as lesser(x, x - K) and, below 0, as lesser(x, x + K).
 template <class U>
 DISCRETE_OPS_HD U lesser(U a, U b) {
   return a < b ? a : b;
