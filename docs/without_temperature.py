@@ -386,6 +386,15 @@ def table(found: dict[str, dict[str, list[float]]], problems: list[str]) -> str:
     return "\n".join(lines)
 
 
+def page_text(text: str, found: dict[str, dict[str, list[float]]]) -> str:
+    """The page with the tables that its ``<!-- dials of PROBLEM; PROBLEM -->`` ask for."""
+    return re.sub(
+        r"(<!-- dials of (.+) -->\n)(?:\n(?:\|.*\n)+)?",
+        lambda match: f"{match[1]}\n{table(found, match[2].split('; '))}\n",
+        text,
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     found = Results()
@@ -395,13 +404,7 @@ def main() -> None:
         else:
             {"exact": exact, "polynomial": polynomial, "vae": vae}[part](found)
     page = HERE / "without_temperature.md"
-    page.write_text(
-        re.sub(
-            r"(<!-- figures of (.+) -->\n)(?:\n(?:\|.*\n)+)?",
-            lambda match: f"{match[1]}\n{table(found.found, match[2].split('; '))}\n",
-            page.read_text(),
-        )
-    )
+    page.write_text(page_text(page.read_text(), found.found))
 
 
 if __name__ == "__main__":
