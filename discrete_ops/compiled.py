@@ -15,7 +15,9 @@ from .namespace import NAMESPACE
 from .reference import AT_ONE, Parameters
 
 _HERE = Path(__file__).parent
+_BINARY = 512  # kBinary of csrc/estimators.h
 _NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
+_NUMBER |= {reference.BINARY + name: number + _BINARY for name, number in _NUMBER.items()}
 
 
 def load(name: str) -> Path:
@@ -47,12 +49,14 @@ _sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.
 _surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
 
 
-def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0, binary: bool = False
+) -> tuple[Tensor, Tensor]:
     """As :func:`discrete_ops.reference.sample`."""
-    if type(parameters) is tuple and parameters[2] == 1.0 and first_row == 0:
+    if type(parameters) is tuple and parameters[2] == 1.0 and first_row == 0 and not binary:
         return _sample(logits, seed)
     given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
-    return _sample_of_rows(logits, seed, *given, first_row)
+    return _sample_of_rows(logits, seed, *given, first_row, _BINARY if binary else 0)
 
 
 def surrogate(
