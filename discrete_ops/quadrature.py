@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 END, STEP = 10.4, 0.2  #: Of s. To 1e-12 of the largest; 8 and 0.4 in float32 kernels, to 1e-7.
-LEAST_TAU = 2.0**-60  #: Less is no different.
+LEAST_TAU = 2.0**-60
+
+
+def at_least(tau: float | Tensor) -> float | Tensor:
+    """Temperatures of which the rule can take the logarithm of a lag; a lesser one is no different."""
+    return tau.clamp(min=LEAST_TAU) if isinstance(tau, Tensor) else max(tau, LEAST_TAU)
 
 
 def lags(log_p: Tensor, tau: float | Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -40,7 +45,7 @@ def lags(log_p: Tensor, tau: float | Tensor, most: int) -> Iterator[tuple[Tensor
         size = (size + 1) // 2
     for s in nodes[:, None, None].split(size):
         t = 1 + s + 0.02 * s**3
-        low = t + tau.clamp(min=LEAST_TAU).log()
+        low = t + tau.log()
         log_ratio = torch.where(is_low, low + log_p, t)
         log_odds = torch.where(is_low, low, t - log_p)  # of R / A
         lag = log_odds.clamp(min=0) + (-log_odds.abs()).exp().log1p()

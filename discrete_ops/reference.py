@@ -358,6 +358,8 @@ def _rows(
     l, invalid, empty = _as_rows(logits, is_binary(estimator))  # noqa: E741
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
     tau, coefficient, _ = _parameters(parameters, len(l))
+    if num_samples == ALL_DRAWS:
+        tau = quadrature.at_least(tau)
     noise = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return Rows(l, D, tau, coefficient, num_samples, seed, first_row, noise), invalid, empty
 
@@ -472,7 +474,7 @@ def _gap(rows: Rows, estimator: str) -> Weight:
 def _scaled(v: Tensor, l: Tensor) -> tuple[Tensor, float]:  # noqa: E741
     """``v`` as rows, 0 where masked, times a power of 2: sums over a row of any finite ones stay finite."""
     scale = 2.0**-34  # of float64: rows have less than 2**31 columns
-    v = v.reshape(-1, v.shape[-1]).to(l)
-    if v.shape[-1] < l.shape[-1]:
-        v = torch.cat([v, torch.zeros_like(v)], -1)
-    return v.masked_fill(l == -torch.inf, 0.0) * scale, scale
+    v, masked = v.reshape(-1, v.shape[-1]).to(l), l == -torch.inf
+    if v.shape[-1] < l.shape[-1]:  # of binary variables: none where the outcome is certain
+        v, masked = torch.cat([v, torch.zeros_like(v)], -1), masked.any(-1, keepdim=True)
+    return v.masked_fill(masked, 0.0) * scale, scale
