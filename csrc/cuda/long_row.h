@@ -17,6 +17,7 @@ struct LongRow : TakesAllDraws {
   using T = Scalar;
   using V = Scalar;
   static constexpr Mode kMode = kOfMode;
+  static constexpr bool kBinary = false;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kArrays = kServes == Serves::kWithoutDraws ? kLongRowArrays : kLongRowArraysWithDraws;
 

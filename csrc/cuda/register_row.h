@@ -19,13 +19,15 @@ struct RegisterRow {
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kWithGrad = kMode == Mode::kPullBack;
   static constexpr Serves kServes = kServesWhat;
+  static constexpr bool kBinary = kQuads == 1;
   static constexpr int kSteps = 4 * kQuads;
   static constexpr V kNothing = V(-0.0);  // what a sum starts with: adding to it is no instruction
   static constexpr V kLarge = sizeof(T) == 4 ? V(0x1p100) : V(0x1p960);  // less than this from any number is finite
 
   const Call& call;
   Team team;
-  const int n;  // columns
+  const int n;       // columns
+  const int stored;  // of them in memory
   int64_t row;
   bool is_behind;       // the last row; such a team does what the last row's does, and stores nothing
   int winner_step;      // the winner's step in this thread, or none
@@ -39,10 +41,13 @@ struct RegisterRow {
       : call(call),
         team(call.team, call.draw_groups == 1 && call.groups == 1),  // else some rows take another path
         n(static_cast<int>(call.columns)),
+        stored(is_binary() ? 1 : n),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
     if (is_behind) row = call.rows - 1;
   }
+
+  DISCRETE_OPS_DEVICE bool is_binary() const { return kBinary && call.spec.binary; }
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -151,14 +156,18 @@ struct RegisterRow {
       }
       device::block_barrier();
     }
-    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, n, -Math::kInf, z_);
-    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, n, T(0), v_);
+    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, stored, -Math::kInf, z_);
+    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, stored, T(0), v_);
   }
 
   DISCRETE_OPS_DEVICE void load() {
     read(team.rank, team.size);
-    const V top = highest();
-    subtract(top, top > kLarge);
+    if (is_binary()) {
+      add_other_category();
+    } else {
+      const V top = highest();
+      subtract(top, top > kLarge);
+    }
     if constexpr (kWithGrad) {
       const V scale = static_cast<T>(call.grad_scale);
       each([&](int s) { v_[s] *= scale; });
@@ -166,6 +175,14 @@ struct RegisterRow {
       each([&](int s) { least = Math::min(least, z_[s]); });
       if (least == -Math::kInf) each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
     }
+  }
+
+  // z of a binary variable. Of +inf the other category is masked; where the outcome is certain there is no gradient.
+  DISCRETE_OPS_DEVICE void add_other_category() {
+    const V l = z_[0];
+    invalid = l != l, empty = false;
+    z_[0] = invalid ? T(0) : Math::min(l, T(0)), z_[1] = invalid ? T(0) : Math::min(-l, T(0));
+    if constexpr (kWithGrad) v_[0] = z_[1] == -Math::kInf ? T(0) : v_[0];
   }
 
   // The row's maximum, while z holds the logits. A row without a sample computes on NaN; store() overwrites it.
@@ -227,7 +244,7 @@ struct RegisterRow {
 
   DISCRETE_OPS_DEVICE void store_at(void* at) {
     if (is_behind || !leads()) return;
-    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, n, out_);
+    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, stored, out_);
   }
 };
 
@@ -241,7 +258,11 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   const int first_column = r.team.rank * Row::kSteps;
   const T rate = static_cast<T>(r.call.sample_rate(r.row));
   r.read(r.team.rank * kQuads, 1);
-  r.subtract(r.highest(), rate < T(0x1p-90));  // at any other rate its weight is 0
+  if (r.is_binary()) {
+    r.add_other_category();
+  } else {
+    r.subtract(r.highest(), rate < T(0x1p-90));  // at any other rate its weight is 0
+  }
   r.invalid = r.invalid || rate != rate;
   r.each([&](int s) { r.a(s) = M::share(r.z(s), rate); });
   double of_quad[kQuads], of_thread = 0;
