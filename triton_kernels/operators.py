@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..namespace import NAMESPACE
-from ..reference import check_soft
+from ..reference import ALL_DRAWS, check_soft, is_binary, without_prefix
 from .jit import INTERPRETED
 from .launch import (
     MOST_COLUMNS,
@@ -45,11 +45,12 @@ def sample(
     coefficient: float,
     sample_tau: float,
     first_row: int,
+    binary: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The numbers tau, coefficient and sample_tau count where there are no parameters."""
     one_hot = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     index = torch.empty(logits.shape[:-1], dtype=torch.int64, device=logits.device)
-    rows, columns = index.numel(), logits.shape[-1]
+    rows, columns = index.numel(), 2 if binary else logits.shape[-1]
     if rows == 0:
         return one_hot, index
     check(rows, logits, seed=seed, parameters=parameters)
@@ -77,6 +78,7 @@ def sample(
             C=tile.columns,
             Q=tile.strips,
             VECTOR=vector,
+            BINARY=binary,
             num_warps=tile.warps,
         )
         return one_hot, index
@@ -128,7 +130,10 @@ def surrogate(
     :func:`sample`."""
     if mode != "pull_back":
         check_soft(estimator)
-    rows, columns = index.numel(), logits.shape[-1]
+    binary, estimator = is_binary(estimator), without_prefix(estimator)
+    if binary and num_samples == ALL_DRAWS:
+        estimator += "_of_all_draws"
+    rows, columns = index.numel(), 2 if binary else logits.shape[-1]
     if rows == 0:
         return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     check(rows, logits, seed=seed, index=index, parameters=parameters, grad=grad)
@@ -166,6 +171,7 @@ def surrogate(
         C=tile.columns,
         Q=tile.strips,
         VECTOR=is_vector(x, v),
+        BINARY=binary,
         num_warps=tile.warps,
     )
     return out
@@ -206,9 +212,10 @@ def _sample(
     coefficient: float,
     sample_tau: float,
     first_row: int,
+    binary: bool = False,
 ) -> tuple[Tensor, Tensor]:
     with device_of(logits):
-        return sample(_launch, logits, seed, parameters, tau, coefficient, sample_tau, first_row)
+        return sample(_launch, logits, seed, parameters, tau, coefficient, sample_tau, first_row, binary)
 
 
 def _surrogate(
