@@ -30,7 +30,7 @@ def with_other_category(x, C: tl.constexpr):
     invalid = row_sum(tl.where(x != x, 1, 0)) > 0
     l = row_sum(tl.where(column == 0, tl.where(invalid, 0.0, x), 0.0))  # noqa: E741
     z = tl.where(column == 0, tl.minimum(l, 0.0), tl.where(column == 1, tl.minimum(-l, 0.0), -float("inf")))
-    return z, invalid, invalid & (not invalid)
+    return z, invalid, l != l
 
 
 @device_function
