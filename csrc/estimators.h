@@ -33,8 +33,8 @@ DISCRETE_OPS_HD constexpr bool has_soft_sample(Estimator e) {
   return e == kStraightThrough || e == kGumbelRao || e == kGST || e == kGSTPi;
 }
 
-// Added to an estimator's number where an operator takes it: logits (..., 1) of binary variables. A row is l and a 0 that
-// is in no memory; what is read and written belongs to the first of the two.
+// Added to an estimator's number where an operator takes it: logits (..., 1) of binary variables. A row is l and a 0
+// that is in no memory; what is read and written belongs to the first of the two.
 constexpr int64_t kBinary = 512;
 
 // K of Gumbel-Rao on binary variables: its mean over all draws, without one.

@@ -189,8 +189,8 @@ struct Surrogate {
 
   DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
-  // Its limit in K, of a binary variable: the nodes of discrete_ops/quadrature.py where the draws were, fewer of them in
-  // float32. With A the loser's probability and R = e^t up to a factor, Y_i - Y_j = log1p(R / A).
+  // Its limit in K, of a binary variable: the nodes of discrete_ops/quadrature.py where the draws were, fewer of them
+  // in float32. With A the loser's probability and R = e^t up to a factor, Y_i - Y_j = log1p(R / A).
   DISCRETE_OPS_HD void gumbel_rao_of_all_draws() {
     constexpr int kNodes = sizeof(T) == 8 ? 105 : 41;
     constexpr T kEnd = T(sizeof(T) == 8 ? 10.4 : 8), kStep = 2 * kEnd / (kNodes - 1);
@@ -205,7 +205,7 @@ struct Surrogate {
     const V temperature = M::select(tau < least, least, tau), inverse = M::divide(one, temperature);
     const auto is_low = temperature <= one;
     const V to_ratio = M::select(is_low, A * temperature, one), share = M::select(is_low, A, inverse);  // a taken tau
-    const V to_odds = M::select(is_low, temperature, M::exp(M::min(lead, limit)) + one);                // R / A, bounded
+    const V to_odds = M::select(is_low, temperature, M::exp(M::min(lead, limit)) + one);  // R / A, bounded
     const V beyond = M::select(is_low, zero, M::min(M::max(lead - limit, zero), M::set(T(1e30))));
     const V rate = inverse * T(-1.44269504088896340736);
     V total = zero;

@@ -21,8 +21,8 @@ Args:
     parameters: ``(T, 3)`` float64, tau, coefficient and sample_tau of T equal groups of rows; the functions here take
         three numbers, too.
     spec: ``(estimator, num_samples, first_row, backend)``: a key of ``reference.TERMS`` or one that
-        ``reference.NONZERO`` and ``reference.BINARY`` make; K; the number of the first row, for the noise; a backend's name, or "" for the
-        default of the device that the call runs on.
+        ``reference.NONZERO`` and ``reference.BINARY`` make; K; the number of the first row, for the noise; a backend's
+        name, or "" for the default of the device that the call runs on.
 """
 
 from functools import partial
@@ -123,7 +123,7 @@ def _pull_back(
     backend: str,
 ) -> Tensor:
     call = (grad, logits, index, seed, parameters, estimator, num_samples, first_row)
-    if transposed and estimator in reference.ASYMMETRIC:  # the others, and a binary variable's, are their own transpose
+    if transposed and estimator in reference.ASYMMETRIC:  # the others, and binary ones, are their own transpose
         return reference.surrogate_jvp(*call)
     return _kernels(backend, logits).surrogate_vjp(*call)
 

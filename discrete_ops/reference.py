@@ -351,11 +351,11 @@ def _rows(
     index: Tensor,
     seed: Tensor,
     parameters: Parameters,
-    estimator: str,
     num_samples: int,
     first_row: int,
+    binary: bool = False,
 ) -> tuple[Rows, Tensor, Tensor]:
-    l, invalid, empty = _as_rows(logits, is_binary(estimator))  # noqa: E741
+    l, invalid, empty = _as_rows(logits, binary)  # noqa: E741
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
     tau, coefficient, _ = _parameters(parameters, len(l))
     if num_samples == ALL_DRAWS:
@@ -384,7 +384,7 @@ def surrogate(
     Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
     """
     check_soft(estimator)
-    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row, is_binary(estimator))
     soft = _sum_over_terms(rows, estimator, lambda weight, p, q: rows.tau * weight * p)
     return _as_output(soft, invalid, empty, logits)
 
@@ -403,7 +403,7 @@ def tau_derivative(
     Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
     """
     check_soft(estimator)
-    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row, is_binary(estimator))
 
     def of_term(weight: Weight, p: Tensor, q: Tensor) -> Tensor:
         return weight * jacobian_product(p, q, -p.clamp_min(torch.finfo(p.dtype).tiny).log())
@@ -436,7 +436,7 @@ def surrogate_vjp(
     Returns:
         ``(..., N)`` like ``logits``.
     """
-    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row, is_binary(estimator))
     v, scale = _scaled(grad, rows.l)
     pulled = _sum_over_terms(rows, estimator, lambda weight, p, q: weight * jacobian_product(p, q, v))
     if without_prefix(estimator).startswith(NONZERO):
@@ -456,7 +456,7 @@ def surrogate_jvp(
 ) -> Tensor:
     """Push a tangent at the logits forward: the transpose of :func:`surrogate_vjp`, which is another function for the
     estimators that are ``ASYMMETRIC`` alone. Args and result as there."""
-    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row, is_binary(estimator))
     t, scale = _scaled(tangent, rows.l)
     if without_prefix(estimator).startswith(NONZERO):
         t = into_perturbation(rows, t, _gap(rows, estimator))

@@ -33,11 +33,11 @@ def drawn(f, logits: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binary(estimator, **options):
-    return lambda l: do.bernoulli(l, estimator, **options)
+    return lambda x: do.bernoulli(x, estimator, **options)
 
 
 def of_two(estimator, **options):
-    return lambda l: estimator(torch.stack([l, torch.zeros_like(l)], -1), **options)[..., 0]
+    return lambda x: estimator(torch.stack([x, torch.zeros_like(x)], -1), **options)[..., 0]
 
 
 def backend_of(name: str, backend: str) -> str | None:
@@ -202,8 +202,8 @@ def test_compiles_in_one_graph(backend, name, fresh_dynamo):
 @CAPTURED
 def test_an_exported_model_trains(backend, name):
     class Model(torch.nn.Module):
-        def forward(self, l: Tensor) -> Tensor:
-            return do.bernoulli(l, make(name, 0.7), seed=5, backend=backend_of(name, backend))
+        def forward(self, x: Tensor) -> Tensor:
+            return do.bernoulli(x, make(name, 0.7), seed=5, backend=backend_of(name, backend))
 
     captured = torch.export.export(Model(), (LOGITS,)).module()
     for a, b in zip(drawn(captured, LOGITS, V), drawn(Model(), LOGITS, V), strict=True):
@@ -215,15 +215,15 @@ def test_transforms(backend, name):
     """vmap is a loop; the gradient of func.grad and the tangent of forward mode are those of backward."""
     seeds = torch.arange(4)
 
-    def f(l: Tensor, seed: Tensor) -> Tensor:
-        return do.bernoulli(l, make(name, 0.7), seed=seed, backend=backend_of(name, backend))
+    def f(x: Tensor, seed: Tensor) -> Tensor:
+        return do.bernoulli(x, make(name, 0.7), seed=seed, backend=backend_of(name, backend))
 
-    def loss(l: Tensor, v: Tensor, seed: Tensor) -> Tensor:
-        return (f(l, seed) * v).sum()
+    def loss(x: Tensor, v: Tensor, seed: Tensor) -> Tensor:
+        return (f(x, seed) * v).sum()
 
     got = torch.vmap(torch.func.grad(loss))(LOGITS, V, seeds)
     rows = zip(LOGITS, V, seeds, strict=True)
-    want = torch.stack([drawn(lambda x: f(x, seed), l, v)[1] for l, v, seed in rows])  # noqa: B023, E741
+    want = torch.stack([drawn(lambda x: f(x, seed), row, v)[1] for row, v, seed in rows])  # noqa: B023
     assert_close(got, want)
     assert torch.equal(torch.vmap(f)(LOGITS, seeds), torch.stack([*map(f, LOGITS, seeds)]))
     with forward_ad.dual_level():
@@ -248,8 +248,8 @@ def test_operators_pass_opcheck(backend, name):
 
 def test_a_proxy_takes_the_call():
     class Model(torch.nn.Module):
-        def forward(self, l: Tensor) -> Tensor:
-            return do.bernoulli(l, "gst(tau=0.5, gap=1.0)", seed=5)
+        def forward(self, x: Tensor) -> Tensor:
+            return do.bernoulli(x, "gst(tau=0.5, gap=1.0)", seed=5)
 
     traced = torch.fx.symbolic_trace(Model())
     for a, b in zip(drawn(traced, LOGITS, V), drawn(Model(), LOGITS, V), strict=True):

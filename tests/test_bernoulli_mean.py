@@ -1,6 +1,7 @@
 """Gumbel-Rao's mean over all draws, of binary variables: quadrature rules against adaptive ones."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def means(tau: float, lead: float) -> np.ndarray:
     for function in (soft, slope, lambda d: slope(d) * d / tau):
         pieces = [
             scipy.integrate.quad(lambda d: function(d) * density(d), a, b, epsabs=1e-15, epsrel=1e-13)[0]  # noqa: B023
-            for a, b in zip(ends, ends[1:], strict=False)
+            for a, b in itertools.pairwise(ends)
         ]
         integrals.append(sum(pieces))
     return np.array(integrals)
@@ -102,9 +103,9 @@ def test_parameters_of_each_variable_on_both_sides_of_one(backend):
     tau = torch.logspace(-1, 1, 37, dtype=torch.float64)
     logits = torch.linspace(-4, 4, 37, dtype=torch.float64)
 
-    def gradient(l, t, **options):
-        l = l.clone().requires_grad_()  # noqa: E741
-        return torch.autograd.grad(do.bernoulli(l, GumbelRao(t), backend=backend, seed=3).sum(), l)[0]
+    def gradient(tau):
+        x = logits.clone().requires_grad_()
+        return torch.autograd.grad(do.bernoulli(x, GumbelRao(tau), backend=backend, seed=3).sum(), x)[0]
 
-    want = [gradient(logits, float(t))[i] for i, t in enumerate(tau)]
-    torch.testing.assert_close(gradient(logits, tau), torch.stack(want), rtol=1e-12, atol=1e-14)
+    want = [gradient(float(t))[i] for i, t in enumerate(tau)]
+    torch.testing.assert_close(gradient(tau), torch.stack(want), rtol=1e-12, atol=1e-14)

@@ -201,7 +201,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
           for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane * stride]);
         }
       } else {
-        for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(data[x.offset(lane < lanes ? first + lane : first)]);
+        for (int lane = 0; lane < kLanes; ++lane)
+          to[lane] = convert(data[x.offset(lane < lanes ? first + lane : first)]);
       }
     });
     return values;
@@ -252,7 +253,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   }
 
   void store() {
-    if constexpr (kBinary) return write_variables(Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[0]));
+    if constexpr (kBinary)
+      return write_variables(Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[0]));
     for (int s = 0; s < n && !all_lanes(~(invalid | empty)); ++s) {
       out_[s] = Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[s]);
       out_[s] = Math::select(empty, V{}, out_[s]);
