@@ -16,13 +16,16 @@
 //   out(s)              the result
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
 //   kServes             which estimators it is compiled for
-//   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable
-//   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
+//   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable; then there
+//   is node(k, make)       make(), of node k of a quadrature rule, or what that was for other rows of the same
+//   temperature draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out
+//   is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
 #pragma once
 
 #include "call.h"
+#include "quadrature.h"
 
 namespace discrete_ops {
 
@@ -189,44 +192,6 @@ struct Surrogate {
 
   DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
-  // Its limit in K, of a binary variable: the nodes of discrete_ops/quadrature.py where the draws were, fewer of them
-  // in float32. With A the loser's probability and R = e^t up to a factor, Y_i - Y_j = log1p(R / A).
-  DISCRETE_OPS_HD void gumbel_rao_of_all_draws() {
-    constexpr int kNodes = sizeof(T) == 8 ? 105 : 41;
-    constexpr T kEnd = T(sizeof(T) == 8 ? 10.4 : 8), kStep = 2 * kEnd / (kNodes - 1);
-    const V one = M::set(1), zero = M::set(0), limit = M::set(M::kConditionalLimit);
-    const auto is_one = r.winner(0);
-    const V lead = M::select(is_one, r.z(0) - r.z(1), r.z(1) - r.z(0));
-    const V odds = M::exp(M::min(lead, -lead));
-    const V A = M::divide(M::select(lead > zero, odds, one), odds + one);
-    // At a low temperature the integrand's middle is where the lag is about tau, at a high one where R is about 1. The
-    // least is as good as 0, and no product leaves the normal range.
-    const V least = M::set(T(sizeof(T) == 8 ? 0x1p-60 : 0x1p-40));
-    const V temperature = M::select(tau < least, least, tau), inverse = M::divide(one, temperature);
-    const auto is_low = temperature <= one;
-    const V to_ratio = M::select(is_low, A * temperature, one), share = M::select(is_low, A, inverse);  // a taken tau
-    const V to_odds = M::select(is_low, temperature, M::exp(M::min(lead, limit)) + one);  // R / A, bounded
-    const V beyond = M::select(is_low, zero, M::min(M::max(lead - limit, zero), M::set(T(1e30))));
-    const V rate = inverse * T(-1.44269504088896340736);
-    V total = zero;
-    for (int node = 0; node < kNodes; ++node) {
-      const T s = static_cast<T>(node) * kStep - kEnd, ss = s * s;
-      const V e = M::exp(M::set(T(1) + s + T(0.02) * ss * s));
-      const V lag = M::log1p(e * to_odds) + beyond, q = M::exp2(lag * rate);
-      const V both = M::divide(one, (e * to_ratio + one) * (q + one));
-      const V weight = (e * (kStep + kStep * T(0.06) * ss)) * share * (both * both) * q;  // dR's times p (1 - p) / tau
-      if constexpr (kPullsBack) total += weight;
-      if constexpr (Row::kMode == Mode::kSoft) total += weight * (q + one);
-      if constexpr (Row::kMode == Mode::kTau) total += weight * (lag * inverse);
-    }
-    if constexpr (kPullsBack) r.out(0) += total * r.v(0);  // the other category's v is 0
-    if constexpr (Row::kMode == Mode::kSoft) {
-      const V loser = total * temperature;
-      r.out(0) += M::select(is_one, one - loser, loser);
-    }
-    if constexpr (Row::kMode == Mode::kTau) r.out(0) += M::select(is_one, -total, total);
-  }
-
   DISCRETE_OPS_HD void gst(V gap) {
     add(inv_tau, [&](auto s) {
       const V h = M::select(r.winner(s), M::set(0), M::min(r.z(s), -gap));
@@ -342,7 +307,7 @@ struct Surrogate {
     const Estimator estimator = spec.estimator;
     if (!takes_draws(estimator)) return;
     if constexpr (Row::kBinary) {
-      if (spec.num_samples == kAllDraws) return gumbel_rao_of_all_draws();
+      if (spec.num_samples == kAllDraws) return AllDraws<Row>{r, tau}.add();
     }
     if constexpr (!kPullsBack) {
       add_draws(gumbel_rao());

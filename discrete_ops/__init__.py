@@ -6,7 +6,7 @@ One call draws a hard one-hot sample; its backward pass is a straight-through gr
 
 from . import compat, diagnostics, distributions, estimators, nn, score_function
 from .backends import available_backends, build_info, set_backend, use_backend
-from .bernoulli import bernoulli
+from .binary import bernoulli
 from .compat import patch_torch
 from .estimators import estimator
 from .functional import (

@@ -42,7 +42,7 @@ def without_certain(v, x):
 @device_function
 def gumbel_rao_of_all_draws(out, r, MODE: tl.constexpr):
     """Gumbel-Rao's limit in K: the nodes of ``discrete_ops/quadrature.py`` where the draws were, fewer of them in
-    float32. Mirrors ``csrc/surrogates.h``."""
+    float32. Mirrors ``csrc/quadrature.h``."""
     is_double: tl.constexpr = r.z.dtype == tl.float64
     nodes: tl.constexpr = 105 if is_double else 41
     end: tl.constexpr = 10.4 if is_double else 8.0

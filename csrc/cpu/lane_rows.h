@@ -37,6 +37,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   PhiloxVector philox_;
   Words row_low, row_high;
   bool has_keys = false;
+  Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
+  int nodes_made = 0;
 
   explicit LaneRows(const Call& call) : RowLength<kBinary>(call), call(call) {}
 
@@ -88,6 +90,15 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   DISCRETE_OPS_HD void set_winner_argmax() {
     for (int s = n - 1; s >= 0; --s) winner_ = z_[s] == T(0) ? I{} + s : winner_;
+  }
+
+  template <class Make>
+  DISCRETE_OPS_HD const Node<V>& node(int k, const Make& make) {
+    if (k >= nodes_made) {
+      nodes[k] = make();
+      if (call.groups == 1) nodes_made = k + 1;
+    }
+    return nodes[k];
   }
 
   DISCRETE_OPS_HD V exponentials(uint32_t k) {

@@ -87,7 +87,7 @@ struct Cpu {
   static void sample(Call& call, const Tensor&) { launch(kernels().sample, call, 1.5); }
 
   static void surrogate(Call& call, const Tensor&) {
-    const auto draws = static_cast<double>(call.spec.num_samples == kAllDraws ? 20 : call.spec.num_samples);
+    const auto draws = static_cast<double>(call.spec.num_samples == kAllDraws ? 8 : call.spec.num_samples);
     launch(kernels().surrogate, call, takes_draws(call.spec.estimator) ? 4.0 * draws + 2 : 2);
   }
 };

@@ -119,6 +119,11 @@ struct RegisterRow {
     set_winner(team.reduce(first, Min{}));
   }
 
+  template <class Make>
+  DISCRETE_OPS_DEVICE Node<V> node(int, const Make& make) {
+    return make();
+  }
+
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
     V of_winner = 1;
     // Nothing of one draw is kept for the next, but Philox's ten keys, twenty registers, by three quads, which have
