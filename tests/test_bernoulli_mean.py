@@ -50,25 +50,16 @@ def means(tau: float, lead: float) -> np.ndarray:
 @pytest.mark.parametrize("tau", TAUS)
 def test_is_the_integral(backend, tau, dtype):
     """Gradient, soft sample and its derivative in tau, where one wins and where it does not."""
-    got, want = [], []
-    for logit in LOGITS:
-        logits = torch.full((64,), logit, dtype=dtype, requires_grad=True)
-        for outcome, seed in ((0, 1), (1, 2)):
-            temperature = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
-            estimator = GumbelRao(temperature)
-            x = do.bernoulli(logits, estimator, seed=seed, backend=backend)
-            soft = do.bernoulli(logits, estimator, seed=seed, backend=backend, hard=False)
-            (there,) = torch.nonzero(x.detach() == outcome, as_tuple=True)
-            if not len(there):
-                continue  # so unlikely that the test of another logit has it
-            sign = 1 if outcome else -1
-            (slope,) = torch.autograd.grad(x[there[0]], logits)
-            (in_tau,) = torch.autograd.grad(soft[there[0]], temperature)
-            loser = 1 - soft[there[0]] if outcome else soft[there[0]]
-            got.append([loser.item(), slope[there[0]].item(), -sign * in_tau.item()])
-            want.append(means(tau, sign * logit))
-    got, want = np.array(got), np.array(want)
-    assert len(want) >= len(LOGITS) + 3
+    logits = torch.tensor(LOGITS, dtype=dtype).repeat(7).requires_grad_()
+    each = torch.full_like(logits, tau, dtype=torch.float64).requires_grad_()
+    x = do.bernoulli(logits, GumbelRao(tau), seed=16, backend=backend)
+    soft = do.bernoulli(logits, GumbelRao(each), seed=16, backend=backend, hard=False)
+    sign = 2 * x.detach() - 1
+    other = torch.where(sign > 0, 1 - soft, soft)
+    (slope,), (in_tau,) = torch.autograd.grad(x.sum(), logits), torch.autograd.grad(soft.sum(), each)
+    got = torch.stack([other, slope, -sign * in_tau], -1).detach().numpy()
+    want = np.array([means(tau, lead) for lead in (sign * logits).tolist()])
+    assert {-4.0, -3.0, -1.0, -0.5, 0.5, 1.0, 3.0, 4.0} <= {*(sign * logits).tolist()}, "not both outcomes"
     assert (np.abs(got - want).max(0) <= ERROR[dtype] * np.abs(want).max(0)).all()
 
 
