@@ -101,6 +101,30 @@ def test_draws_are_shared_by_teams(
 
 
 # ---------------------------------------------------------------------------------------------------
+# Binary variables
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_binary_variables(emulator: Emulator, dtype: torch.dtype) -> None:
+    """A thread has one; their outcomes are certain at the ends."""
+    inf = torch.inf
+    x = torch.tensor([-inf, inf, torch.nan, 1e4, -1e4, 0.0, 30.0, -30.0] + [0.3 * i - 20 for i in range(133)])
+    x = x.to(dtype)[:, None]
+    v = torch.linspace(-2, 2, len(x))[:, None].to(dtype)
+    seed = torch.tensor([11])
+    compare_sample(emulator, x, seed, binary=True)
+    compare_sample(emulator, x[::2], seed, (1.0, 0.0, 1.7), first_row=2**32 - 5, binary=True)
+    for name in reference.TERMS:
+        for tau in (1.0, 0.4):
+            parameters = parameters_of(name, tau)
+            compare(emulator, x[::2], v[::2], seed, reference.BINARY + name, k=3, parameters=parameters)
+    for tau in (1e-30, 0.05, 0.9, 1.5, 10.0):
+        # Errors of float32's few nodes are relative to the largest gradient, not to each.
+        call = (reference.BINARY + "gumbel_rao", reference.ALL_DRAWS)
+        compare(emulator, x, v, seed, *call, parameters=(tau, 0.0, 1.0), at_least=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------
 # Long rows
 
 
