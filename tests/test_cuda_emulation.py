@@ -255,3 +255,17 @@ def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emul
         call = (x, index, seed, parameters, estimator, 3)
         got, want = emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call)
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(37, 10), (2, 1500)], ids=str)
+@pytest.mark.parametrize("tau", [16.5, 1e6])
+def test_hot_rows_of_mve_are_computed_in_double(
+    emulator: Emulator, shape: tuple[int, int], dtype: torch.dtype, tau: float
+) -> None:
+    """In registers and as long rows, from operands that are not."""
+    emulator.machine(1)
+    x, v, seed = inputs(shape, dtype)
+    compare(emulator, x, v, seed, "mve", k=1, parameters=(1.0, tau, 1.0))
+    each = torch.tensor([[1.0, tau, 1.0]], dtype=torch.float64).expand(shape[0], 3)
+    compare(emulator, x, v, seed, "mve", k=1, parameters=each)
