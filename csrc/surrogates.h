@@ -301,19 +301,20 @@ struct Surrogate {
       return share * tp;
     });
     r.each([&](auto s) { r.v(s) -= M::select(r.winner(s), of_others, M::set(0)); });
-    solve_cauchy(t);
+    const V size = solve_cauchy(t);
     const V high = r.sum([&](auto s) {  // out is the multipliers, v becomes y
       const V tp = t * r.a(s);
       r.v(s) = M::divide(r.out(s) + r.out(s) * tp, (tp + tp) + T(1));
       return r.a(s) * r.v(s);
     });
     const V low = r.sum([&](auto s) { return r.a(s) * (r.v(s) - high); });
-    r.each([&](auto s) { r.out(s) = r.a(s) * ((r.v(s) - high) - low); });
+    r.each([&](auto s) { r.out(s) = (r.a(s) * ((r.v(s) - high) - low)) * size; });
   }
 
-  // out = M^-1 v, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is
-  // a, the residual v, the direction z.
-  DISCRETE_OPS_HD void solve_cauchy(V t) {
+  // out = M^-1 v / size, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is
+  // a, the residual v, the direction z. Returns the size, of which the solution may be 1 + t times as large: it comes
+  // back where that has gone again.
+  DISCRETE_OPS_HD V solve_cauchy(V t) {
     const CauchyTerms<M> terms(t);
     V h[CauchyTerms<M>::kMost];
     r.prepare_cauchy(terms);
@@ -357,7 +358,7 @@ struct Surrogate {
       beta = M::select(rho > least, M::divide(next, rho), M::set(0));
       rho = M::select(rho > least, next, rho);
     }
-    r.each([&](auto s) { r.out(s) *= size; });
+    return size;
   }
 
   DISCRETE_OPS_HD void run() {

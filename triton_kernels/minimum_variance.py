@@ -45,8 +45,8 @@ def cauchy_product(x, a, t, reach, count):
 
 @device_function
 def solve_cauchy(w, p, t):
-    """``M^-1 w``, ``M = diag(s) - t diag(p) K diag(p)``, ``s = (1 + t p) K p``: conjugate gradients preconditioned by
-    s."""
+    """``M^-1 w / size``, ``M = diag(s) - t diag(p) K diag(p)``, ``s = (1 + t p) K p``, by conjugate gradients
+    preconditioned by s; and the size, of which that may be 1 + t times as large."""
     least: tl.constexpr = 2.0**-92 if w.dtype == tl.float64 else 2.0**-42
     most_steps: tl.constexpr = 20 if w.dtype == tl.float64 else 8
     a = t * p + 0.5
@@ -74,7 +74,7 @@ def solve_cauchy(w, p, t):
         rho = tl.where(on, following, rho)
         going = tl.max((rho > enough).to(tl.int32))
         step += 1
-    return found * size
+    return found, size
 
 
 @device_function
@@ -87,8 +87,8 @@ def mve(out, r):
     tp = t * p
     share = (r.v - winner_of(r.v, r)) * inverse((1.0 + t * winner_of(p, r)) + tp)
     w = tl.where(r.winner, -row_sum(share * tp), share + share * tp)
-    found = solve_cauchy(w, p, t)
+    found, size = solve_cauchy(w, p, t)
     y = (found + found * tp) * inverse(1.0 + (tp + tp))
     high = row_sum(p * y)
     low = row_sum(p * (y - high))
-    return out + p * deviation(y, mean_type()(high, high, low))
+    return out + (p * deviation(y, mean_type()(high, high, low))) * size
