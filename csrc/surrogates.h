@@ -311,9 +311,9 @@ struct Surrogate {
     r.each([&](auto s) { r.out(s) = (r.a(s) * ((r.v(s) - high) - low)) * size; });
   }
 
-  // out = M^-1 v / size, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is
-  // a, the residual v, the direction z. Returns the size, of which the solution may be 1 + t times as large: it comes
-  // back where that has gone again.
+  // out = M^-1 v / size, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by
+  // b. p is a, the residual v, the direction z. Returns the size, the largest |v|: out may be 1 + t times as large as v
+  // / size, most of which J takes away, so that only then there is room for it.
   DISCRETE_OPS_HD V solve_cauchy(V t) {
     const CauchyTerms<M> terms(t);
     V h[CauchyTerms<M>::kMost];

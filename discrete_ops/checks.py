@@ -12,7 +12,6 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 from torch.autograd import forward_ad
 
-from .minimum_variance import MOST_TEMPERATURE
 from .ops import without_gradient
 from .reference import LEAST_TAU, MOST_TAU, STRATIFIED, WITH_SOFT_SAMPLE, Parameters
 from .register import as_tensor, is_plain
@@ -221,10 +220,8 @@ def share(name: str, value: Any) -> float | Tensor:
 def trade(name: str, value: Any) -> float | Tensor:
     """The temperature of MVE, which may be 0 or infinite."""
     if isinstance(value, numbers.Real) and value == math.inf:
-        return MOST_TEMPERATURE
-    allowed = "allowed: a number >= 0, math.inf, or a tensor of them"
-    found = _number_or_tensor(name, value, 0.0, math.inf, allowed)
-    return min(found, MOST_TEMPERATURE) if isinstance(found, float) else found
+        return math.inf
+    return _number_or_tensor(name, value, 0.0, math.inf, "allowed: a number >= 0, math.inf, or a tensor of them")
 
 
 def index(value: Any, shape: torch.Size, categories: int, name: str = "index") -> None:

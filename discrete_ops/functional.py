@@ -16,6 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from . import checks, perturbation, reference
 from .call import Options, Pair, Real, RowOptions, Unpack, draw
 from .documented import documented
+from .minimum_variance import MOST_TEMPERATURE
 
 
 @documented
@@ -217,10 +218,12 @@ def mve(logits: Tensor, tau: Real = 4.0, *, return_index: bool = False, **option
     Args:
         tau: what a squared bias on quadratic losses costs against variance: 0 is :func:`straight_through` at tau = 1,
             ``math.inf`` has no such bias, as :func:`reinmax`, with less variance. A number or a tensor as of the
-            others, without a gradient; from 2**30 on it is infinity. Above 16 rows are computed in float64, in
+            others, without a gradient; from 2**30 on it is infinity. Above 16, rows are computed in float64, in
             several times the time.
     """
-    return draw("mve", logits, 1.0, options, return_index, checks.trade("tau", tau), coefficient_name="tau")
+    tau = checks.trade("tau", tau)
+    coefficient = min(tau, MOST_TEMPERATURE) if isinstance(tau, float) else tau
+    return draw("mve", logits, 1.0, options, return_index, coefficient, coefficient_name="tau")
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class StraightThroughCategorical(torch.nn.Module):
             self.register_parameter("tau", tau)
             self._first = tau.detach().clone()
         elif tau is not None:
-            self._first = _kept(tau)
+            self._first = self._kept(tau)
             self.register_buffer("tau", self._first.clone().to(torch.get_default_device()))
 
     @property
@@ -97,7 +97,7 @@ class StraightThroughCategorical(torch.nn.Module):
         checked = self._estimator.checked("tau", value)
         if isinstance(value, torch.nn.Parameter):
             return super().__setattr__(name, value)
-        now, kept = self.tau, _kept(checked)
+        now, kept = self.tau, self._kept(checked)
         # Written into, so that nothing recompiles and a CUDA graph sees it; but torch.compile loses what is written
         # into a float64 number of the module, and a meta tensor keeps nothing.
         replaced = torch.compiler.is_compiling() or now.is_meta or not isinstance(checked, float) or now.numel() != 1
@@ -105,6 +105,15 @@ class StraightThroughCategorical(torch.nn.Module):
             return super().__setattr__(name, kept if now.is_meta else kept.to(now.device))
         with torch.no_grad():
             now.copy_(kept)
+
+    def _kept(self, tau: Real) -> Tensor:
+        if isinstance(tau, Tensor) and tau.requires_grad and not isinstance(tau, torch.nn.Parameter):
+            allowed = "allowed: a number, a tensor without grad, or an nn.Parameter, which is trained"
+            raise ValueError(f"tau: got a tensor that requires grad, {allowed}")
+        if isinstance(self._estimator, estimators.GumbelRao) and checks.is_zero(tau):  # no tensor stands for that limit
+            raise ValueError("tau: got 0, allowed in a layer: what is positive (the limit at 0 is 'reinmax')")
+        device = tau.device if isinstance(tau, Tensor) else "cpu"
+        return torch.as_tensor(tau, dtype=torch.float64, device=device).detach().clone()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move, but do not round: ``half()`` is meant for what is computed."""
@@ -120,14 +129,6 @@ class StraightThroughCategorical(torch.nn.Module):
         if isinstance(given, Tensor) and now is not None and given.shape != now.shape:
             self._buffers["tau"] = now.new_ones(given.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def _kept(tau: Real) -> Tensor:
-    if isinstance(tau, Tensor) and tau.requires_grad and not isinstance(tau, torch.nn.Parameter):
-        allowed = "allowed: a number, a tensor without grad, or an nn.Parameter, which is trained"
-        raise ValueError(f"tau: got a tensor that requires grad, {allowed}")
-    device = tau.device if isinstance(tau, Tensor) else "cpu"
-    return torch.as_tensor(tau, dtype=torch.float64, device=device).detach().clone()
 
 
 def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:

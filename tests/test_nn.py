@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -65,6 +66,23 @@ def test_a_bad_temperature_is_refused_and_the_old_one_stays(bad):
     with pytest.raises(AttributeError, match=r"tau: reinmax_rk2 has none, it has .*beta"):
         do.nn.StraightThroughCategorical("reinmax_rk2").tau = 0.5
     assert not hasattr(do.nn.StraightThroughCategorical("reinmax_rk2"), "tau")
+
+
+def test_the_ends_of_a_temperature():
+    """MVE's are values of a tensor; Gumbel-Rao's 0 is not, and is refused at once."""
+    layer = do.nn.StraightThroughCategorical("mve(tau=4.0)")
+    for tau in (0.0, math.inf):
+        layer.tau = tau
+        assert layer.tau == tau
+        assert repr(layer) == f"StraightThroughCategorical(mve(tau={tau:g}))"
+        for a, b in zip(pull(layer), pull(do.estimators.MVE(tau)), strict=True):
+            assert torch.equal(a, b)
+    layer = do.nn.StraightThroughCategorical("gumbel_rao(tau=0.5)")
+    with pytest.raises(ValueError, match=r"tau: got 0, allowed in a layer: .*'reinmax'"):
+        layer.tau = 0
+    with pytest.raises(ValueError, match=r"tau: got 0, allowed in a layer: .*'reinmax'"):
+        do.nn.StraightThroughCategorical("gumbel_rao(tau=0)")
+    assert layer.tau == 0.5
 
 
 def test_a_temperature_a_row_and_a_trained_one():
