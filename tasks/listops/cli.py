@@ -120,7 +120,7 @@ class Train(Run):
     """Train one Gumbel Tree-LSTM and write its metrics, checkpoint, test figures and pictures to a directory.
 
     Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
-    reinmax_cv, reinmax_rk2.
+    reinmax_cv, reinmax_rk2, mix, mve.
     """
 
     seed: int = 0

@@ -23,7 +23,7 @@ class Train:
     """Train one discrete VAE and write its metrics, checkpoint and pictures to a directory.
 
     Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
-    reinmax_cv, reinmax_rk2; score functions: rloo, disarm_tree.
+    reinmax_cv, reinmax_rk2, mix, mve; score functions: rloo, disarm_tree.
     """
 
     estimator: str = "reinmax"
