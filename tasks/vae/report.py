@@ -130,11 +130,28 @@ def write(
     rows = cells(first.table, found, compare)
     commits = ", ".join(sorted({r.commit for r in found}))
     sheet = Sheet(f"{title} ({runs})", HEADER, [row.text() for row in rows], names=3)
-    notes = [f"{runs}; commit {commits}.", NOTE]
+    notes = [f"{runs}; commit {commits}.", NOTE, *_logs(found)]
     sheets.write(
         folder / f"{name}.md", title, notes, [sheet], console, {f"{name}.png": draw or partial(_plot, rows, title)}
     )
     return rows
+
+
+def _logs(found: Sequence[Result]) -> list[str]:
+    """A paragraph on the runs that were not trained for the table."""
+    runs: dict[str, set[tuple[str, str, int]]] = {}
+    for r in found:
+        if r.log:
+            runs.setdefault(r.log, set()).add((r.column, r.method, r.seed))
+    count, all_runs = sum(map(len, runs.values())), len({(r.column, r.method, r.seed) for r in found})
+    named = "; ".join(
+        f"{log}: {', '.join(f'{method} {column} seed {seed}' for column, method, seed in sorted(members))}"
+        for log, members in sorted(runs.items())
+    )
+    told = (
+        f"{count} of the {all_runs} runs are this epoch of other tables' runs, read from their [logs](logs): {named}."
+    )
+    return [told] if runs else []
 
 
 def _plot(rows: Sequence[Cell], title: str, path: Path) -> None:

@@ -129,8 +129,8 @@ BETA_METHODS = {
 #: Optimiser and learning rate of each shape are ReinMax's in Table 4: the paper does not say which it took here.
 BETA_LATENTS = ("8x4", "8x16", "4x24")
 
-#: The family of mixtures beside what the papers tune: these shapes, 40 epochs. 10x30 is GST's setting, Adam at 1e-3 with
-#: a ReLU on the logits, where runs of this length are the paper's own.
+#: The family of mixtures beside what the papers tune, 40 epochs each. 10x30 is GST's setting, Adam at 1e-3 with a ReLU
+#: on the logits, where runs of this length are the paper's own.
 FAMILY_COLUMNS = {
     "8x4": {"latent": "8x4"},
     "16x12": {"latent": "16x12"},
