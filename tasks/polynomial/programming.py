@@ -2,9 +2,9 @@
 
     min over theta of  E[ mean_i |x_i - c|^p ],    x_i = 1 with probability softmax(theta_i)_0,
 
-with 128 latents, c = .45 and p = 1.5, 2 and 3. All latents end at 0, where the loss is c^p; at 1 it is (1 - c)^p, hardly
-more, so that an estimator's bias shows. The authors' code has Adam at 1e-3, 64 samples a step, 40 times 200 steps, and
-theta within .01 of 0.
+with 128 latents, c = .45 and p = 1.5, 2 and 3. All latents should end at 0, where the loss is c^p; at 1 it is
+(1 - c)^p, hardly more, so that an estimator's bias shows. The authors' code has Adam at 1e-3, 64 samples a step, 40
+times 200 steps, and starts with theta within .01 of 0.
 """
 
 from collections.abc import Sequence

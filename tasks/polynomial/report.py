@@ -59,7 +59,9 @@ def _draw(found: Curves, setting: Setting, path: Path) -> None:
             points = list(zip(*(left(curve, power, setting.c) for curve in seeds), strict=True))
             steps = [place * setting.steps / POINTS for place in range(len(points))]
             axis.plot(steps, [statistics.fmean(p) for p in points], label=name, markevery=5, **style)
-            axis.fill_between(steps, [min(p) for p in points], [max(p) for p in points], color=style["color"], alpha=0.2)
+            axis.fill_between(
+                steps, [min(p) for p in points], [max(p) for p in points], color=style["color"], alpha=0.2
+            )
         axis.set_title(f"p = {power:g}", fontsize="medium")
         axis.set(xlabel="step", ylabel="share of the way to the minimum that is left", yscale="log")
         axis.grid(alpha=0.3)
