@@ -35,7 +35,7 @@ class Trained:
     """The VAEs of BR Figure 1 (8x4, trained with ReinMax at tau 1), and where they are looked at.
 
     Attributes:
-        data: name of their data set.
+        data_set: its name.
         images: to train them on.
         count: gradients are measured at the logits of so many training images.
         seeds: of the runs.
@@ -44,7 +44,7 @@ class Trained:
         console: for the progress of the training.
     """
 
-    data: str
+    data_set: str
     images: data.Source
     count: int
     seeds: int
@@ -57,7 +57,7 @@ def sources(powers: Sequence[float], trained: Trained) -> dict[str, Source]:
     """Every panel's problems, by its title."""
     polynomials = {f"polynomial, p = {power:g}": partial(polynomial, power) for power in powers}
     random = {f"{PROBLEMS} random two-layer losses": lambda: [two_layer(seed) for seed in range(PROBLEMS)]}
-    panels = {f"8x4 VAE, {trained.data}, epoch {epoch}": partial(vaes, trained, epoch) for epoch in trained.epochs}
+    panels = {f"8x4 VAE, {trained.data_set}, epoch {epoch}": partial(vaes, trained, epoch) for epoch in trained.epochs}
     return {**polynomials, **random, **panels}
 
 
@@ -93,11 +93,11 @@ def two_layer(seed: int) -> Problem:
 
 def vaes(trained: Trained, epoch: int) -> list[Problem]:
     """The cross-entropy of images at the logits of a VAE, all images as one vector; one problem a seed."""
-    last = max(measured.LAST, *trained.epochs) if trained.data == "mnist" else max(trained.epochs)
+    last = max(measured.LAST, *trained.epochs) if trained.data_set == "mnist" else max(trained.epochs)
     kept = sorted({*measured.epochs_until(last), *trained.epochs} - {0})
     images, found = trained.images(), []
     for seed in range(trained.seeds):
-        config = configure(estimator="reinmax", data=trained.data, tau=1.0, seed=seed, epochs=last)
+        config = configure(estimator="reinmax", data=trained.data_set, tau=1.0, seed=seed, epochs=last)
         paths = measured.checkpoints(config, kept, trained.epochs, images, trained.out, trained.console)
         model = train.load(config, images, paths[epoch]).member(0).requires_grad_(False)
         order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))

@@ -39,9 +39,9 @@ def write(path: Path, found: Found, cells: Cells, console: Console) -> None:
         f"mean over samples is exact, by enumeration; that over Gumbel noise is of {draws} draws for each latent and "
         f"sample, where a call that averages over 100 counts as 8. Commit {', '.join(cells.commits)}.",
         "Polynomials: 128 binary latents at normal log-odds. Random two-layer losses: three latents of ten "
-        "categories, those of docs/bias_variance.py; medians. VAEs: those of BR Figure 1, trained with ReinMax at temperature 1; "
-        f"the cross-entropy's gradient at the logits of {images} training images as one vector; medians over {seeds} "
-        "seeds.",
+        "categories, those of docs/bias_variance.py; medians. VAEs: those of BR Figure 1, trained with ReinMax at "
+        f"temperature 1; the cross-entropy's gradient at the logits of {images} training images as one vector; medians "
+        f"over {seeds} seeds.",
         "`reinmax_rk2(beta=a/2, centred=True)` is the mix of straight-through (a = 0) and ReinMax (a = 1).",
     ]
     pictures = {f"{path.stem}.png": partial(_draw, found)}
