@@ -75,5 +75,5 @@ def _records(path: Path, member: int) -> Iterator[Record]:
             record = json.loads(line)
             if record.pop("member", 0) == member:
                 yield {name: math.nan if value is None else value for name, value in record.items()}
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise RunError(f"{path}: line {number} is not a record ({error}); mend or delete it") from error
