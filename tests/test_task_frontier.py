@@ -109,7 +109,7 @@ def test_figures_are_those_of_draws(text: str, logits: Tensor, form: Tensor) -> 
 def test_frontier_is_what_nothing_beats() -> None:
     points = {"a": (0.1, 3.0), "b": (0.2, 2.0), "c": (0.2, 2.5), "d": (0.3, 2.0), "e": (0.1, 3.0), "f": (0.9, 0.1)}
     settings = {name: {"bias": bias, "std": std} for name, (bias, std) in points.items()}
-    assert report.frontier(settings) == {"a", "b", "e", "f"}
+    assert report.frontier(settings, lambda each: (each["bias"], each["std"])) == {"a", "b", "e", "f"}
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -196,8 +196,9 @@ def test_command_measures_what_is_not_known(tmp_path: Path, monkeypatch: pytest.
     assert list(content["cells"]) == [f"{panel}: {text}" for panel in panels for text in estimators.every()]
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     figure = content["cells"][f"{panels[1]}: gumbel_softmax(tau=1.0)"]
-    row = f"| `gumbel_softmax(tau=1.0)` | {figure['bias']:.2f} | {figure['std']:.2f} | {figure['cosine']:.2f} |"
-    assert row in path.with_suffix(".md").read_text()
+    text = path.with_suffix(".md").read_text()
+    assert f"\n| `gumbel_softmax(tau=1.0)` | {figure['bias']:.2f} | {figure['std']:.2f} |" in text
+    assert f"{figure['cosine']:.2f} ({figure['std'] / figure['norm']:.2f})" in text
 
     # One is lost: it alone is measured again, and is what it was.
     asked = []
@@ -224,7 +225,7 @@ def test_error_is_one_line(
     (tmp_path / "results").mkdir()
     known = {"images": 10, "seeds": 3, "draws": 2048}
     panels = [*problems.sources((1.5, 3.0), problems.Trained("mnist", data.load, 1, 1, (), tmp_path, None))]  # type: ignore[arg-type]
-    figure = {"bias": 0.0, "std": 0.0, "cosine": 1.0}
+    figure = {"bias": 0.0, "std": 0.0, "norm": 1.0, "cosine": 1.0}
     cells = {cli.cell(panel, text): figure for panel in panels for text in estimators.every()}
     content = {"settings": known, "commits": [], "cells": cells}
     (tmp_path / "results" / "frontier.json").write_text(json.dumps(content))

@@ -44,6 +44,7 @@ class Figures(NamedTuple):
 
     bias: float  #: the norm of the mean gradient less the exact one
     std: float  #: the root of the total variance
+    norm: float  #: of the mean gradient
     cosine: float  #: of the mean gradient to the exact one
 
 
@@ -123,6 +124,7 @@ def figures(found: Jacobians, problem: Problem) -> Figures:
     return Figures(
         bias=float((off[0] * off[1]).sum().clamp_min(0).sqrt() / norm),
         std=float((second - of_mean).clamp_min(0).sqrt() / norm),
+        norm=float(of_mean.sqrt() / norm),
         cosine=float((mean * exact).sum() / (of_mean.sqrt() * norm)),
     )
 
