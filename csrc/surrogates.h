@@ -14,6 +14,10 @@
 //   exponentials(k)     a(s) becomes draw k of the row's exponential noise; returns the winner's
 //   a(s), b(s)          scratch: a holds a term's weights and what they are made of, b the conditional Gumbels' odds
 //   out(s)              the result
+//   c(s)                scratch, where MVE is served; and for it, with u_k the functions of cauchy.h at a = 1/2 + t p:
+//   prepare_cauchy(c)   makes ready for its terms
+//   moments(c, x, h)    h[k] becomes the sum of u_k x(step), for each term; x is called once a step, in order
+//   expand(c, h, f)     f(step, sum of h[k] u_k) for every step
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
 //   kServes             which estimators it is compiled for
 //   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
@@ -22,10 +26,11 @@
 #pragma once
 
 #include "call.h"
+#include "cauchy.h"
 
 namespace discrete_ops {
 
-enum class Serves { kAll, kWithoutDraws, kWithDraws };
+enum class Serves { kAll, kWithoutDraws, kWithDraws, kMVE };
 
 // What a Row that takes all draws itself inherits.
 struct TakesAllDraws {
@@ -255,19 +260,96 @@ struct Surrogate {
     });
   }
 
-  // J(pi) + beta ((D - pi) (D - pi)^T - J(pi)): what beta weighs is one product, in whose order 0 meets no inf.
-  DISCRETE_OPS_HD void reinmax_rk2_centred(V beta) {
+  // J(pi) + a / 2 ((D - pi) (D - pi)^T - J(pi)): what a weighs is one product, in whose order 0 meets no inf.
+  DISCRETE_OPS_HD void mix(V a) {
+    const V half_a = a * T(0.5);
     const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
     const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));
-      r.out(s) += pi * deviation(s, mean) + ((half_D - pi) * beta) * (deviation(s, mean) + of_winner);
+      r.out(s) += pi * deviation(s, mean) + ((half_D - pi) * half_a) * (deviation(s, mean) + of_winner);
     });
   }
 
+  // J(pi; y), y = R M^-1 w. All counts from the sampled v on, which leaves w one sum at the winner.
+  DISCRETE_OPS_HD void mve() {
+    const V t = M::select(coefficient >= M::set(0), M::min(coefficient, M::set(T(kMostTemperature))), M::set(M::kNaN));
+    const V inverse = M::divide(M::set(1), r.sum([&](auto s) { return r.a(s) = M::exp(r.z(s)); }));
+    const V v_winner = winner_of_v();
+    const V p_winner = r.sum([&](auto s) {
+      r.a(s) *= inverse;
+      return M::select(r.winner(s), r.a(s), M::set(0));
+    });
+    const V of_others = r.sum([&](auto s) {
+      const V tp = t * r.a(s), share = M::divide(r.v(s) - v_winner, (t * p_winner + T(1)) + tp);
+      r.v(s) = share + share * tp;
+      return share * tp;
+    });
+    r.each([&](auto s) { r.v(s) -= M::select(r.winner(s), of_others, M::set(0)); });
+    solve_cauchy(t);
+    const V high = r.sum([&](auto s) {  // out is the multipliers, v becomes y
+      const V tp = t * r.a(s);
+      r.v(s) = M::divide(r.out(s) + r.out(s) * tp, (tp + tp) + T(1));
+      return r.a(s) * r.v(s);
+    });
+    const V low = r.sum([&](auto s) { return r.a(s) * (r.v(s) - high); });
+    r.each([&](auto s) { r.out(s) = r.a(s) * ((r.v(s) - high) - low); });
+  }
+
+  // out = M^-1 v, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is a,
+  // the residual v, the direction z.
+  DISCRETE_OPS_HD void solve_cauchy(V t) {
+    const CauchyTerms<M> terms(t);
+    V h[CauchyTerms<M>::kMost];
+    r.prepare_cauchy(terms);
+    const auto weigh_moments = [&] {
+      for (int k = 0; k < terms.count; ++k) h[k] *= terms.shift[k] + terms.shift[k];
+    };
+    r.moments(terms, [&](auto s) { return r.a(s); }, h);
+    weigh_moments();
+    r.expand(terms, h, [&](auto s, V of_p) {
+      r.b(s) = of_p + of_p * (t * r.a(s));
+      r.c(s) = M::divide(M::set(1), r.b(s));
+      r.z(s) = r.out(s) = M::set(0);
+    });
+    V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
+    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-80);
+    constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
+    for (int step = 0; step < kMostSteps && M::any(rho > least); ++step) {
+      r.moments(
+          terms,
+          [&](auto s) {
+            r.z(s) = r.v(s) * r.c(s) + beta * r.z(s);
+            return r.a(s) * r.z(s);
+          },
+          h);
+      V energy = r.sum([&](auto s) { return r.b(s) * r.z(s) * r.z(s); });
+      for (int k = 0; k < terms.count; ++k) {
+        const V weighed = h[k] * (terms.shift[k] + terms.shift[k]);
+        energy -= t * weighed * h[k];
+        h[k] = weighed;
+      }
+      const V alpha = M::select(rho > least, M::divide(rho, energy), M::set(0));  // a row that has arrived stands
+      r.expand(terms, h, [&](auto s, V of_direction) {
+        r.out(s) += alpha * r.z(s);
+        r.v(s) -= alpha * (r.b(s) * r.z(s) - t * r.a(s) * of_direction);
+      });
+      const V next = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); });
+      beta = M::select(rho > least, M::divide(next, rho), M::set(0));
+      rho = M::select(rho > least, next, rho);
+    }
+  }
+
   DISCRETE_OPS_HD void run() {
-    if constexpr (Row::kServes != Serves::kWithDraws) without_draws();
-    if constexpr (Row::kServes != Serves::kWithoutDraws) with_draws();
+    if constexpr (Row::kServes == Serves::kAll || Row::kServes == Serves::kMVE) {
+      if (spec.estimator == kMVE) {
+        if constexpr (kPullsBack) mve();
+        return;
+      }
+    }
+    if constexpr (Row::kServes == Serves::kMVE) return;
+    if constexpr (Row::kServes == Serves::kAll || Row::kServes == Serves::kWithoutDraws) without_draws();
+    if constexpr (Row::kServes == Serves::kAll || Row::kServes == Serves::kWithDraws) with_draws();
   }
 
   DISCRETE_OPS_HD void without_draws() {
@@ -292,8 +374,8 @@ struct Surrogate {
         return reinmax();
       case kReinMaxRK2:
         return reinmax_rk2(coefficient);
-      case kReinMaxRK2Centred:
-        return reinmax_rk2_centred(coefficient);
+      case kMix:
+        return mix(coefficient);
       default:
         return;
     }

@@ -23,6 +23,8 @@ struct LaneColumns : TakesAllDraws {
   char* const memory;
   V *const z_, *const v_, *const out_, *const a_, *const b_;
   double* const partial;  // two a chunk
+  Scratch<V> more_;       // of MVE: c, x of moments, the functions of cauchy.h; and sums of a chunk
+  Scratch<double> sums_;
 
   explicit LaneColumns(const Call& call)
       : call(call),
@@ -51,6 +53,7 @@ struct LaneColumns : TakesAllDraws {
   DISCRETE_OPS_HD V& out(int64_t s) { return out_[s]; }
   DISCRETE_OPS_HD V& a(int64_t s) { return a_[s]; }
   DISCRETE_OPS_HD V& b(int64_t s) { return b_[s]; }
+  DISCRETE_OPS_HD V& c(int64_t s) { return more_.data[s]; }
   DISCRETE_OPS_HD Mask winner(int64_t s) const {
     return iota == static_cast<typename Math::Index>(winner_ - s * kLanes);
   }
@@ -127,6 +130,40 @@ struct LaneColumns : TakesAllDraws {
     double most = partial[0];
     for (int64_t chunk = 1; chunk < chunks; ++chunk) most = partial[2 * chunk] > most ? partial[2 * chunk] : most;
     return Math::set(static_cast<T>(most));
+  }
+
+  void prepare_cauchy(const CauchyTerms<Math>& terms) {
+    V* const u = more_.of((2 + terms.count) * steps) + 2 * steps;
+    sums_.of(chunks * terms.count);
+    each([&](int64_t s) { cauchy_functions(terms, a_[s], u + s * terms.count); });
+  }
+
+  template <class F>
+  void moments(const CauchyTerms<Math>& terms, const F& f, V* h) {
+    V* const x = more_.data + steps;
+    const V* const u = x + steps;
+    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) x[s] = f(s);
+      for (int k = 0; k < terms.count; k += 3) {
+        V sums[3];
+        add_moments(u + k, terms.count, x, begin, end, sums);
+        for (int i = 0; i < 3; ++i) {
+          double& sum = sums_.data[chunk * terms.count + k + i] = 0;
+          for (int lane = 0; lane < kLanes; ++lane) sum += sums[i][lane];
+        }
+      }
+    });
+    for (int k = 0; k < terms.count; ++k) {
+      double total = 0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += sums_.data[chunk * terms.count + k];
+      h[k] = Math::set(static_cast<T>(total));
+    }
+  }
+
+  template <class F>
+  void expand(const CauchyTerms<Math>& terms, const V* h, const F& f) {
+    const V* const u = more_.data + 2 * steps;
+    each([&](int64_t s) { f(s, cauchy_sum(terms.count, u + s * terms.count, h)); });
   }
 
   void set_winner_argmax() {

@@ -16,7 +16,8 @@ struct LaneRows : TakesAllDraws {
   int64_t first = 0;  // row of lane 0
   int lanes = 0;      // rows in this bundle
   V z_[kShortRow], v_[kShortRow], out_[kShortRow];
-  V a_[kShortRow], b_[kShortRow];
+  V a_[kShortRow], b_[kShortRow], c_[kShortRow];
+  Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
   I winner_;
   Mask invalid, empty;                       // NaN or +inf in the row; masked whole
   uint64_t seed[kLanes], local_row[kLanes];  // where the lanes' seeds differ, or in double
@@ -33,6 +34,7 @@ struct LaneRows : TakesAllDraws {
   DISCRETE_OPS_HD V& out(int s) { return out_[s]; }
   DISCRETE_OPS_HD V& a(int s) { return a_[s]; }
   DISCRETE_OPS_HD V& b(int s) { return b_[s]; }
+  DISCRETE_OPS_HD V& c(int s) { return c_[s]; }
   DISCRETE_OPS_HD Mask winner(int s) const { return winner_ == static_cast<typename Math::Index>(s); }
 
   template <class F>
@@ -70,6 +72,25 @@ struct LaneRows : TakesAllDraws {
     V top = Math::set(-Math::kInf);
     for (int s = 0; s < n; ++s) top = Math::max(top, f(s));
     return top;
+  }
+
+  DISCRETE_OPS_HD void prepare_cauchy(const CauchyTerms<Math>& terms) {
+    V* u = u_.of(n * terms.count);
+    for (int s = 0; s < n; ++s, u += terms.count) cauchy_functions(terms, a_[s], u);
+  }
+
+  // Three terms at a time, whose sums stay in registers.
+  template <class F>
+  DISCRETE_OPS_HD void moments(const CauchyTerms<Math>& terms, const F& f, V* h) {
+    V x[kShortRow];
+    for (int s = 0; s < n; ++s) x[s] = f(s);
+    for (int k = 0; k < terms.count; k += 3) add_moments(u_.data + k, terms.count, x, 0, n, h + k);
+  }
+
+  template <class F>
+  DISCRETE_OPS_HD void expand(const CauchyTerms<Math>& terms, const V* h, const F& f) {
+    const V* u = u_.data;
+    for (int s = 0; s < n; ++s, u += terms.count) f(s, cauchy_sum(terms.count, u, h));
   }
 
   DISCRETE_OPS_HD void set_winner_argmax() {

@@ -36,6 +36,68 @@ static DISCRETE_OPS_HD void write_as(const Operand& x, const F& f) {
   }
 }
 
+// Memory that grows when it is first needed.
+template <class X>
+struct Scratch {
+  void* memory = nullptr;
+  X* data = nullptr;
+  int64_t size = 0;
+
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { __builtin_free(memory); }
+
+  X* of(int64_t wanted) {
+    if (wanted > size) {
+      __builtin_free(memory);
+      memory = __builtin_malloc(static_cast<size_t>(wanted) * sizeof(X) + 64);
+      if (!memory) __builtin_trap();
+      data = reinterpret_cast<X*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63});
+      size = wanted;
+    }
+    return data;
+  }
+};
+
+// --- cauchy.h on vectors --------------------------------------------------------------------------------------------
+
+// The terms' functions at one step. One division serves three of them.
+template <class M>
+static DISCRETE_OPS_HD void cauchy_functions(const CauchyTerms<M>& terms, typename M::V p, typename M::V* u) {
+  using V = typename M::V;
+  const V a = terms.t * p + typename M::T(0.5);
+  V base = M::set(1);
+  for (int k = 0; k < terms.count; k += 3) {
+    const V *c = terms.shift + k, d0 = a + c[0], d1 = a + c[1], d2 = a + c[2], d12 = d1 * d2;
+    const V inverse = M::divide(base, d0 * d12), n0 = a - c[0], n01 = n0 * (a - c[1]);
+    u[k] = d12 * inverse;
+    u[k + 1] = n0 * d2 * inverse;
+    u[k + 2] = n01 * inverse;
+    base = n01 * (a - c[2]) * inverse;
+  }
+}
+
+// Sums of x times three of them, over steps.
+template <class V>
+static DISCRETE_OPS_HD void add_moments(const V* u, int count, const V* x, int64_t begin, int64_t end, V* sums) {
+  V sum0{}, sum1{}, sum2{};
+  u += begin * count;
+  for (int64_t s = begin; s < end; ++s, u += count) {
+    sum0 += u[0] * x[s];
+    sum1 += u[1] * x[s];
+    sum2 += u[2] * x[s];
+  }
+  sums[0] = sum0, sums[1] = sum1, sums[2] = sum2;
+}
+
+template <class V>
+static DISCRETE_OPS_HD V cauchy_sum(int count, const V* u, const V* h) {
+  V sum{};
+  for (int k = 0; k < count; k += 3) sum += u[k] * h[k] + u[k + 1] * h[k + 1] + u[k + 2] * h[k + 2];
+  return sum;
+}
+
 // The hard rows [begin, end): zeros and a one at each index; NaN rows are marked kInvalid, masked ones -1.
 constexpr int64_t kInvalid = -2;
 

@@ -88,7 +88,8 @@ struct Cpu {
 
   static void surrogate(Call& call, const Tensor&) {
     const auto draws = static_cast<double>(call.spec.num_samples);
-    launch(kernels().surrogate, call, takes_draws(call.spec.estimator) ? 4.0 * draws + 2 : 2);
+    const Estimator estimator = call.spec.estimator;
+    launch(kernels().surrogate, call, takes_draws(estimator) ? 4.0 * draws + 2 : estimator == kMVE ? 12 : 2);
   }
 };
 

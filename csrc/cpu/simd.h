@@ -24,6 +24,14 @@ static DISCRETE_OPS_HD bool all_lanes(Mask mask) {
 #endif
 }
 
+// The greatest lane that is a number; 0 if none is above it.
+template <class T, class V>
+static DISCRETE_OPS_HD T greatest_lane(V x) {
+  T most = 0;
+  for (int lane = 0; lane < static_cast<int>(sizeof(V) / sizeof(T)); ++lane) most = x[lane] > most ? x[lane] : most;
+  return most;
+}
+
 constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
 
 template <>
@@ -34,6 +42,7 @@ struct Math<float> {
   typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int32_t;
+  static constexpr float kNaN = __builtin_nanf("");
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
   static constexpr float kConditionalLimit = 48;
@@ -42,6 +51,8 @@ struct Math<float> {
   static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
+  static DISCRETE_OPS_HD bool any(I mask) { return !all_lanes(~mask); }
+  static DISCRETE_OPS_HD float greatest(V x) { return greatest_lane<float>(x); }
   // a > b ? a : b and a < b ? a : b, which GCC does not turn into one instruction by itself.
   static DISCRETE_OPS_HD V max(V a, V b) {
 #if DISCRETE_OPS_BYTES == 64
@@ -107,6 +118,7 @@ struct Math<double> {
   typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int64_t;
+  static constexpr double kNaN = __builtin_nan("");
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
@@ -114,6 +126,8 @@ struct Math<double> {
   static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
+  static DISCRETE_OPS_HD bool any(I mask) { return !all_lanes(~mask); }
+  static DISCRETE_OPS_HD double greatest(V x) { return greatest_lane<double>(x); }
   static DISCRETE_OPS_HD V max(V a, V b) { return a > b ? a : b; }
   static DISCRETE_OPS_HD V min(V a, V b) { return a < b ? a : b; }
   template <class F>
