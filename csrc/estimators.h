@@ -19,7 +19,8 @@ enum Estimator : int64_t {
   kReinMaxCV,
   kReinMaxCVGumbel,
   kReinMaxRK2,
-  kReinMaxRK2Centred,
+  kMix,
+  kMVE,
   kNumEstimators
 };
 

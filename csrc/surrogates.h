@@ -255,13 +255,14 @@ struct Surrogate {
     });
   }
 
-  // J(pi) + beta ((D - pi) (D - pi)^T - J(pi)): what beta weighs is one product, in whose order 0 meets no inf.
-  DISCRETE_OPS_HD void reinmax_rk2_centred(V beta) {
+  // J(pi) + a / 2 ((D - pi) (D - pi)^T - J(pi)): what a weighs is one product, in whose order 0 meets no inf.
+  DISCRETE_OPS_HD void mix(V a) {
+    const V half_a = a * T(0.5);
     const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
     const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));
-      r.out(s) += pi * deviation(s, mean) + ((half_D - pi) * beta) * (deviation(s, mean) + of_winner);
+      r.out(s) += pi * deviation(s, mean) + ((half_D - pi) * half_a) * (deviation(s, mean) + of_winner);
     });
   }
 
@@ -292,8 +293,8 @@ struct Surrogate {
         return reinmax();
       case kReinMaxRK2:
         return reinmax_rk2(coefficient);
-      case kReinMaxRK2Centred:
-        return reinmax_rk2_centred(coefficient);
+      case kMix:
+        return mix(coefficient);
       default:
         return;
     }

@@ -56,10 +56,11 @@ def draw(
     coefficient: Real = 0.0,
     num_samples: int = 1,
     hard: bool = True,
+    coefficient_name: str = "gap",
 ) -> Any:
     """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        call = (estimator, logits, tau, options, return_index, coefficient, num_samples, hard)
+        call = (estimator, logits, tau, options, return_index, coefficient, num_samples, hard, coefficient_name)
         return handle_torch_function(draw, (logits,), *call)
     given: Any = {**DEFAULTS, **options}
     if len(given) > len(DEFAULTS):
@@ -69,7 +70,7 @@ def draw(
     if mask is not None:
         logits = checks.masked(logits, mask)
     tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
-    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau)
+    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name)
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
     rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 from torch.autograd import forward_ad
 
+from .minimum_variance import MOST_TEMPERATURE
 from .ops import without_gradient
 from .reference import LEAST_TAU, MOST_TAU, WITH_SOFT_SAMPLE, Parameters
 from .register import as_tensor, is_plain
@@ -99,15 +100,6 @@ def _number_or_tensor(name: str, value: Any, least: float, most: float, allowed:
     return value
 
 
-#: What the coefficient of an estimator is called.
-_COEFFICIENTS = {
-    "reinmax_cv": "eta",
-    "reinmax_cv_gumbel": "eta",
-    "reinmax_rk2": "beta",
-    "reinmax_rk2_centred": "beta",
-}
-
-
 def parameters(
     logits: Tensor,
     dim: int,
@@ -115,6 +107,7 @@ def parameters(
     tau: float | Tensor,
     coefficient: float | Tensor,
     sample_tau: float | Tensor,
+    coefficient_name: str,
 ) -> Parameters:
     """What the operators take, of values that :func:`temperature` and the like have checked: their place is checked
     here, against logits with the categories in ``dim``."""
@@ -122,7 +115,7 @@ def parameters(
         return tau, coefficient, sample_tau
     columns = (
         _of_rows("tau", tau, logits, dim, estimator in WITH_SOFT_SAMPLE),
-        _of_rows(_COEFFICIENTS.get(estimator, "gap"), coefficient, logits, dim),
+        _of_rows(coefficient_name, coefficient, logits, dim),
         _of_rows("sample_tau", sample_tau, logits, dim),
     )
     groups = max(column.shape[0] for column in columns)
@@ -202,6 +195,20 @@ def weight(name: str, value: Any) -> float | Tensor:
     return _number_or_tensor(
         name, value, -MOST_WEIGHT, MOST_WEIGHT, "allowed: a number from -1e30 to 1e30, or a tensor"
     )
+
+
+def share(name: str, value: Any) -> float | Tensor:
+    """a of the mix."""
+    return _number_or_tensor(name, value, 0.0, 1.0, "allowed: a number from 0 to 1, or a tensor of them")
+
+
+def trade(name: str, value: Any) -> float | Tensor:
+    """The temperature of MVE, which may be 0 or infinite."""
+    if isinstance(value, numbers.Real) and value == math.inf:
+        return MOST_TEMPERATURE
+    allowed = "allowed: a number >= 0, math.inf, or a tensor of them"
+    found = _number_or_tensor(name, value, 0.0, math.inf, allowed)
+    return min(found, MOST_TEMPERATURE) if isinstance(found, float) else found
 
 
 def index(value: Any, shape: torch.Size, categories: int, name: str = "index") -> None:

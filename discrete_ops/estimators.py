@@ -25,10 +25,12 @@ class Estimator:
     function: ClassVar[Callable[..., Any]]
     #: Arguments whose default here is not the function's.
     usual: ClassVar[dict[str, Any]] = {}
+    #: Checks of parameters that mean another thing here than elsewhere.
+    own_checks: ClassVar[dict[str, Callable[[Any], Any]]] = {}
     sample_tau: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
+        for name in _CHECKS:
             if hasattr(self, name):
                 value = getattr(self, name)
                 if (
@@ -37,7 +39,12 @@ class Estimator:
                     and not checks.is_bool(value)
                 ):
                     object.__setattr__(self, name, torch.as_tensor(value))  # comparable as one
-                check(value)
+                self.checked(name, value)
+
+    @classmethod
+    def checked(cls, name: str, value: Any) -> Any:
+        """A parameter as kernels take it. Raises TypeError or ValueError naming what came and what is allowed."""
+        return (cls.own_checks.get(name) or _CHECKS[name])(value)
 
     @overload
     def __call__(
@@ -102,6 +109,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "tau": lambda value: checks.temperature("tau", value),
     "sample_tau": lambda value: checks.temperature("sample_tau", value),
     "gap": checks.gap,
+    "a": lambda value: checks.share("a", value),
     "eta": lambda value: checks.weight("eta", value),
     "beta": lambda value: checks.weight("beta", value),
     "num_samples": lambda value: checks.count("num_samples", value),
@@ -192,6 +200,23 @@ class ReinMaxRK2(Estimator):
     centred: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Mix(Estimator):
+    """:func:`discrete_ops.mix`."""
+
+    function = functional.mix
+    a: float | Tensor = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class MVE(Estimator):
+    """:func:`discrete_ops.mve`."""
+
+    function = functional.mve
+    own_checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"tau": lambda value: checks.trade("tau", value)}
+    tau: float | Tensor = 4.0
+
+
 #: Every estimator by the name of its function.
 ESTIMATORS: dict[str, type[Estimator]] = {
     cls.function.__name__: cls
@@ -205,6 +230,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         ReinMaxRao,
         ReinMaxCV,
         ReinMaxRK2,
+        Mix,
+        MVE,
     )
 }
 

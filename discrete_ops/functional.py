@@ -153,7 +153,7 @@ def reinmax_cv(
     num_samples, eta = checks.count("num_samples", num_samples), checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
     estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
-    return draw(estimator, logits, tau, options, return_index, eta, num_samples)
+    return draw(estimator, logits, tau, options, return_index, eta, num_samples, coefficient_name="eta")
 
 
 @documented
@@ -167,14 +167,44 @@ def reinmax_rk2(
             tau = 1.
         centred: False: BR Eq. 27, whose mean is BR Eq. 35 (:func:`discrete_ops.diagnostics.rk2_uncentred`). True:
             ``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26
-            (:func:`discrete_ops.diagnostics.rk2`); 0 is :func:`straight_through` at tau = 1. BR's Theorem 1 takes the
-            two means for one, which they are at beta = 1/2 alone. True is also
-            ``4 beta J(p_D) + (1 - 3 beta) J(pi)``: the mix of straight-through and ZGR, ``2 a J(p_D) +
-            (1 - 3 a / 2) J(pi)`` at ``a = 2 beta``, of Hooper and Shekhovtsov, 2026.
+            (:func:`discrete_ops.diagnostics.rk2`), and which is :func:`mix` with ``a = 2 beta``. BR's Theorem 1 takes
+            the two means for one, which they are at beta = 1/2 alone.
     """
     beta = checks.weight("beta", beta)
-    estimator = "reinmax_rk2_centred" if checks.flag("centred", centred) else "reinmax_rk2"
-    return draw(estimator, logits, 1.0, options, return_index, beta)
+    estimator, coefficient = ("mix", 2 * beta) if checks.flag("centred", centred) else ("reinmax_rk2", beta)
+    return draw(estimator, logits, 1.0, options, return_index, coefficient, coefficient_name="beta")
+
+
+@documented
+def mix(logits: Tensor, a: Real = 0.5, *, return_index: bool = False, **options: Unpack[Options]) -> Tensor | Pair:
+    """Straight-through mixed with ReinMax, ``2 a J(p_D) + (1 - 3 a / 2) J(pi)``, ``p_D = (pi + D) / 2``.
+
+    ``a`` is a dial between little spread and little bias, without draws. Hooper and Shekhovtsov, AISTATS 2026, call
+    it ST-ZGR: ReinMax is the ZGR of Shekhovtsov, ICML 2023, which is Gumbel-Rao in the limit of temperature 0.
+
+    Args:
+        a: from 0, :func:`straight_through`, to 1, :func:`reinmax`, both at tau = 1; a number or a tensor as tau
+            (without a gradient).
+    """
+    return draw("mix", logits, 1.0, options, return_index, checks.share("a", a), coefficient_name="a")
+
+
+@documented
+def mve(logits: Tensor, tau: Real = 4.0, *, return_index: bool = False, **options: Unpack[Options]) -> Tensor | Pair:
+    """The minimum-variance estimator of Hooper and Shekhovtsov, AISTATS 2026: pulls back ``J(pi; y)``, y solves a
+    linear system of each row, in O(N) memory.
+
+    Of all estimators that are linear in the incoming gradient and exact in the mean for losses linear in the sample,
+    none has less variance under a white gradient and less squared bias on random quadratic losses, weighed by tau:
+    :mod:`discrete_ops.minimum_variance` derives it.
+
+    Args:
+        tau: what a squared bias on quadratic losses costs against variance: 0 is :func:`straight_through` at tau = 1,
+            ``math.inf`` has no such bias, as :func:`reinmax`, with less variance. A number or a tensor as of the
+            others, without a gradient; from 2**30 on it is infinity. Above 16 rows are computed in float64, in
+            several times the time.
+    """
+    return draw("mve", logits, 1.0, options, return_index, checks.trade("tau", tau), coefficient_name="tau")
 
 
 def expected_gap(logits: Tensor, index: Tensor) -> Tensor:

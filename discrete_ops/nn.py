@@ -94,7 +94,7 @@ class StraightThroughCategorical(torch.nn.Module):
         if not hasattr(self._estimator, "tau"):
             allowed = ", ".join(vars(self._estimator))
             raise AttributeError(f"tau: {type(self._estimator).function.__name__} has none, it has {allowed}")
-        checked = checks.temperature("tau", value)
+        checked = self._estimator.checked("tau", value)
         if isinstance(value, torch.nn.Parameter):
             return super().__setattr__(name, value)
         now, kept = self.tau, _kept(checked)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import philox
+from .minimum_variance import MinimumVariance
 
 #: Temperatures whose inverse is a normal float32 too.
 LEAST_TAU = torch.finfo(torch.float32).tiny
@@ -41,6 +42,7 @@ class Term(NamedTuple):
     weight: Weight
     p: Tensor
     q: Tensor
+    of: MinimumVariance | None = None  #: ``weight * J(p, q; of(v))``: another gradient, linear in v
 
 
 class Rows(NamedTuple):
@@ -49,7 +51,7 @@ class Rows(NamedTuple):
     l: Tensor  # noqa: E741  (the papers' name) logits, float64, maximum 0
     D: Tensor  # one-hot of the sampled index, float64
     tau: Weight  # float, or (rows, 1)
-    coefficient: Weight  # the gap of GST, eta of ReinMax-CV, beta of RK2
+    coefficient: Weight  # the gap of GST, eta of ReinMax-CV, beta of RK2, a of the mix, temperature of MVE
     num_samples: int  # K
     seed: Tensor  # (S,) int64
     first_row: int  # its number, for the noise
@@ -213,12 +215,19 @@ def reinmax_rk2(r: Rows) -> Iterable[Term]:
     yield J(-beta, pi)
 
 
-def reinmax_rk2_centred(r: Rows) -> Iterable[Term]:
-    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26; the outer product is
+def mix(r: Rows) -> Iterable[Term]:
+    """Straight-through at a = 0, ReinMax at a = 1 (ST-ZGR of Hooper and Shekhovtsov, AISTATS 2026): ``(1 - a / 2) J(pi;
+    v) + a / 2 <v, D - pi> (D - pi)``, whose mean is BR Eq. 26 at beta = a / 2; the outer product is
     ``4 J((pi + D) / 2) - 2 J(pi)``."""
-    beta, pi = r.coefficient, tempered_softmax(r.l)
-    yield J(4 * beta, (pi + r.D) / 2)
-    yield J(1 - 3 * beta, pi)
+    a, pi = r.coefficient, tempered_softmax(r.l)
+    yield J(2 * a, (pi + r.D) / 2)
+    yield J(1 - 3 * a / 2, pi)
+
+
+def mve(r: Rows) -> Iterable[Term]:
+    """The minimum-variance estimator of Hooper and Shekhovtsov, AISTATS 2026, derived in :mod:`.minimum_variance`."""
+    pi = tempered_softmax(r.l)
+    yield J(1, pi)._replace(of=MinimumVariance(pi, r.D, r.coefficient))
 
 
 #: The table of the family. A row's place is its number in the compiled backends.
@@ -233,7 +242,8 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "reinmax_cv": reinmax_cv,
     "reinmax_cv_gumbel": reinmax_cv_gumbel,
     "reinmax_rk2": reinmax_rk2,
-    "reinmax_rk2_centred": reinmax_rk2_centred,
+    "mix": mix,
+    "mve": mve,
 }
 
 #: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
@@ -242,7 +252,7 @@ NONZERO = "nonzero_"
 #: Whose pull-back is the Jacobian of a soft sample: they have one, and a derivative in tau.
 WITH_SOFT_SAMPLE = ("straight_through", "gumbel_rao", "gst", "gst_pi", NONZERO + "gst", NONZERO + "gst_pi")
 #: Whose pull-back is no symmetric matrix, as softmax Jacobians and their sums are.
-ASYMMETRIC = ("reinmax_rk2", NONZERO + "gst", NONZERO + "gst_pi")
+ASYMMETRIC = ("reinmax_rk2", "mve", NONZERO + "gst", NONZERO + "gst_pi")
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -301,11 +311,11 @@ def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_
     return _as_output(D, invalid, empty, logits), index.view(logits.shape[:-1])
 
 
-def _sum_over_terms(rows: Rows, estimator: str, of_term: Callable[[Weight, Tensor, Tensor], Tensor]) -> Tensor:
+def _sum_over_terms(rows: Rows, estimator: str, of_term: Callable[[Term], Tensor]) -> Tensor:
     """Of the estimator's terms, and their draws."""
     total = torch.zeros_like(rows.l)
     for term in TERMS[estimator.removeprefix(NONZERO)](rows):
-        x = of_term(*term)
+        x = of_term(term)
         total = total + (x.sum(0) if x.ndim == 3 else x)
     return total
 
@@ -341,7 +351,7 @@ def surrogate(
     """
     check_soft(estimator)
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
-    soft = _sum_over_terms(rows, estimator, lambda weight, p, q: rows.tau * weight * p)
+    soft = _sum_over_terms(rows, estimator, lambda term: rows.tau * term.weight * term.p)
     return _as_output(soft, invalid, empty, logits)
 
 
@@ -361,8 +371,9 @@ def tau_derivative(
     check_soft(estimator)
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
 
-    def of_term(weight: Weight, p: Tensor, q: Tensor) -> Tensor:
-        return weight * jacobian_product(p, q, -p.clamp_min(torch.finfo(p.dtype).tiny).log())
+    def of_term(term: Term) -> Tensor:
+        minus_log = -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log()
+        return term.weight * jacobian_product(term.p, term.q, minus_log)
 
     return _as_output(_sum_over_terms(rows, estimator, of_term), invalid, empty, logits)
 
@@ -394,7 +405,11 @@ def surrogate_vjp(
     """
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
     v, scale = _scaled(grad, rows.l)
-    pulled = _sum_over_terms(rows, estimator, lambda weight, p, q: weight * jacobian_product(p, q, v))
+
+    def of_term(term: Term) -> Tensor:
+        return term.weight * jacobian_product(term.p, term.q, term.of(v) if term.of else v)
+
+    pulled = _sum_over_terms(rows, estimator, of_term)
     if estimator.startswith(NONZERO):
         pulled = through_perturbation(rows, pulled, _gap(rows, estimator))
     return _as_output(pulled / scale, invalid, empty, logits)
@@ -417,8 +432,9 @@ def surrogate_jvp(
     if estimator.startswith(NONZERO):
         t = into_perturbation(rows, t, _gap(rows, estimator))
 
-    def of_term(weight: Weight, p: Tensor, q: Tensor) -> Tensor:
-        return weight * (p * t - q * (p * t).sum(-1, keepdim=True))
+    def of_term(term: Term) -> Tensor:
+        pushed = term.weight * (term.p * t - term.q * (term.p * t).sum(-1, keepdim=True))
+        return term.of.transposed(pushed) if term.of else pushed
 
     return _as_output(_sum_over_terms(rows, estimator, of_term) / scale, invalid, empty, logits)
 

@@ -13,7 +13,8 @@ COEFFICIENT = {
     "reinmax_cv": 1.5,
     "reinmax_cv_gumbel": 1.5,
     "reinmax_rk2": 0.3,
-    "reinmax_rk2_centred": 0.3,
+    "mix": 0.6,
+    "mve": 4.0,
 }
 
 #: What rounding moves a boundary of the CDF by at most, as a share of the total. Float32 weights: exp is right to

@@ -65,6 +65,10 @@ CASES = {
     "reinmax_rk2": lambda tau, k: estimators.ReinMaxRK2(beta=0.5),
     "reinmax_rk2_1.3": lambda tau, k: estimators.ReinMaxRK2(beta=1.3),
     "reinmax_rk2_centred": lambda tau, k: estimators.ReinMaxRK2(beta=0.2, centred=True),
+    "mix": lambda tau, k: estimators.Mix(a=0.7),
+    "mve": lambda tau, k: estimators.MVE(),
+    "mve_0.5": lambda tau, k: estimators.MVE(tau=0.5),
+    "mve_100": lambda tau, k: estimators.MVE(tau=100),
 }
 
 #: Cases with a soft sample behind ``hard=False``.
@@ -175,8 +179,31 @@ def naive_reinmax(e: Any, l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E
     return matrix
 
 
+def naive_mve(t: float, l: Tensor, D: Tensor) -> Tensor:  # noqa: E741
+    """The pull-back of MVE as a matrix, by dense solves; ``tests/test_mve.py`` holds the same to its definition."""
+    p = l.softmax(-1)
+    n = p.shape[-1]
+    eye = torch.eye(n, dtype=p.dtype)
+    den = 1 + t * (p[:, :, None] + p[:, None, :])
+    A = -t * p[:, :, None] * p[:, None, :] / den
+    diagonal = (1 + t * p) * (p[:, None, :] / den).sum(-1) - t * p * p / (1 + 2 * t * p)
+    A = A * (1 - eye) + torch.diag_embed(diagonal)
+    x = (den @ D[..., None])[..., 0]  # den of the sample
+    W = torch.diag_embed((1 + t * p) / x) - D[:, :, None] * (t * p / x)[:, None, :]  # w = W v
+    Y = ((1 + t * p) / (1 + 2 * t * p))[:, :, None] * torch.linalg.solve(A, W)
+    Y = Y + torch.diag_embed(D * t / x)
+    return jacobian(p, p) @ Y
+
+
 def naive_gradient(e: Any, l: Tensor, D: Tensor, v: Tensor, E: Tensor) -> Tensor:  # noqa: E741
     """The gradient that the estimator must give for the incoming gradient v."""
+    if isinstance(e, estimators.MVE):
+        return (naive_mve(e.tau, l, D) @ v[..., None])[..., 0]
+    if isinstance(e, estimators.Mix):
+        off = D - l.softmax(-1)
+        outer = off[..., :, None] * off[..., None, :]
+        pi = l.softmax(-1)
+        return (((1 - e.a / 2) * jacobian(pi, pi) + e.a / 2 * outer) @ v[..., None])[..., 0]
     if type(e).__name__.startswith("ReinMax"):
         return (naive_reinmax(e, l, D, E) @ v[..., None])[..., 0]
     l = l.detach().requires_grad_()  # noqa: E741
