@@ -138,13 +138,14 @@ FAMILY_COLUMNS = {
 }
 FAMILY_METHODS = {
     **{row: BR_METHODS[row] for row in ("GST-1.0", "GR-MC100", "ReinMax", "ReinMax-CV")},
-    # 2a J(p_D) + (1 - 3a/2) J(pi) with a = 2 beta: a = 0 is straight-through, a = 1 is ReinMax, both at tau 1.
+    # mix(a=0.5) by the name that it had when its runs were trained: a is 2 beta.
     "mix a=.5": Method("reinmax_rk2", {"beta": 0.25, "centred": True}),
+    "MVE tau=4": Method("mve", {"tau": 4.0}),
 }
-#: Nothing of the mixtures is tuned: Adam with 5e-4, which is BR's for most estimators of 8x4. At 10x30 ReinMax and
+#: Nothing of mix and MVE is tuned: :data:`.recipes.UNTUNED`. At 10x30 ReinMax and
 #: ReinMax-CV take BR's temperature and eta of that shape, for GST's paper does not have them.
 FAMILY_CELLS = {
-    ("16x12", "mix a=.5"): {"optimizer": "adam", "lr": 5e-4},
+    ("16x12", "mix a=.5"): {name: getattr(recipes.UNTUNED["mix"], name) for name in ("optimizer", "lr")},
     **{
         ("10x30", row): {
             name: value
