@@ -11,7 +11,8 @@ CURVES: dict[str, dict[str, str]] = {
     "reinmax": {f"{tau}": f"reinmax(tau={tau})" for tau in (1.0, 1.3, 1.5, 2.0)},
     "reinmax_rao": {f"{tau}": f"reinmax_rao(tau={tau})" for tau in (0.3, 0.5, 0.7, 1.0, 1.5)},
     "reinmax_cv": {f"{tau}": f"reinmax_cv(tau={tau})" for tau in (0.7, 1.0, 1.3, 2.0)},
-    "mix": {f"{a}": f"reinmax_rk2(beta={a / 2}, centred=True)" for a in (0.0, 0.25, 0.5, 0.75, 1.0)},
+    "mix": {f"{a}": f"mix(a={a})" for a in (0.0, 0.25, 0.5, 0.75, 1.0)},
+    "mve": {f"{tau}": f"mve(tau={tau})" for tau in (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 1e9)},
 }
 
 

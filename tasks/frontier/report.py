@@ -27,8 +27,8 @@ def write(path: Path, found: Found, cells: Cells, console: Console) -> None:
     images, seeds, draws = (cells.settings[name] for name in ("images", "seeds", "draws"))
     notes = [
         "Bias is the norm of the mean gradient less the exact one, spread the standard deviation (the root of the "
-        "total variance) of one sample's gradient, both over the norm of the exact gradient. Free of scale, as Adam is: "
-        "cosine is that of the mean gradient to the exact one, noise the spread over the norm of the mean gradient.",
+        "total variance) of one sample's gradient, both over the norm of the exact gradient. Free of scale, as Adam "
+        "is: cosine is that of the mean gradient to the exact one, noise the spread over the mean gradient's norm.",
         "On the frontier: no other setting here has less of both, of bias and spread, or of angle and noise. The mean "
         f"over samples is exact, by enumeration; that over Gumbel noise is of {draws} draws for each latent and "
         f"sample, where a call that averages over 100 counts as 8. Commit {', '.join(cells.commits)}.",

@@ -25,7 +25,8 @@ ESTIMATORS = (
     "gumbel_rao",
     "gst",
     "reinmax",
-    "reinmax_rk2(beta=0.25, centred=True)",
+    "mix(a=0.5)",
+    "mve(tau=4.0)",
 )
 
 
