@@ -22,9 +22,11 @@ import discrete_ops as do
 from discrete_ops.diagnostics import Loss, Measurement
 from discrete_ops.estimators import (
     GST,
+    MVE,
     Estimator,
     GumbelRao,
     GumbelSoftmax,
+    Mix,
     ReinMax,
     ReinMaxArgmax,
     ReinMaxCV,
@@ -59,6 +61,8 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
         "beta 0.25": ReinMaxRK2(beta=0.25),
         "reinmax_argmax, tau 1.0": ReinMaxArgmax(),
     },
+    "mix": {f"a {a}": Mix(a=a) for a in (0.25, 0.5, 0.75)},
+    "mve": {f"tau {tau}": MVE(tau=tau) for tau in (1.0, 4.0, 16.0)},
 }
 #: The score functions give losses, not samples: ``(f, logits, seed) -> loss``. Two samples a draw for all but rebar.
 SCORE_FUNCTIONS: dict[str, Callable[[Loss, Tensor, Tensor], Tensor]] = {
@@ -142,9 +146,9 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         for setting, figures in settings.items():
             name, _, label = setting.rpartition(", ") if setting.startswith("reinmax_argmax") else (page, "", setting)
             if figures["relative_std"] > 0.5 and figures["relative_bias"] < 2:
-                label = label.removeprefix("tau ").removeprefix("beta ").partition(", 100")[0]
+                label = label.removeprefix("tau ").removeprefix("beta ").removeprefix("a ").partition(", 100")[0]
                 shown.setdefault(name, []).append((label, figures["relative_std"], figures["relative_bias"]))
-    for marker, (name, points) in zip("osDv^<>PhX", shown.items(), strict=False):
+    for marker, (name, points) in zip("osDv^<>PhXd*", shown.items(), strict=False):
         axes.plot(*zip(*[point[1:] for point in points], strict=True), marker=marker, linestyle="none", label=name)
     axes.set(
         xscale="log", yscale="log", xlabel="spread: standard deviation / norm of the exact gradient", ylabel="bias"
