@@ -18,15 +18,15 @@ struct CauchyTerms {
   using V = typename M::V;
   using T = typename M::T;
   static constexpr bool kIsFloat = sizeof(T) == 4;
-  // Terms that leave e^-16.4 or e^-30 of an element; whole groups of three, as they are taken.
-  static constexpr int kMost = kIsFloat ? 9 : 72;
+  // Terms that leave e^-16.4 or e^-33 of an element; whole groups of three, as they are taken.
+  static constexpr int kMost = kIsFloat ? 9 : 78;
 
   int count;
   V t, shift[kMost];
 
   explicit DISCRETE_OPS_HD CauchyTerms(V temperature) : t(temperature) {
     const V reach = M::log1p(t * T(8) + T(3)), most = t + T(0.5), half = M::set(T(0.5));
-    const T needed = M::greatest(reach) * T((kIsFloat ? 16.4 : 30) / 9.869604401089358);
+    const T needed = M::greatest(reach) * T((kIsFloat ? 16.4 : 33) / 9.869604401089358);
     count = 3;
     while (count < kMost && static_cast<T>(count) < needed) count += 3;
     for (int k = 0; k < count; ++k) {

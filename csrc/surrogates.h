@@ -296,8 +296,8 @@ struct Surrogate {
     r.each([&](auto s) { r.out(s) = r.a(s) * ((r.v(s) - high) - low); });
   }
 
-  // out = M^-1 v, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is a,
-  // the residual v, the direction z.
+  // out = M^-1 v, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by b. p is
+  // a, the residual v, the direction z.
   DISCRETE_OPS_HD void solve_cauchy(V t) {
     const CauchyTerms<M> terms(t);
     V h[CauchyTerms<M>::kMost];
@@ -313,7 +313,7 @@ struct Surrogate {
       r.z(s) = r.out(s) = M::set(0);
     });
     V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
-    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-80);
+    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-92);
     constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
     for (int step = 0; step < kMostSteps && M::any(rho > least); ++step) {
       r.moments(

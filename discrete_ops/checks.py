@@ -107,7 +107,7 @@ def parameters(
     tau: float | Tensor,
     coefficient: float | Tensor,
     sample_tau: float | Tensor,
-    coefficient_name: str,
+    coefficient_name: str = "gap",
 ) -> Parameters:
     """What the operators take, of values that :func:`temperature` and the like have checked: their place is checked
     here, against logits with the categories in ``dim``."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import checks, reference
+from . import checks, perturbation, reference
 from .call import Options, Pair, Real, RowOptions, Unpack, draw
 from .documented import documented
 
@@ -225,4 +225,4 @@ def expected_gap(logits: Tensor, index: Tensor) -> Tensor:
     checks.logits(logits, -1)
     checks.index(index, logits.shape[:-1], logits.shape[-1])
     D = index.unsqueeze(-1) == torch.arange(logits.shape[-1], device=index.device)
-    return reference.pi_gap(logits.double(), D).squeeze(-1).to(logits.dtype)
+    return perturbation.pi_gap(logits.double(), D).squeeze(-1).to(logits.dtype)

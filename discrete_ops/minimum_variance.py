@@ -62,7 +62,7 @@ class Cauchy:
 
     def __init__(self, p: Tensor, t: float | Tensor) -> None:
         reach = math.log1p(3 + 8 * (MOST_TEMPERATURE if isinstance(t, Tensor) else t))
-        self.terms, self.a = math.ceil(30 * reach / math.pi**2), 0.5 + t * p
+        self.terms, self.a = math.ceil(33 * reach / math.pi**2), 0.5 + t * p
         given = torch.as_tensor(t, dtype=p.dtype, device=p.device)
         length = (3 + 8 * given).log1p()
         places = [(r + 0.5) / self.terms * length for r in range(self.terms)]
@@ -112,7 +112,7 @@ class MinimumVariance:
 
     def solve(self, w: Tensor) -> Tensor:
         """``M^-1 w``."""
-        rows, columns = w.shape
+        columns = w.shape[-1]
         if columns > DENSE:
             return self._solve_in_steps(w)
         size = max(1, _ELEMENTS // columns**2)
@@ -126,7 +126,7 @@ class MinimumVariance:
         s = (1 + t * p) * (K @ p)
         x, residual, direction = torch.zeros_like(w), w, w / s
         rho = (residual * direction).sum(-1, keepdim=True)
-        least = rho * 2.0**-80
+        least = rho * 2.0**-92
         for _ in range(steps(MOST_TEMPERATURE if isinstance(t, Tensor) else t)):
             applied = s * direction - t * p * (K @ (p * direction))
             alpha = torch.where(rho > least, rho / (direction * applied).sum(-1, keepdim=True), 0.0)

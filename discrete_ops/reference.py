@@ -24,6 +24,7 @@ from torch.nn.functional import one_hot
 
 from . import philox
 from .minimum_variance import MinimumVariance
+from .perturbation import into_perturbation, perturbed, pi_gap, through_perturbation
 
 #: Temperatures whose inverse is a normal float32 too.
 LEAST_TAU = torch.finfo(torch.float32).tiny
@@ -102,40 +103,6 @@ def conditional_gumbels(rows: Rows, lp: Tensor, first: int, count: int) -> Itera
 def _softplus(x: Tensor) -> Tensor:
     """``log(1 + exp(x))``; of plain operators, for ONNX has that of float64 in none of its runtimes."""
     return torch.maximum(x, torch.zeros_like(x)) + (-x.abs()).exp().log1p()
-
-
-def perturbed(l: Tensor, D: Tensor, gap: Weight) -> Tensor:  # noqa: E741
-    """``l + m1 - m2``, GST Eq. 17-18: D's logit rises to the maximum, all others stay ``gap`` below it."""
-    top = l.amax(-1, keepdim=True)
-    return torch.where(D.bool(), top, torch.minimum(l, top - gap))
-
-
-def pi_gap(l: Tensor, D: Tensor) -> Tensor:  # noqa: E741
-    """Lemma 1 of GST: ``-log(1 - pi_i) / pi_i``, the mean lead of a winning category i over the runner-up.
-
-    Written as ``softplus(a) / sigmoid(a)`` with the log-odds ``a = l_i - logsumexp_{j != i} l_j``, and through
-    ``exp(-|a|)``, so it is right at both ends: 1 as ``pi_i -> 0`` and ``a`` as ``pi_i -> 1``.
-    """
-    others = l.masked_fill(D.bool(), -torch.inf).logsumexp(-1, keepdim=True)
-    a = l.masked_fill(~D.bool(), -torch.inf).amax(-1, keepdim=True) - others
-    x = (-a.abs()).exp().clamp_min(torch.finfo(l.dtype).tiny)
-    return (1 + x) * torch.where(a > 0, a + x.log1p(), x.log1p() / x)
-
-
-def through_perturbation(r: Rows, pulled: Tensor, gap: Weight) -> Tensor:
-    """Backward of ``h = l + m1 - m2`` through m1 and m2 (NZ-GST): what h took from ``max(l)`` goes back to it."""
-    top = r.l.amax(-1, keepdim=True)
-    taken, is_top = r.D.bool() | (r.l > top - gap), r.l == top
-    back = pulled.masked_fill(~taken, 0.0).sum(-1, keepdim=True) / is_top.sum(-1, keepdim=True)
-    return pulled.masked_fill(taken, 0.0) + back * is_top
-
-
-def into_perturbation(r: Rows, tangent: Tensor, gap: Weight) -> Tensor:
-    """Its transpose: where h takes from ``max(l)``, it moves as ``max(l)`` does."""
-    top = r.l.amax(-1, keepdim=True)
-    taken, is_top = r.D.bool() | (r.l > top - gap), r.l == top
-    of_top = (tangent * is_top).sum(-1, keepdim=True) / is_top.sum(-1, keepdim=True)
-    return torch.where(taken, of_top, tangent)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -411,7 +378,7 @@ def surrogate_vjp(
 
     pulled = _sum_over_terms(rows, estimator, of_term)
     if estimator.startswith(NONZERO):
-        pulled = through_perturbation(rows, pulled, _gap(rows, estimator))
+        pulled = through_perturbation(rows.l, rows.D, pulled, _gap(rows, estimator))
     return _as_output(pulled / scale, invalid, empty, logits)
 
 
@@ -430,7 +397,7 @@ def surrogate_jvp(
     rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
     t, scale = _scaled(tangent, rows.l)
     if estimator.startswith(NONZERO):
-        t = into_perturbation(rows, t, _gap(rows, estimator))
+        t = into_perturbation(rows.l, rows.D, t, _gap(rows, estimator))
 
     def of_term(term: Term) -> Tensor:
         pushed = term.weight * (term.p * t - term.q * (term.p * t).sum(-1, keepdim=True))

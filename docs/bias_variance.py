@@ -9,6 +9,7 @@ seeds; each figure is the median over them.
 """
 
 import json
+import math
 import re
 import statistics
 import sys
@@ -62,7 +63,7 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
         "reinmax_argmax, tau 1.0": ReinMaxArgmax(),
     },
     "mix": {f"a {a}": Mix(a=a) for a in (0.25, 0.5, 0.75)},
-    "mve": {f"tau {tau}": MVE(tau=tau) for tau in (1.0, 4.0, 16.0)},
+    "mve": {f"tau {tau}": MVE(tau=tau) for tau in (1.0, 4.0, 16.0, math.inf)},
 }
 #: The score functions give losses, not samples: ``(f, logits, seed) -> loss``. Two samples a draw for all but rebar.
 SCORE_FUNCTIONS: dict[str, Callable[[Loss, Tensor, Tensor], Tensor]] = {
@@ -148,7 +149,7 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
             if figures["relative_std"] > 0.5 and figures["relative_bias"] < 2:
                 label = label.removeprefix("tau ").removeprefix("beta ").removeprefix("a ").partition(", 100")[0]
                 shown.setdefault(name, []).append((label, figures["relative_std"], figures["relative_bias"]))
-    for marker, (name, points) in zip("osDv^<>PhXd*", shown.items(), strict=False):
+    for marker, (name, points) in zip("osDv^<>PhX*dp", shown.items(), strict=False):
         axes.plot(*zip(*[point[1:] for point in points], strict=True), marker=marker, linestyle="none", label=name)
     axes.set(
         xscale="log", yscale="log", xlabel="spread: standard deviation / norm of the exact gradient", ylabel="bias"

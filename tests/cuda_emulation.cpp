@@ -5,6 +5,7 @@
 #include "cuda/kernels_double.cu"
 #include "cuda/kernels_draws.cu"
 #include "cuda/kernels_draws_long.cu"
+#include "cuda/kernels_mve.cu"
 #include "cuda/kernels_sample.cu"
 #include "cuda/kernels_without_draws.cu"
 #include "operators.h"

@@ -28,8 +28,9 @@ TOLERANCE = {
     torch.float16: (2.0**-10, 1e-7),
     torch.bfloat16: (2.0**-7, 1e-7),
 }
-#: Absolute, but for float64. In reinmax_cv_gumbel control and mean cancel; -log p is several times as large as v.
-CANCELLING = {"reinmax_cv_gumbel": 5e-7}
+#: Absolute, but for float64. In reinmax_cv_gumbel control and mean cancel, MVE solves a system; -log p is several times
+#: as large as v.
+CANCELLING = {"reinmax_cv_gumbel": 5e-7, "mve": 2e-6}
 OF_LOGARITHMS = 1e-6
 
 

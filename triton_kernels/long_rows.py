@@ -37,8 +37,8 @@ from .softmax_jvp import (
     jacobian_product,
     mean_type,
     minus_log,
+    mixed,
     rk2,
-    rk2_centred,
     soft_sample,
     tempered_softmax,
 )
@@ -291,7 +291,7 @@ def term_kernel(
     VECTOR: tl.constexpr,
 ):
     """One part of one row, in one term. STEP "weigh" fills ``sums``; any other adds the term to ``out``: "jacobian",
-    or what else a pull-back may have, "half_way", "rk2" and "rk2_centred". A gradient is scaled, and so is ``out`` but
+    or what else a pull-back may have, "half_way", "rk2" and "mix". A gradient is scaled, and so is ``out`` but
     for the last term's."""
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -389,6 +389,6 @@ def term_kernel(
                 elif STEP == "rk2":
                     y += rk2(w, mean, v, v_winner, winner, weight)
                 else:
-                    tl.static_assert(STEP == "rk2_centred")
-                    y += rk2_centred(w, mean, v, v_winner, winner, weight)
+                    tl.static_assert(STEP == "mix")
+                    y += mixed(w, mean, v, v_winner, winner, weight)
             write(out, with_row_rules(y * unscale, invalid, empty), row, row + 1, first, columns, C, 1, VECTOR)

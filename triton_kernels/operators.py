@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import reference
 from ..namespace import NAMESPACE
 from ..reference import check_soft
 from .jit import INTERPRETED
@@ -23,6 +24,7 @@ from .launch import (
     strided,
 )
 from .long_estimators import LongRows, pull_back
+from .minimum_variance import MOST_FLOAT_TEMPERATURE
 from .sample import sample_kernel, sample_part_kernel, sample_totals_kernel
 from .surrogate_vjp import WITH_DRAWS, surrogate_vjp_kernel
 
@@ -132,13 +134,21 @@ def surrogate(
     if rows == 0:
         return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     check(rows, logits, seed=seed, index=index, parameters=parameters, grad=grad)
+    if estimator == "mve" and grad is not None:
+        if columns > MOST_COLUMNS:  # in as much memory, by PyTorch's own kernels
+            given = (tau, coefficient, sample_tau) if parameters is None else parameters
+            return reference.surrogate_vjp(grad, logits, index, seed, given, estimator, num_samples)
+        may_be_hot = parameters is not None or coefficient > MOST_FLOAT_TEMPERATURE
+        if may_be_hot and logits.dtype != torch.float64:
+            call = (index, seed, parameters, tau, coefficient, sample_tau, first_row, estimator, num_samples)
+            return surrogate(launch, mode, grad.double(), logits.double(), *call).to(logits.dtype)
     x, seed, index = strided(logits), seed.contiguous(), index.contiguous()
     v = x if grad is None else strided(grad)
     given = parameters_of(parameters, (tau, coefficient, sample_tau), rows, seed)
     if columns > MOST_COLUMNS:
         return pull_back(LongRows(launch, mode, v, x, index, seed, given, first_row, num_samples), estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    tile = block(columns, estimator in WITH_DRAWS, mode == "tau")
+    tile = block(columns, estimator in WITH_DRAWS or estimator == "mve", mode == "tau")
     launch(
         surrogate_vjp_kernel,
         (-(-rows // tile.rows),),

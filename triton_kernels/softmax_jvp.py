@@ -84,12 +84,12 @@ def rk2(w, mean, v, v_winner, winner, beta):
 
 
 @device_function
-def rk2_centred(w, mean, v, v_winner, winner, beta):
-    """``J(pi; v) + beta ((D - pi) <D - pi, v> - J(pi; v))``: what beta weighs is one product, in whose order 0 meets no
+def mixed(w, mean, v, v_winner, winner, a):
+    """``J(pi; v) + a / 2 ((D - pi) <D - pi, v> - J(pi; v))``: what a weighs is one product, in whose order 0 meets no
     inf."""
     pi = w * mean.inverse
     of_row = deviation(v, mean)
-    return pi * of_row + ((tl.where(winner, 0.5, 0.0) - pi) * beta) * (of_row + deviation(v_winner, mean))
+    return pi * of_row + ((tl.where(winner, 0.5, 0.0) - pi) * (0.5 * a)) * (of_row + deviation(v_winner, mean))
 
 
 # --- terms of whole rows --------------------------------------------------------------------------------------------

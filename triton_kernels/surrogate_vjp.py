@@ -9,6 +9,7 @@ import triton.language as tl
 
 from .conditional_gumbel import add_draws, draw, prepare
 from .jit import device_function
+from .minimum_variance import mve
 from .perturbation import perturbed, pi_gap
 from .rows import (
     COEFFICIENT,
@@ -27,7 +28,7 @@ from .rows import (
     without_masked,
     write,
 )
-from .softmax_jvp import add, add_half_way, mean_under, rk2, rk2_centred, tempered_softmax, winner_of
+from .softmax_jvp import add, add_half_way, mean_under, mixed, rk2, tempered_softmax, winner_of
 from .vector_math import exp, inverse
 
 #: The estimators that take draws.
@@ -106,11 +107,11 @@ def reinmax_rk2(out, r):
 
 
 @device_function
-def reinmax_rk2_centred(out, r):
-    """``(1 - beta) J(pi; v) + beta <v, D - pi> (D - pi)``, whose mean is BR Eq. 26."""
+def mix(out, r):
+    """Straight-through at a = 0, ReinMax at a = 1: ``(1 - a / 2) J(pi; v) + a / 2 <v, D - pi> (D - pi)``."""
     w = tempered_softmax(r.z, 1.0)
-    beta = r.coefficient.to(r.z.dtype)
-    return out + rk2_centred(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, beta)
+    a = r.coefficient.to(r.z.dtype)
+    return out + mixed(w, mean_under(w, r.v), r.v, winner_of(r.v, r), r.winner, a)
 
 
 @device_function
@@ -137,9 +138,11 @@ def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
         return reinmax_cv(out, r, False)
     elif ESTIMATOR == "reinmax_rk2":
         return reinmax_rk2(out, r)
+    elif ESTIMATOR == "mix":
+        return mix(out, r)
     else:
-        tl.static_assert(ESTIMATOR == "reinmax_rk2_centred")
-        return reinmax_rk2_centred(out, r)
+        tl.static_assert(ESTIMATOR == "mve")
+        return mve(out, r)
 
 
 @triton.jit(

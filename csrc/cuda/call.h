@@ -9,8 +9,8 @@ namespace cuda {
 constexpr int kRegisterThreads = 256;  // most threads of a block of the kernels that hold rows in registers
 constexpr int kLongThreads = 512;      // threads of a block of the kernels for long rows
 
-// Arrays of a long row's workspace: z, v, out and a; draws need b too.
-constexpr int kLongRowArrays = 4, kLongRowArraysWithDraws = 5;
+// Arrays of a long row's workspace: z, v, out and a; draws need b too, MVE three more (cauchy_row.h).
+constexpr int kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
 
 // Shared memory of a block: the team's slots (team.h), one value a thread (register_row.h), two tiles (tile.h).
 constexpr int kMaxWarps = 16;

@@ -20,9 +20,10 @@ Kernel sample_kernel(bool is_double, int quads);
 Kernel kernel_without_draws(Mode mode, int quads);  // float32 inside, as the next
 Kernel register_kernel_with_draws(Mode mode, int quads);
 Kernel long_kernel_with_draws(Mode mode);
+Kernel mve_kernel(int quads);  // likewise; it pulls back, and nothing else
 Kernel double_kernel(Mode mode, int quads);
 
-constexpr int kFloatQuads = 4, kDoubleQuads = 1;  // most quads a thread
+constexpr int kFloatQuads = 4, kMVEQuads = 2, kDoubleQuads = 1;  // most quads a thread
 
 // instance(quads) with the quads as a constant, for those from 1 on that float32 rows take.
 template <class F>
@@ -148,20 +149,27 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.out_width = access_width(call.out, call.columns);
   call.split = 1;
   call.tile_bytes = 0;
-  const bool is_double = call.logits.dtype == Dtype::kDouble;
+  const bool mve = !sampling && call.spec.estimator == kMVE;
+  // The temperatures of MVE that float32 has not the precision for, or that only the device knows.
+  const bool may_be_hot = mve && (call.parameters || call.one[kCoefficient] > kMostFloatTemperature);
+  const bool is_double = call.logits.dtype == Dtype::kDouble || may_be_hot;
   const bool draws = !sampling && takes_draws(call.spec.estimator);
-  const int held_quads = is_double ? kDoubleQuads : kFloatQuads;
+  const int held_quads = is_double ? kDoubleQuads : mve ? kMVEQuads : kFloatQuads;
   const bool is_long = call.columns > int64_t{4} * held_quads * kRegisterThreads;
   Launch launch{};
   launch.shared_bytes = kSharedBytes;
   const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);
   launch.kernel = sampling    ? sample_kernel(is_double, quads)
                   : is_double ? double_kernel(call.mode, quads)
+                  : mve       ? mve_kernel(quads)
                   : !draws    ? kernel_without_draws(call.mode, quads)
                   : is_long   ? long_kernel_with_draws(call.mode)
                               : register_kernel_with_draws(call.mode, quads);
   if (is_long) {
-    const int arrays = is_double || draws ? kLongRowArraysWithDraws : kLongRowArrays;
+    const bool all = is_double && !sampling && call.mode == Mode::kPullBack;
+    const int arrays = all || mve           ? kLongRowArraysWithMVE
+                       : is_double || draws ? kLongRowArraysWithDraws
+                                            : kLongRowArrays;
     plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
   } else {
     plan_tiles(call, launch, with_grad);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../surrogates.h"
+#include "cauchy_row.h"
 #include "math.h"
 #include "memory.h"
 #include "team.h"
@@ -12,13 +13,15 @@ namespace discrete_ops {
 namespace cuda {
 
 template <class Scalar, Mode kOfMode, Serves kServesWhat>
-struct LongRow : TakesAllDraws {
+struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>> {
   using Math = cuda::Math<Scalar>;
   using T = Scalar;
   using V = Scalar;
   static constexpr Mode kMode = kOfMode;
   static constexpr Serves kServes = kServesWhat;
-  static constexpr int kArrays = kServes == Serves::kWithoutDraws ? kLongRowArrays : kLongRowArraysWithDraws;
+  static constexpr int kArrays = serves_mve(kServes, kMode)         ? kLongRowArraysWithMVE
+                                 : kServes == Serves::kWithoutDraws ? kLongRowArrays
+                                                                    : kLongRowArraysWithDraws;
 
   struct Step {
     int round, place;
@@ -54,6 +57,9 @@ struct LongRow : TakesAllDraws {
   DISCRETE_OPS_DEVICE V& out(Step s) { return at(2, s); }
   DISCRETE_OPS_DEVICE V& a(Step s) { return at(3, s); }
   DISCRETE_OPS_DEVICE V& b(Step s) { return at(4, s); }
+  DISCRETE_OPS_DEVICE V& c(Step s) { return at(5, s); }
+  DISCRETE_OPS_DEVICE V& u(Step s) { return at(6, s); }
+  DISCRETE_OPS_DEVICE V& x(Step s) { return at(7, s); }
   DISCRETE_OPS_DEVICE int quad(int round) const { return first_quad + round * kLongThreads + crew.block.rank; }
   DISCRETE_OPS_DEVICE int64_t column(Step s) const { return 4 * int64_t{quad(s.round)} + s.place; }
   DISCRETE_OPS_DEVICE bool winner(Step s) const { return column(s) == winner_; }

@@ -20,9 +20,13 @@ struct Math<float> {
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   static constexpr float kConditionalLimit = 48;  // as on CPU (simd.h)
 
+  static constexpr float kNaN = __builtin_nanf("");
+
   static DISCRETE_OPS_DEVICE V set(float x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_DEVICE bool all(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE bool any(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE V greatest(V x) { return fmaxf(x, 0.0f); }
   static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmaxf(a, b); }
   static DISCRETE_OPS_DEVICE V min(V a, V b) { return fminf(a, b); }
   // To 2^-22 and 2^-26 |x|, relative, and 0 below 2^-126: the hardware's, with what the product with log2 e lost.
@@ -57,9 +61,13 @@ struct Math<double> {
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
+  static constexpr double kNaN = __builtin_nan("");
+
   static DISCRETE_OPS_DEVICE V set(double x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_DEVICE bool all(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE bool any(bool mask) { return mask; }
+  static DISCRETE_OPS_DEVICE V greatest(V x) { return fmax(x, 0.0); }
   static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmax(a, b); }
   static DISCRETE_OPS_DEVICE V min(V a, V b) { return fmin(a, b); }
   static DISCRETE_OPS_DEVICE V exp(V x) { return ::exp(x); }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../surrogates.h"
+#include "cauchy_row.h"
 #include "math.h"
 #include "memory.h"
 #include "team.h"
@@ -12,7 +13,7 @@ namespace discrete_ops {
 namespace cuda {
 
 template <class Scalar, int kQuads, Mode kOfMode, Serves kServesWhat>
-struct RegisterRow {
+struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>> {
   using Math = cuda::Math<Scalar>;
   using T = Scalar;
   using V = Scalar;
@@ -20,6 +21,7 @@ struct RegisterRow {
   static constexpr bool kWithGrad = kMode == Mode::kPullBack;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kSteps = 4 * kQuads;
+  static constexpr int kCauchySteps = serves_mve(kServes, kMode) ? kSteps : 1;
   static constexpr V kNothing = V(-0.0);  // what a sum starts with: adding to it is no instruction
   static constexpr V kLarge = sizeof(T) == 4 ? V(0x1p100) : V(0x1p960);  // less than this from any number is finite
 
@@ -34,10 +36,12 @@ struct RegisterRow {
   uint64_t seed, local_row;
   V z_[kSteps], v_[kSteps], out_[kSteps];
   V a_[kSteps], b_[kSteps];
+  V c_[kCauchySteps], u_[kCauchySteps], x_[kCauchySteps];
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
-        team(call.team, call.draw_groups == 1 && call.groups == 1),  // else some rows take another path
+        // Else some rows take another path.
+        team(call.team, call.draw_groups == 1 && call.groups == 1 && call.spec.estimator != kMVE),
         n(static_cast<int>(call.columns)),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
@@ -51,6 +55,9 @@ struct RegisterRow {
   DISCRETE_OPS_DEVICE V& out(int s) { return out_[s]; }
   DISCRETE_OPS_DEVICE V& a(int s) { return a_[s]; }
   DISCRETE_OPS_DEVICE V& b(int s) { return b_[s]; }
+  DISCRETE_OPS_DEVICE V& c(int s) { return c_[s]; }
+  DISCRETE_OPS_DEVICE V& u(int s) { return u_[s]; }
+  DISCRETE_OPS_DEVICE V& x(int s) { return x_[s]; }
   DISCRETE_OPS_DEVICE bool winner(int s) const { return s == winner_step; }
   DISCRETE_OPS_DEVICE int column(int s) const { return 4 * (s / 4 * team.size + team.rank) + s % 4; }
 
