@@ -42,7 +42,7 @@ def test_an_epoch_of_a_longer_run_is_the_end_of_a_shorter(tmp_path: Path, capsys
     assert found[0] == {**trained, "log": "long"}
     assert found[1]["log"] == ""
     text = (tmp_path / "read" / "results" / "br-2-2-epochs.md").read_text()
-    assert "1 of the 2 runs are this epoch of other tables' runs" in text
+    assert "1 of the 2 runs are this epoch of other tables' runs, read from their logs" in text
     assert "long: ReinMax 8x4 seed 0." in text
 
 
