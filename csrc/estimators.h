@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "philox.h"
 
 namespace discrete_ops {
 
@@ -36,7 +37,20 @@ DISCRETE_OPS_HD constexpr bool has_soft_sample(Estimator e) {
 
 struct Spec {
   Estimator estimator;
-  int64_t num_samples;  // K
+  int64_t num_samples;    // K
+  philox::Strata strata;  // of the K draws
 };
+
+// The operators' number of an estimator: its row, and what reference.NUMBERS adds to it.
+constexpr int64_t kStratified = 256;
+
+// Whether there is such a number; the spec of it and of K.
+inline bool read_spec(int64_t number, int64_t num_samples, Spec& spec) {
+  const int64_t row = number & (kStratified - 1), variants = number & ~(kStratified - 1);
+  if (row >= kNumEstimators || (variants & ~kStratified)) return false;
+  spec = {static_cast<Estimator>(row), num_samples, {}};
+  if (variants & kStratified) spec.strata = philox::strata_of(num_samples);
+  return !variants || takes_draws(spec.estimator);
+}
 
 }  // namespace discrete_ops

@@ -174,15 +174,14 @@ struct Operators {
     seed = dense(seed), index = dense(index);
     Call call = common(logits, seed, first_row);
     [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
-    STD_TORCH_CHECK(estimator >= 0 && estimator < kNumEstimators, "estimator: got ", estimator, ", allowed: 0 to ",
-                    kNumEstimators - 1);
     STD_TORCH_CHECK(num_samples >= 1 && num_samples < (int64_t{1} << 31), "num_samples: got ", num_samples,
                     ", allowed: 1 to 2**31 - 1");
+    STD_TORCH_CHECK(read_spec(estimator, num_samples, call.spec), "estimator: got ", estimator, ", allowed: 0 to ",
+                    kNumEstimators - 1, ", and ", kStratified, " more of one that takes draws");
     STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
                     "index: allowed: an int64 tensor with one element a row");
     call.index = static_cast<int64_t*>(index.data_ptr());
     Device::check_index(call);
-    call.spec = {static_cast<Estimator>(estimator), num_samples};
     call.mode = mode;
     STD_TORCH_CHECK(mode == Mode::kPullBack || has_soft_sample(call.spec.estimator), "estimator: got ", estimator,
                     ", allowed: 0 to 3, which have a soft sample");

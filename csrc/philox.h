@@ -10,7 +10,8 @@
 namespace discrete_ops {
 namespace philox {
 
-constexpr uint32_t kForwardDraw = 0xFFFFFFFFu;  // draw index of the forward pass's uniform
+constexpr uint32_t kForwardDraw = 0xFFFFFFFFu;                             // draw index of the forward pass's uniform
+constexpr uint32_t kStrataDraw = 0xFFFFFFFEu, kShuffleDraw = 0xFFFFFFFDu;  // of a column's order of strata
 constexpr uint32_t kM0 = 0xD2511F53u, kM1 = 0xCD9E8D57u;
 constexpr uint32_t kW0 = 0x9E3779B9u, kW1 = 0xBB67AE85u;
 constexpr int kRounds = 10;
@@ -50,6 +51,19 @@ DISCRETE_OPS_HD double uniform(uint64_t seed, uint64_t row) {
   words(seed, 0, kForwardDraw, row, w);
   const uint64_t n = (static_cast<uint64_t>(w[0]) << 20) + (w[1] >> 12);
   return (static_cast<double>(n) + 0.5) * 0x1p-52;
+}
+
+// K strata for as many draws.
+struct Strata {
+  uint32_t count;     // K; 0: the draws are independent
+  int shift, rounds;  // 32 less the bits of K - 1; of the shuffle
+  double width;       // 1 / K
+};
+
+inline Strata strata_of(int64_t count) {
+  int bits = 1;
+  while ((int64_t{1} << bits) < count) ++bits;
+  return {static_cast<uint32_t>(count), 32 - bits, (bits + 1) / 2 + 2, 1 / static_cast<double>(count)};
 }
 
 }  // namespace philox

@@ -2,7 +2,7 @@
 // autograd: discrete_ops/ops.py builds the differentiable operators on them, discrete_ops/compiled.py adds fakes.
 //   logits (..., N), index (...) int64, seed (S) int64: S equal groups of rows, which count from first_row
 //   parameters (T, 3) float64: tau, coefficient (gap, eta or beta) and sample_tau of T equal groups of rows; where it
-//   is absent, the numbers beside it estimator: its row in reference.TERMS
+//   is absent, the numbers beside it estimator: its number in reference.NUMBERS
 #pragma once
 
 #ifndef DISCRETE_OPS_KERNELS  // their namespace, which a build can rename

@@ -12,6 +12,7 @@
 //   winner(s)           whether this is the sampled category
 //   set_winner_argmax() from now on it is the first argmax of the logits
 //   exponentials(k)     a(s) becomes draw k of the row's exponential noise; returns the winner's
+//   stratified_exponentials(k, i)  the same of the i-th of the draws that share the spec's strata
 //   a(s), b(s)          scratch: a holds a term's weights and what they are made of, b the conditional Gumbels' odds
 //   out(s)              the result
 //   c(s)                scratch, where MVE is served; and for it, with u_k the functions of cauchy.h at a = 1/2 + t p:
@@ -27,6 +28,7 @@
 
 #include "call.h"
 #include "cauchy.h"
+#include "strata.h"
 
 namespace discrete_ops {
 
@@ -148,11 +150,10 @@ struct Surrogate {
     });
   }
 
-  // Draw k's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step, up to a
-  // factor; exp(lp_j) = exp(y_j) / partition.
+  // A draw's weights (1 + (E_j / E_i) exp(-lp_j)) ** (-1/tau), 1 at the winner, as a function of the step, up to a
+  // factor, from its noise a and the winner's; exp(lp_j) = exp(y_j) / partition.
   template <class Use>
-  DISCRETE_OPS_HD void draw(uint32_t k, V partition, const Use& use) {
-    const V of_winner = r.exponentials(k);
+  DISCRETE_OPS_HD void draw(V of_winner, V partition, const Use& use) {
     if (at_unit_temperature()) {  // half the work at the commonest temperature
       const V share = of_winner * M::divide(M::set(1), partition);
       use([&](auto s) { return M::divide(share, share + r.a(s) * r.b(s)); });
@@ -177,10 +178,19 @@ struct Surrogate {
     V partition;
   };
   DISCRETE_OPS_HD void add_draws(const Draws& draws) {
+    if (spec.strata.count) {  // a loop of its own: what one keeps in registers is not the other's
+      add_draws(draws, [&](uint32_t k) { return r.stratified_exponentials(k, k - draws.first); });
+    } else {
+      add_draws(draws, [&](uint32_t k) { return r.exponentials(k); });
+    }
+  }
+  template <class Exponentials>
+  DISCRETE_OPS_HD void add_draws(const Draws& draws, const Exponentials& exponentials) {
     const V each = inv_tau * M::divide(draws.weight, M::set(static_cast<T>(spec.num_samples)));
     const uint32_t end = draws.first + static_cast<uint32_t>(spec.num_samples);  // at most 2^31
     for (uint32_t k = draws.first + r.draw_begin(); k < end; k += r.draw_step()) {
-      draw(k, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
+      const V of_winner = exponentials(k);
+      draw(of_winner, draws.partition, [&](const auto& unnormalised) { add(each, unnormalised); });
     }
   }
 
@@ -239,9 +249,10 @@ struct Surrogate {
 
   DISCRETE_OPS_HD void add_control(bool soft, V pi_total) {
     const V one = M::set(1), weight = -coefficient * inv_tau;
-    if (!soft) return draw(0, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
+    const V of_winner = r.exponentials(0);
+    if (!soft) return draw(of_winner, pi_total * T(2), [&](const auto& unnormalised) { add(weight, unnormalised); });
     V inverse;
-    draw(0, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
+    draw(of_winner, pi_total, [&](const auto& unnormalised) { inverse = weigh(unnormalised).inverse; });
     const V inverse_pi = M::divide(one, pi_total);
     r.each([&](auto s) { r.a(s) *= inverse; });  // the soft sample that chose D
     add(weight, [&](auto s) {
@@ -312,6 +323,10 @@ struct Surrogate {
       r.c(s) = M::divide(M::set(1), r.b(s));
       r.z(s) = r.out(s) = M::set(0);
     });
+    const V size = M::min(M::max(r.max([&](auto s) { return M::max(r.v(s), -r.v(s)); }), M::set(M::kTiny)),
+                          M::set(T(1) / M::kTiny));
+    const V shrink = M::divide(M::set(1), size);  // squares of any gradient are to be numbers
+    r.each([&](auto s) { r.v(s) *= shrink; });
     V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
     const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-92);
     constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
@@ -338,6 +353,7 @@ struct Surrogate {
       beta = M::select(rho > least, M::divide(next, rho), M::set(0));
       rho = M::select(rho > least, next, rho);
     }
+    r.each([&](auto s) { r.out(s) *= size; });
   }
 
   DISCRETE_OPS_HD void run() {

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from .minimum_variance import MOST_TEMPERATURE
 from .ops import without_gradient
-from .reference import LEAST_TAU, MOST_TAU, WITH_SOFT_SAMPLE, Parameters
+from .reference import LEAST_TAU, MOST_TAU, STRATIFIED, WITH_SOFT_SAMPLE, Parameters
 from .register import as_tensor, is_plain
 
 _STRIDED = torch.strided
@@ -73,6 +73,18 @@ def temperature(name: str, value: Any) -> float | Tensor:
     if type(value) in (float, int) and LEAST_TAU <= value <= MOST_TAU:  # at once, for most calls
         return float(value)
     return _number_or_tensor(name, value, LEAST_TAU, MOST_TAU, _TAU)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a temperature is the number 0, which stands for a limit; a tensor does not."""
+    return isinstance(value, (float, int, numbers.Real)) and not isinstance(value, bool) and value == 0
+
+
+def without_limit(tau: Any) -> None:
+    """Raises ValueError where a single draw's temperature is 0: it says what has the limit that is wanted."""
+    if is_zero(tau):
+        reason = "a single draw's gradient has no limit at 0, its variance diverges; its mean given the sample has one"
+        raise ValueError(f"tau: got {tau!r}, {_TAU} ({reason}: gumbel_rao(tau=0))")
 
 
 def _number_or_tensor(name: str, value: Any, least: float, most: float, allowed: str) -> float | Tensor:
@@ -234,6 +246,11 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {value!r}, allowed: {', '.join(map(repr, allowed))}")
     return value
+
+
+def draws(value: Any) -> str:
+    """What draws of this kind put before an estimator's name."""
+    return STRATIFIED if choice("draws", value, ("independent", "stratified")) == "stratified" else ""
 
 
 def gap(value: Any) -> tuple[str, float | Tensor]:

@@ -15,7 +15,7 @@ from .namespace import NAMESPACE
 from .reference import AT_ONE, Parameters
 
 _HERE = Path(__file__).parent
-_NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
+_NUMBER = reference.NUMBERS
 
 
 def load(name: str) -> Path:

@@ -22,6 +22,10 @@ _ARGUMENTS = {
         change. On a GPU a tensor is not checked, for that would wait for the device: tau <= 0 there gives NaN.""",
     "num_samples": """
         K, the Monte-Carlo draws of the gradient; time grows with it, memory does not.""",
+    "draws": """
+        ``"independent"``; or ``"stratified"``: the K draws of each column are a Latin hypercube, one in each of K equal
+        parts of its noise, in an order of its own. Any one draw has the law that it has by itself, so the mean gradient
+        is the same; the spread that K draws leave is less. Another noise than the default's, on the same seed.""",
     "hard": """
         True: the one-hot sample. False: the soft sample behind it; draw, noise and gradient are the same. For a fixed
         seed the soft sample is no differentiable function of the logits, for D is drawn first: its gradient is that of

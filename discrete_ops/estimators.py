@@ -115,6 +115,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "num_samples": lambda value: checks.count("num_samples", value),
     "detach_perturbation": lambda value: checks.flag("detach_perturbation", value),
     "centred": lambda value: checks.flag("centred", value),
+    "draws": checks.draws,
     "control": lambda value: checks.choice("control", value, ("soft", "gumbel")),
 }
 
@@ -135,14 +136,22 @@ class GumbelSoftmax(Estimator):
     usual: ClassVar[dict[str, Any]] = {"hard": True}
     tau: float | Tensor = 1.0
 
+    def __post_init__(self) -> None:
+        checks.without_limit(self.tau)
+        super().__post_init__()
+
 
 @dataclass(frozen=True, eq=False)
 class GumbelRao(Estimator):
     """:func:`discrete_ops.gumbel_rao`."""
 
     function = functional.gumbel_rao
+    own_checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "tau": lambda value: 0.0 if checks.is_zero(value) else checks.temperature("tau", value)
+    }
     tau: float | Tensor = 1.0
     num_samples: int = 100
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +187,7 @@ class ReinMaxRao(Estimator):
     function = functional.reinmax_rao
     tau: float | Tensor = 1.0
     num_samples: int = 100
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +199,7 @@ class ReinMaxCV(Estimator):
     eta: float | Tensor = 1.5
     num_samples: int = 100
     control: Literal["soft", "gumbel"] = "soft"
+    draws: Literal["independent", "stratified"] = field(default="independent", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,7 @@ def gumbel_softmax(
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
     hard = checks.flag("hard", hard)
+    checks.without_limit(tau)
     return draw("gumbel_rao", logits, tau, {"dim": dim, **options}, return_index, hard=hard)
 
 
@@ -57,6 +58,7 @@ def gumbel_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     hard: bool = True,
     return_index: bool = False,
     **options: Unpack[Options],
@@ -66,11 +68,18 @@ def gumbel_rao(
     Memory does not depend on K. ``K = 1`` is :func:`gumbel_softmax` on the same seed.
 
     Args:
+        tau: temperature of the gradient: a positive number, or a tensor that broadcasts against the logits, 1 in
+            ``dim``, whose gradient is that of the soft sample. The number 0 is the limit of tau -> 0 after K -> inf,
+            which is :func:`reinmax` at tau = 1 (Shekhovtsov, ICML 2023): no draws are taken, and the soft sample is
+            the one-hot.
         hard: True: the one-hot sample. False: the mean of the K soft samples behind it; draw, noise and gradient are
             the same, with the noise given D held fixed.
     """
     num_samples, hard = checks.count("num_samples", num_samples), checks.flag("hard", hard)
-    return draw("gumbel_rao", logits, tau, options, return_index, 0.0, num_samples, hard)
+    estimator = checks.draws(draws) + "gumbel_rao"
+    if checks.is_zero(tau):
+        return draw("reinmax", logits, 1.0, options, return_index)
+    return draw(estimator, logits, tau, options, return_index, 0.0, num_samples, hard)
 
 
 @documented
@@ -122,11 +131,17 @@ def reinmax_argmax(
 
 @documented
 def reinmax_rao(
-    logits: Tensor, tau: Real = 1.0, num_samples: int = 100, *, return_index: bool = False, **options: Unpack[Options]
+    logits: Tensor,
+    tau: Real = 1.0,
+    num_samples: int = 100,
+    *,
+    draws: Literal["independent", "stratified"] = "independent",
+    return_index: bool = False,
+    **options: Unpack[Options],
 ) -> Tensor | Pair:
     """ReinMax-Rao: the first term of ReinMax Rao-Blackwellised over K = ``num_samples`` draws. BR Eq. 17."""
     num_samples = checks.count("num_samples", num_samples)
-    return draw("reinmax_rao", logits, tau, options, return_index, 0.0, num_samples)
+    return draw(checks.draws(draws) + "reinmax_rao", logits, tau, options, return_index, 0.0, num_samples)
 
 
 @documented
@@ -137,6 +152,7 @@ def reinmax_cv(
     num_samples: int = 100,
     *,
     control: Literal["soft", "gumbel"] = "soft",
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: bool = False,
     **options: Unpack[Options],
 ) -> Tensor | Pair:
@@ -152,7 +168,7 @@ def reinmax_cv(
     """
     num_samples, eta = checks.count("num_samples", num_samples), checks.weight("eta", eta)
     soft = checks.choice("control", control, ("soft", "gumbel")) == "soft"
-    estimator = "reinmax_cv" if soft else "reinmax_cv_gumbel"
+    estimator = checks.draws(draws) + ("reinmax_cv" if soft else "reinmax_cv_gumbel")
     return draw(estimator, logits, tau, options, return_index, eta, num_samples, coefficient_name="eta")
 
 

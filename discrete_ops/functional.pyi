@@ -57,6 +57,7 @@ def gumbel_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     hard: bool = True,
     return_index: Literal[False] = False,
     **options: Unpack[Options],
@@ -67,6 +68,7 @@ def gumbel_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     hard: bool = True,
     return_index: Literal[True],
     **options: Unpack[Options],
@@ -77,6 +79,7 @@ def gumbel_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     hard: bool = True,
     return_index: bool,
     **options: Unpack[Options],
@@ -140,16 +143,29 @@ def reinmax_rao(
     tau: Real = 1.0,
     num_samples: int = 100,
     *,
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: Literal[False] = False,
     **options: Unpack[Options],
 ) -> Tensor: ...
 @overload
 def reinmax_rao(
-    logits: Tensor, tau: Real = 1.0, num_samples: int = 100, *, return_index: Literal[True], **options: Unpack[Options]
+    logits: Tensor,
+    tau: Real = 1.0,
+    num_samples: int = 100,
+    *,
+    draws: Literal["independent", "stratified"] = "independent",
+    return_index: Literal[True],
+    **options: Unpack[Options],
 ) -> Pair: ...
 @overload
 def reinmax_rao(
-    logits: Tensor, tau: Real = 1.0, num_samples: int = 100, *, return_index: bool, **options: Unpack[Options]
+    logits: Tensor,
+    tau: Real = 1.0,
+    num_samples: int = 100,
+    *,
+    draws: Literal["independent", "stratified"] = "independent",
+    return_index: bool,
+    **options: Unpack[Options],
 ) -> Tensor | Pair: ...
 @overload
 def reinmax_cv(
@@ -159,6 +175,7 @@ def reinmax_cv(
     num_samples: int = 100,
     *,
     control: Literal["soft", "gumbel"] = "soft",
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: Literal[False] = False,
     **options: Unpack[Options],
 ) -> Tensor: ...
@@ -170,6 +187,7 @@ def reinmax_cv(
     num_samples: int = 100,
     *,
     control: Literal["soft", "gumbel"] = "soft",
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: Literal[True],
     **options: Unpack[Options],
 ) -> Pair: ...
@@ -181,6 +199,7 @@ def reinmax_cv(
     num_samples: int = 100,
     *,
     control: Literal["soft", "gumbel"] = "soft",
+    draws: Literal["independent", "stratified"] = "independent",
     return_index: bool,
     **options: Unpack[Options],
 ) -> Tensor | Pair: ...

@@ -124,7 +124,9 @@ class MinimumVariance:
         """By conjugate gradients; nothing waits for their residual, which is why a row that has arrived stands."""
         p, t, K = self.p, self.t, Cauchy(self.p, self.t)
         s = (1 + t * p) * (K @ p)
-        x, residual, direction = torch.zeros_like(w), w, w / s
+        size = w.abs().amax(-1, keepdim=True).clamp(2.0**-1000, 2.0**1000)  # squares of any gradient are to be numbers
+        x, residual = torch.zeros_like(w), w / size
+        direction = residual / s
         rho = (residual * direction).sum(-1, keepdim=True)
         least = rho * 2.0**-92
         for _ in range(steps(MOST_TEMPERATURE if isinstance(t, Tensor) else t)):
@@ -134,7 +136,7 @@ class MinimumVariance:
             next_rho = (residual * residual / s).sum(-1, keepdim=True)
             direction = residual / s + torch.where(rho > least, next_rho / rho, 0.0) * direction
             rho = next_rho
-        return x
+        return x * size
 
 
 def steps(t: float) -> int:

@@ -21,8 +21,8 @@ Args:
     parameters: ``(T, 3)`` float64, tau, coefficient and sample_tau of T equal groups of rows; the functions here take
         three numbers, too.
     spec: ``(estimator, num_samples, first_row, backend)``: a key of ``reference.TERMS`` or one that
-        ``reference.NONZERO`` makes; K; the number of the first row, for the noise; a backend's name, or "" for the
-        default of the device that the call runs on.
+        ``reference.NONZERO`` or ``reference.STRATIFIED`` makes; K; the number of the first row, for the noise; a
+        backend's name, or "" for the default of the device that the call runs on.
 """
 
 from functools import partial

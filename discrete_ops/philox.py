@@ -9,17 +9,21 @@ The layout (``csrc/philox.h`` and ``triton_kernels/philox.py`` mirror it):
     lane    = column % 4
 
 so the 32-bit word of every (row, column, draw) is the same on every device and in every backend. The
-forward pass takes its one uniform a row from a draw index of its own, ``FORWARD_DRAW``.
+forward pass takes its one uniform a row from a draw index of its own, ``FORWARD_DRAW``. Stratified draws take two more
+words a column, ``STRATA_DRAW`` and ``SHUFFLE_DRAW``, which say in what order the draws take the strata there.
 
 A ``seed`` is an int64 tensor of shape ``(S,)``: the rows fall into S equal consecutive groups, and
 each group counts its rows under its own seed, from ``first_row``: 0 but where the rows are a part of more.
 S is 1 but for ``vmap`` and ensembles.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 FORWARD_DRAW = 2**32 - 1  #: draw index of the forward pass's uniform
+STRATA_DRAW, SHUFFLE_DRAW = 2**32 - 2, 2**32 - 3  #: draw indices of a column's order of strata
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -82,8 +86,56 @@ def uniform(seed: Tensor, rows: int, first_row: int = 0) -> Tensor:
     return (((high << 20) + (low >> 12)).double() + 0.5)[:, None] * 2.0**-52
 
 
-def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torch.dtype, first_row: int = 0) -> Tensor:
-    """Standard exponential noise ``E = -log1p(-u)``, ``u = (word + 1/2) 2**-32``.
+class Strata(NamedTuple):
+    """The draws ``first .. first + K - 1`` are a Latin hypercube: in every column each takes another stratum."""
+
+    first: int
+    K: int
+
+
+def stratum(seed: Tensor, draw: Tensor, rows: int, columns: int, strata: Strata, first_row: int = 0) -> Tensor:
+    """Which of the K strata a draw has in each column: a permutation of the draws for every row and column.
+
+    A rotation from words of its own makes the stratum of any one draw uniform, independently in every column and
+    whatever the shuffle does: up to 2**-32, as the integers that a word makes are. The shuffle is for what two draws
+    have to do with each other. It is "swap or not" (Hoang, Morris, Rogaway, CRYPTO 2012): a round pairs x with key - x,
+    and a bit that the two share says whether they change places. A round leaves about half of the distances between
+    two draws as they were, so that 4**-rounds of them stay in both of two columns; the rounds grow with K, so that of
+    all that a draw has to others less than a tenth of one does.
+
+    Args:
+        draw: ``(D,)`` int64, draws of the strata's.
+        seed, rows, columns, first_row: as :func:`words`.
+
+    Returns:
+        ``(D, rows, columns)`` int64 in ``[0, K)``.
+    """
+    own = torch.tensor([STRATA_DRAW, SHUFFLE_DRAW], device=seed.device)
+    rotation, shuffle = words(seed, own, rows, columns, first_row)
+    count, bits = strata.K, 1
+    while 2**bits < count:
+        bits += 1
+    x = (draw[:, None, None] - strata.first + (rotation * count >> 32)) % count
+    random = shuffle
+    for _ in range((bits + 1) // 2 + 2):
+        random = (random * 747796405 + 2891336453) & _MASK
+        partner = ((random >> (32 - bits)) - x) % count
+        swap = (torch.maximum(x, partner) * random + shuffle) & 2**31 > 0
+        x = torch.where(swap, partner, x)
+    return x
+
+
+def exponential(
+    seed: Tensor,
+    draw: Tensor,
+    rows: int,
+    columns: int,
+    dtype: torch.dtype,
+    first_row: int = 0,
+    strata: Strata | None = None,
+) -> Tensor:
+    """Standard exponential noise ``E = -log1p(-u)``, ``u = (word + 1/2) 2**-32``; of stratified draws that u is the
+    place in the stratum, ``(stratum + u) (1 / K)``.
 
     In float32 the sum rounds, so u is clipped to the largest value below 1: E is never 0 and never
     inf, and its small end, which decides who wins, is resolved to 2**-32. The logarithm is taken in float64
@@ -93,5 +145,7 @@ def exponential(seed: Tensor, draw: Tensor, rows: int, columns: int, dtype: torc
         ``(K, rows, columns)`` of ``dtype`` (float32 or float64).
     """
     u = (words(seed, draw, rows, columns, first_row).to(dtype) + 0.5) * 2.0**-32
+    if strata is not None:
+        u = (stratum(seed, draw, rows, columns, strata, first_row).to(dtype) + u) * (1 / strata.K)
     u = u.clamp(max=1 - torch.finfo(dtype).eps / 2)
     return -torch.log1p(-u.double()).to(dtype)

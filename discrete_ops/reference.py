@@ -54,6 +54,7 @@ class Rows(NamedTuple):
     tau: Weight  # float, or (rows, 1)
     coefficient: Weight  # the gap of GST, eta of ReinMax-CV, beta of RK2, a of the mix, temperature of MVE
     num_samples: int  # K
+    stratified: bool  # whether the K draws are a Latin hypercube
     seed: Tensor  # (S,) int64
     first_row: int  # its number, for the noise
     noise: torch.dtype  # float32 or float64
@@ -77,7 +78,15 @@ def tempered_softmax(l: Tensor, tau: Weight = 1.0) -> Tensor:  # noqa: E741
     return ((l - l.amax(-1, keepdim=True)) / tau).softmax(-1)
 
 
-def conditional_gumbels(rows: Rows, lp: Tensor, first: int, count: int) -> Iterator[Tensor]:
+def the_draws(rows: Rows, lp: Tensor, first: int) -> Iterator[Tensor]:
+    """The K draws of an estimator, from ``first`` on, as :func:`conditional_gumbels`: stratified, if the call's are."""
+    strata = philox.Strata(first, rows.num_samples) if rows.stratified else None
+    return conditional_gumbels(rows, lp, first, rows.num_samples, strata)
+
+
+def conditional_gumbels(
+    rows: Rows, lp: Tensor, first: int, count: int, strata: philox.Strata | None = None
+) -> Iterator[Tensor]:
     """``softmax(Y(l, D, k) / tau)`` for the draws ``k = first .. first + count - 1``, in chunks.
 
     ``Y(l, D)`` is ``l + G`` given that its argmax is D. With ``lp`` the normalised log-probabilities and
@@ -94,7 +103,7 @@ def conditional_gumbels(rows: Rows, lp: Tensor, first: int, count: int) -> Itera
         size = (size + 1) // 2
     for start in range(first, first + count, size):
         draw = torch.arange(start, min(start + size, first + count), device=lp.device)
-        log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise, rows.first_row).double().log()
+        log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise, rows.first_row, strata).double().log()
         log_e_winner = (log_e * rows.D).sum(-1, keepdim=True)
         y = -_softplus(log_e - log_e_winner - lp)
         yield (y.masked_fill(winner, 0.0) / rows.tau).softmax(-1)
@@ -116,7 +125,7 @@ def straight_through(r: Rows) -> Iterable[Term]:
 
 def gumbel_rao(r: Rows) -> Iterable[Term]:
     """GST Eq. 11, BR Eq. 6-7 (with the 1/K that Eq. 6 lacks); K = 1 is STGS, GST Eq. 10, BR Eq. 5."""
-    for y in conditional_gumbels(r, r.l.log_softmax(-1), first=0, count=r.num_samples):
+    for y in the_draws(r, r.l.log_softmax(-1), first=0):
         yield J(1 / (r.num_samples * r.tau), y)
 
 
@@ -149,7 +158,7 @@ def _log_p_D(r: Rows, tau: Weight) -> Tensor:
 
 def reinmax_rao(r: Rows) -> Iterable[Term]:
     """BR Eq. 17; the last term is at temperature 1."""
-    for y in conditional_gumbels(r, _log_p_D(r, r.tau), first=0, count=r.num_samples):
+    for y in the_draws(r, _log_p_D(r, r.tau), first=0):
         yield J(2 / (r.num_samples * r.tau), y)
     yield J(-1 / 2, tempered_softmax(r.l))
 
@@ -158,7 +167,7 @@ def _reinmax_cv(r: Rows, control: Term) -> Iterable[Term]:
     eta, l_D = r.coefficient, _log_p_D(r, 1.0)
     yield J(2, l_D.exp())
     yield control._replace(weight=-eta * control.weight)
-    for y in conditional_gumbels(r, l_D, first=1, count=r.num_samples):
+    for y in the_draws(r, l_D, first=1):
         yield J(eta / (r.num_samples * r.tau), y)
     yield J(-1 / 2, tempered_softmax(r.l))
 
@@ -197,7 +206,7 @@ def mve(r: Rows) -> Iterable[Term]:
     yield J(1, pi)._replace(of=MinimumVariance(pi, r.D, r.coefficient))
 
 
-#: The table of the family. A row's place is its number in the compiled backends.
+#: The table of the family.
 TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "straight_through": straight_through,
     "gumbel_rao": gumbel_rao,
@@ -216,8 +225,24 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
 #: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
 NONZERO = "nonzero_"
 
+#: Before an estimator that takes draws: they are stratified. A number that is added to its place in the table.
+STRATIFIED, STRATIFIED_NUMBER = "stratified_", 256
+WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
+
+#: The number of every estimator in the compiled backends.
+NUMBERS = {name: number for number, name in enumerate(TERMS)}
+NUMBERS |= {STRATIFIED + name: STRATIFIED_NUMBER + NUMBERS[name] for name in WITH_DRAWS}
+
 #: Whose pull-back is the Jacobian of a soft sample: they have one, and a derivative in tau.
-WITH_SOFT_SAMPLE = ("straight_through", "gumbel_rao", "gst", "gst_pi", NONZERO + "gst", NONZERO + "gst_pi")
+WITH_SOFT_SAMPLE = (
+    "straight_through",
+    "gumbel_rao",
+    STRATIFIED + "gumbel_rao",
+    "gst",
+    "gst_pi",
+    NONZERO + "gst",
+    NONZERO + "gst_pi",
+)
 #: Whose pull-back is no symmetric matrix, as softmax Jacobians and their sums are.
 ASYMMETRIC = ("reinmax_rk2", "mve", NONZERO + "gst", NONZERO + "gst_pi")
 
@@ -281,20 +306,27 @@ def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_
 def _sum_over_terms(rows: Rows, estimator: str, of_term: Callable[[Term], Tensor]) -> Tensor:
     """Of the estimator's terms, and their draws."""
     total = torch.zeros_like(rows.l)
-    for term in TERMS[estimator.removeprefix(NONZERO)](rows):
+    for term in TERMS[estimator.removeprefix(NONZERO).removeprefix(STRATIFIED)](rows):
         x = of_term(term)
         total = total + (x.sum(0) if x.ndim == 3 else x)
     return total
 
 
 def _rows(
-    logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, num_samples: int, first_row: int
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
 ) -> tuple[Rows, Tensor, Tensor]:
     l, invalid, empty = _as_rows(logits)  # noqa: E741
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
     tau, coefficient, _ = _parameters(parameters, len(l))
     noise = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return Rows(l, D, tau, coefficient, num_samples, seed, first_row, noise), invalid, empty
+    stratified = estimator.startswith(STRATIFIED)
+    return Rows(l, D, tau, coefficient, num_samples, stratified, seed, first_row, noise), invalid, empty
 
 
 def check_soft(estimator: str) -> None:
@@ -317,7 +349,7 @@ def surrogate(
     Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
     """
     check_soft(estimator)
-    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
     soft = _sum_over_terms(rows, estimator, lambda term: rows.tau * term.weight * term.p)
     return _as_output(soft, invalid, empty, logits)
 
@@ -336,7 +368,7 @@ def tau_derivative(
     Args as :func:`surrogate_vjp`. Returns ``(..., N)`` like ``logits``.
     """
     check_soft(estimator)
-    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
 
     def of_term(term: Term) -> Tensor:
         minus_log = -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log()
@@ -363,14 +395,14 @@ def surrogate_vjp(
         index: ``(...)`` int64, as :func:`sample` returned it.
         seed: ``(S,)`` int64, as :func:`sample` took it.
         parameters: as :func:`sample` took them.
-        estimator: a key of ``TERMS``.
+        estimator: a key of ``TERMS``, or one that ``NONZERO`` or ``STRATIFIED`` makes.
         num_samples: K.
         first_row: as :func:`sample` took it.
 
     Returns:
         ``(..., N)`` like ``logits``.
     """
-    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
     v, scale = _scaled(grad, rows.l)
 
     def of_term(term: Term) -> Tensor:
@@ -394,7 +426,7 @@ def surrogate_jvp(
 ) -> Tensor:
     """Push a tangent at the logits forward: the transpose of :func:`surrogate_vjp`, which is another function for the
     estimators that are ``ASYMMETRIC`` alone. Args and result as there."""
-    rows, invalid, empty = _rows(logits, index, seed, parameters, num_samples, first_row)
+    rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
     t, scale = _scaled(tangent, rows.l)
     if estimator.startswith(NONZERO):
         t = into_perturbation(rows.l, rows.D, t, _gap(rows, estimator))

@@ -387,6 +387,6 @@ def _conditional_soft_sample(logits: Tensor, index: Tensor, seed: Tensor, parame
     Differentiable in the logits through ``Y_i = -log E_i + lse``, ``Y_j = -log(E_j exp(-l_j) + E_i exp(-lse))``, which
     :func:`reference.conditional_gumbels` computes without an exponential of a logit.
     """
-    rows, invalid, empty = reference._rows(logits, index, seed, parameters, 1, 0)
+    rows, invalid, empty = reference._rows(logits, index, seed, parameters, "gumbel_rao", 1, 0)
     (y,) = reference.conditional_gumbels(rows, rows.l.log_softmax(-1), first=1, count=1)
     return reference._as_output(y[0], invalid, empty, logits)

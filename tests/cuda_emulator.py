@@ -18,7 +18,7 @@ from discrete_ops import reference
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
-NUMBER = {name: number for number, name in enumerate(reference.TERMS)}
+NUMBER = reference.NUMBERS
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 
 #: (relative, absolute) for every element, as in test_kernels.py.

@@ -11,11 +11,15 @@ from discrete_ops import philox, reference
 COEFFICIENT = {
     "gst": 1.0,
     "reinmax_cv": 1.5,
+    "stratified_reinmax_cv": 1.5,
     "reinmax_cv_gumbel": 1.5,
     "reinmax_rk2": 0.3,
     "mix": 0.6,
     "mve": 4.0,
 }
+
+#: The table, and of the stratified ones those between them that have all that is their own: a soft sample, a control.
+ESTIMATORS = (*reference.TERMS, "stratified_gumbel_rao", "stratified_reinmax_cv")
 
 #: What rounding moves a boundary of the CDF by at most, as a share of the total. Float32 weights: exp is right to
 #: 2**-22, and so is every sum of them; the same again for the order of the summation.

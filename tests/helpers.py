@@ -109,10 +109,17 @@ def draw_and_pull(estimator: Any, logits: Tensor, v: Tensor, **options: Any) -> 
 # The papers, naively. l, v: (rows, N) float64; D: one-hot (rows, N); E: exponentials (draws, rows, N)
 
 
-def noise(seed: int, draws: int, rows: int, columns: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """The exponentials E of a call: float64 ones for float64 logits, else float32 ones."""
+def noise(seed: int, draws: int, rows: int, columns: int, dtype: torch.dtype = torch.float64, e: Any = None) -> Tensor:
+    """The exponentials E of a call, of an estimator ``e`` if its draws are stratified: float64 ones for float64 logits,
+    else float32 ones."""
     dtype = dtype if dtype == torch.float64 else torch.float32
-    return philox.exponential(torch.tensor([seed]), torch.arange(draws), rows, columns, dtype).double()
+    of = (torch.tensor([seed]), torch.arange(draws), rows, columns, dtype)
+    independent = philox.exponential(*of)
+    if getattr(e, "draws", "independent") == "independent":
+        return independent.double()
+    first = int(isinstance(e, estimators.ReinMaxCV))  # the control's draw goes before them
+    stratified = philox.exponential(*of, strata=philox.Strata(first, e.num_samples))
+    return torch.cat([independent[:first], stratified[first:]]).double()
 
 
 def conditional(l: Tensor, D: Tensor, E: Tensor) -> Tensor:  # noqa: E741
@@ -214,7 +221,7 @@ def expect_gradient(e: Any, logits: Tensor, v: Tensor, seed: int, backend: str) 
     """Draw with the package, pull v back with the package and naively, and compare."""
     rows, columns = logits.shape
     sample, _, got = draw_and_pull(e, logits, v, seed=seed, backend=None if _nz(e) else backend)
-    E = noise(seed, 1 + getattr(e, "num_samples", 1), rows, columns, logits.dtype)
+    E = noise(seed, 1 + getattr(e, "num_samples", 1), rows, columns, logits.dtype, e)
     assert_close(got, naive_gradient(e, logits.double(), sample.double(), v.double(), E))
 
 

@@ -58,7 +58,7 @@ def test_replays_draw_fresh_noise_and_follow_the_generator(name: str, shape: tup
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 128256)], ids=str)
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", reference.NUMBERS)
 def test_two_runs_of_one_seed_are_bit_equal(name: str, estimator: str, shape: tuple[int, int]) -> None:
     kernels, seed = backends.get(name), torch.tensor([7], device="cuda")
     logits, v = torch.randn(shape, device="cuda"), torch.randn(shape, device="cuda")

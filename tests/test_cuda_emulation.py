@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 from cuda_emulator import TOLERANCE, UNIT, Emulator, compare, compare_sample, inputs, library, parameters_of
+from draws import ESTIMATORS
 
 from discrete_ops import reference
 
@@ -65,7 +66,7 @@ def test_rows_in_registers(
     emulator.surrogate_vjp(v, x, index, seed, UNIT, "gst", 1)
     if dtype == torch.float32:
         assert emulator.last_launch()[2:] == (team, 1, 1)
-    for estimator in reference.TERMS:
+    for estimator in ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=3)
         if dtype == torch.float64:  # other temperatures amplify float32 rounding
             compare(emulator, x, v, seed, estimator, k=2, parameters=parameters_of(estimator, tau=0.4))
@@ -79,7 +80,7 @@ def test_longest_row_in_registers(emulator: Emulator) -> None:
     assert emulator.last_launch() == (1, 256, 256, 1, 1)
 
 
-@pytest.mark.parametrize("estimator", [name for name in reference.TERMS if "rao" in name or "cv" in name])
+@pytest.mark.parametrize("estimator", [name for name in ESTIMATORS if "rao" in name or "cv" in name])
 @pytest.mark.parametrize(
     ("shape", "k", "team", "groups"), [((9, 10), 70, 4, 64), ((2, 100), 21, 16, 16), ((1, 900), 7, 64, 4)], ids=str
 )
@@ -114,7 +115,7 @@ def test_long_rows(emulator: Emulator, shape: tuple[int, int], l2_bytes: int, sp
     index = compare_sample(emulator, x, seed)
     assert emulator.last_launch().split == split
     few = shape[1] > 5000
-    for estimator in ("straight_through", "reinmax_cv") if few else reference.TERMS:
+    for estimator in ("straight_through", "reinmax_cv") if few else ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=2)
     results = []
     for order in range(3):
@@ -128,7 +129,7 @@ def test_long_rows(emulator: Emulator, shape: tuple[int, int], l2_bytes: int, sp
 def test_long_rows_of_other_dtypes(emulator: Emulator, dtype: torch.dtype) -> None:
     x, v, seed = inputs((1, 1030 if dtype == torch.float64 else 4100), dtype)
     compare_sample(emulator, x, seed)
-    for estimator in ("gst_pi", "reinmax_rao") if dtype != torch.float64 else reference.TERMS:
+    for estimator in ("gst_pi", "reinmax_rao") if dtype != torch.float64 else ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=2)
 
 
@@ -157,7 +158,7 @@ def test_masks_and_bad_rows(emulator: Emulator, columns: int) -> None:
     x[6, 0], x[6, 1] = 3e38, -3e38
     v[0, ::3] = torch.inf  # an upstream gradient where nothing can be sampled
     compare_sample(emulator, x, seed)
-    for estimator in reference.TERMS if columns < 4000 else ("gst_pi", "reinmax_cv", "reinmax_argmax"):
+    for estimator in ESTIMATORS if columns < 4000 else ("gst_pi", "reinmax_cv", "reinmax_argmax"):
         compare(emulator, x, v, seed, estimator, k=2)
 
 
@@ -220,7 +221,7 @@ def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emul
     x[5] = -3e38
     v[1, 5] = torch.nan
     compare_sample(emulator, x, seed)
-    for estimator in reference.TERMS:
+    for estimator in ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=3)
     taus = (1.0, 0.5, 1.0, 2.0)  # a path of its own at 1
     parameters = torch.tensor([(tau, 1.5, 1.0) for tau in taus], dtype=torch.float64).repeat(16, 1)

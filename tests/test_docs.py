@@ -205,7 +205,7 @@ def script(name: str) -> types.ModuleType:
     return module
 
 
-@pytest.mark.parametrize("measured", ["bias_variance", "example_figures"])
+@pytest.mark.parametrize("measured", ["bias_variance", "example_figures", "without_temperature"])
 def test_measured_tables_are_those_of_the_results(measured: str) -> None:
     module = script(measured)
     found = json.loads((ROOT / "docs" / f"{measured}.json").read_text())

@@ -35,10 +35,12 @@ COMMON = [
     ({"backend": "fpga"}, ValueError, "backend"),
 ]
 TAU = [
-    *(({"tau": tau}, ValueError, "tau") for tau in (0, 0.0, -1, -0.5, nan, inf, -inf)),
+    *(({"tau": tau}, ValueError, "tau") for tau in (-1, -0.5, nan, inf, -inf)),
     *(({"tau": torch.tensor(tau)}, ValueError, "tau") for tau in (0.0, -1.0, nan, inf)),
     *(({"tau": tau}, TypeError, "tau") for tau in ("1", None, True, 1j, torch.tensor(True), torch.tensor(1j))),
 ]
+#: Gumbel-Rao takes it for its limit.
+ZERO = [({"tau": tau}, ValueError, "tau") for tau in (0, 0.0)]
 #: Of one call: it is the logits' shape, (4, 3), that they do not go with.
 PLACES = [
     *(torch.ones(shape) for shape in ((4,), (3,), (4, 3), (2, 4, 1), (3, 1), (1, 1, 1, 2))),
@@ -46,7 +48,7 @@ PLACES = [
 ]
 VALUES = [torch.tensor([[1.0], [0.0], [1.0], [1.0]]), torch.tensor([[1.0], [nan], [1.0], [1.0]])]
 PLACED = [({name: value}, ValueError, name) for name in ("tau", "sample_tau") for value in (*PLACES, *VALUES)]
-SAMPLE_TAU = [({"sample_tau": case["tau"]}, error, "sample_tau") for case, error, _ in TAU]
+SAMPLE_TAU = [({"sample_tau": case["tau"]}, error, "sample_tau") for case, error, _ in TAU + ZERO]
 COUNT = [
     *(({"num_samples": n}, ValueError, "num_samples") for n in (0, -1, 2**31)),
     *(({"num_samples": n}, TypeError, "num_samples") for n in (1.0, True, "3", None)),
@@ -73,24 +75,44 @@ OWN = {
     "gst": [*GAP, *(({"detach_perturbation": x}, TypeError, "detach_perturbation") for x in ("no", None, 0))],
     "reinmax_rao": COUNT,
     "reinmax_cv": COUNT + ETA + CONTROL,
+    "mix": [
+        ({"a": a}, e, "a") for a, e in ((-0.1, ValueError), (1.1, ValueError), (nan, ValueError), ("1", TypeError))
+    ],
+    "mve": [
+        *(({"tau": tau}, ValueError, "tau") for tau in (-1, -1e-9, nan, -inf, torch.tensor(-1.0), torch.tensor(nan))),
+        *(({"tau": tau}, TypeError, "tau") for tau in ("1", None, True, 1j, torch.tensor(True), torch.tensor(1j))),
+    ],
     "reinmax_rk2": [*BETA, *(({"centred": x}, TypeError, "centred") for x in ("no", None, 0))],
 }
+
+
+#: Without a temperature of the gradient, and one whose temperature may be 0 or infinite.
+WITHOUT_TAU, OWN_TAU = ("reinmax_rk2", "mix"), ("mve",)
 
 
 def _errors(own_only: bool) -> list:
     errors = []
     for function in FUNCTIONS:
-        cases = OWN.get(function, []) + ([] if function == "reinmax_rk2" else TAU) + SAMPLE_TAU
+        cases = OWN.get(function, []) + ([] if function in WITHOUT_TAU + OWN_TAU else TAU) + SAMPLE_TAU
+        cases += [] if function in (*WITHOUT_TAU, *OWN_TAU, "gumbel_rao") else ZERO
         if not own_only:
             cases = (
                 cases
                 + COMMON
                 + OF_A_CALL.get(function, [])
-                + [case for case in PLACED if function != "reinmax_rk2" or "tau" not in case[0]]
+                + [case for case in PLACED if _has_place(function, case[0])]
             )
         for number, case in enumerate(cases):
             errors.append(pytest.param(function, *case, id=f"{function}-{case[2]}-{number}"))
     return errors
+
+
+def _has_place(function: str, arguments: dict) -> bool:
+    """Whether the function takes what a case places, and refuses its values."""
+    if "tau" not in arguments:
+        return True
+    values = any(arguments["tau"] is x for x in VALUES)
+    return function not in WITHOUT_TAU and not (function in OWN_TAU and values)
 
 
 @pytest.mark.parametrize(("function", "arguments", "error", "argument"), _errors(own_only=False))
@@ -106,7 +128,7 @@ def test_a_bad_hyper_parameter_is_named_when_the_estimator_is_made(function, arg
 
 
 def test_nonzero_gst_checks_its_arguments_too():
-    for arguments, error, argument in COMMON + TAU + SAMPLE_TAU + PLACED + GAP + HARD:
+    for arguments, error, argument in COMMON + TAU + ZERO + SAMPLE_TAU + PLACED + GAP + HARD:
         with pytest.raises(error, match=rf"^{argument}\b"):
             do.gst(**{"logits": L, "detach_perturbation": False, **arguments})
 

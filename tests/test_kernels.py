@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import COEFFICIENT, assert_same_draws
+from draws import COEFFICIENT, ESTIMATORS, assert_same_draws
 from helpers import TARGETS
 from torch import Tensor
 
@@ -111,7 +111,7 @@ def _to(x: Any, device: str) -> Any:
 @every_target
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_agrees_with_the_reference(target: Target, estimator: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     logits, v, seed = inputs(INTERPRETED.get(shape, shape) if target == ("triton", "cpu") else shape, dtype)
     compare(target, logits, v, seed, estimator, tau=1.0, k=3)
@@ -121,7 +121,7 @@ def test_agrees_with_the_reference(target: Target, estimator: str, shape: tuple[
 
 @every_target
 @pytest.mark.parametrize("shape", [(40, 10), (6, 300), (2, 20000)], ids=str)
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_parameters_of_each_row_of_a_part_of_the_rows(target: Target, estimator: str, shape: tuple[int, int]) -> None:
     """A tau, coefficient and sample_tau for every row, of rows whose numbers pass 2**32."""
     name, device = target
@@ -143,7 +143,7 @@ def test_parameters_of_each_row_of_a_part_of_the_rows(target: Target, estimator:
 
 @every_target
 @pytest.mark.parametrize("columns", [10, 300])
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_layouts_masks_and_bad_rows(target: Target, estimator: str, columns: int) -> None:
     rows = (4, 2) if target == ("triton", "cpu") else (6, 5)
     wide, v_wide, seed = inputs((*rows, 2 * columns), torch.float32)
@@ -177,7 +177,7 @@ def test_layouts_masks_and_bad_rows(target: Target, estimator: str, columns: int
 def test_groups_of_seeds_and_temperatures(target: Target, shape: tuple[int, int]) -> None:
     logits, v, _ = inputs(shape, torch.float64)
     seeds, taus = torch.tensor([5, 2**62, 11]), torch.tensor([0.5, 1.0], dtype=torch.float64)
-    for estimator in reference.TERMS:
+    for estimator in ESTIMATORS:
         compare(target, logits, v, seeds, estimator, taus, k=2)
 
 
@@ -228,9 +228,9 @@ def test_operators_pass_opcheck() -> None:
     index = ops.sample(logits, seed)[1]
     for parameters in (None, of(torch.tensor([0.5]), 1.0)):
         torch.library.opcheck(ops.sample.of_rows, (logits, seed, parameters, 0.5, 0))
-        for number in range(len(reference.TERMS)):
+        for estimator, number in reference.NUMBERS.items():
             call = (logits, index, seed, parameters, 0.5, 1.0, number, 3)
-            if list(reference.TERMS)[number] in SOFT:
+            if estimator in SOFT:
                 torch.library.opcheck(ops.surrogate.default, call)
                 torch.library.opcheck(ops.tau_derivative.default, call)
             torch.library.opcheck(ops.surrogate_vjp.default, (v, *call))
@@ -251,6 +251,8 @@ def test_operators_pass_opcheck() -> None:
         ("parameters", lambda o, x, i, s: o.sample.of_rows(x, s, torch.ones(1, 3), 1.0, 0)),
         ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 99, 1)),
         ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 4, 1)),
+        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 256, 1)),
+        ("estimator", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, -1, 1)),
         ("num_samples", lambda o, x, i, s: o.surrogate(x, i, s, None, 1.0, 0.0, 1, 0)),
         ("grad", lambda o, x, i, s: o.surrogate_vjp(x[:2], x, i, s, None, 1.0, 0.0, 0, 1)),
     ],
@@ -265,7 +267,7 @@ def test_raw_operators_check_what_they_read(argument: str, call: object) -> None
 SUBPROCESS_PARITY = """
 import torch
 from discrete_ops import backends, cpp, reference
-from discrete_ops.reference import TERMS
+from discrete_ops.reference import NUMBERS
 if cpp.instruction_set() != NAME:
     print("unsupported here:", NAME)
     raise SystemExit
@@ -275,7 +277,7 @@ for shape in ((37, 11), (3, 1000)):
         logits, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).to(dtype) for i in (1, 2))
         index = reference.sample(logits, seed)[1]
         assert torch.equal(cpp.sample(logits, seed)[1], index)
-        for estimator in TERMS:
+        for estimator in NUMBERS:
             call = (v, logits, index, seed, (1.0, 1.0, 1.0), estimator, 2)
             got, want = cpp.surrogate_vjp(*call), reference.surrogate_vjp(*call)
             torch.testing.assert_close(got, want, rtol=tolerance, atol=5e-7)

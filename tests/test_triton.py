@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from draws import ESTIMATORS
 from helpers import TARGETS
 from test_kernels import COEFFICIENT, close, inputs
 from torch import Tensor
@@ -191,7 +192,7 @@ def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @runs
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_long_rows_of_every_estimator(estimator: str, tiny_tiles: None) -> None:
     """Three tiles in two parts; one row ordinary, one with masks (a whole tile, the winner's rivals in another
     part)."""
@@ -240,7 +241,7 @@ def either(request: pytest.FixtureRequest) -> None:
 
 
 @runs
-@pytest.mark.parametrize("estimator", reference.TERMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_parameters_of_each_row(estimator: str, either: None) -> None:
     """In float64: other temperatures amplify float32 rounding."""
     logits, v, seed = inputs((3, 21), torch.float64)
@@ -297,7 +298,7 @@ def test_a_part_of_the_rows_is_drawn_as_in_the_whole(either: None) -> None:
 
 @runs
 @pytest.mark.parametrize("tau", [1.0, 0.05])
-@pytest.mark.parametrize("estimator", [e for e in reference.TERMS if e in reference.WITH_SOFT_SAMPLE])
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e in reference.WITH_SOFT_SAMPLE])
 def test_derivatives_in_tau_where_weights_vanish(estimator: str, tau: float, either: None) -> None:
     logits, v, seed = inputs((2, 21), torch.float64)
     logits[0, 5] = 2000.0

@@ -57,7 +57,7 @@ class Binary(NamedTuple):
 
 def calls() -> list[tuple[str, str]]:
     """Every call that the host side serves, with its estimator."""
-    of_estimators = [("vjp", e) for e in reference.TERMS]
+    of_estimators = [("vjp", e) for e in (*reference.TERMS, reference.STRATIFIED + "gumbel_rao")]
     of_soft_samples = [
         (call, e) for call in ("soft", "tau") for e in reference.TERMS if e in reference.WITH_SOFT_SAMPLE
     ]

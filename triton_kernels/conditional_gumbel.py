@@ -56,18 +56,21 @@ def conditional_weights(x, excess, winner, inv_tau, is_tau_one):
 
 
 @device_function
-def draw(conditional, factor, k, r):
-    """Weights of draw k; the partition is ``factor`` times the prepared one."""
+def draw(conditional, factor, k, r, first=0, STRATIFIED: tl.constexpr = False):
+    """Weights of draw k, ``STRATIFIED`` with the others from ``first`` on; the partition is ``factor`` times the
+    prepared one."""
     block = columns_of(r.z.shape[0] * r.z.shape[2] // 4, r.z.shape[0])
-    x = exponentials(r.seed, tl.full([1, 1, 1], k, tl.int32), r.row, block, r.z.dtype) * conditional.inverse
+    k = tl.full([1, 1, 1], k, tl.int32)
+    e = exponentials(r.seed, k, r.row, block, first, r.num_samples, r.z.dtype, STRATIFIED)
+    x = e * conditional.inverse
     ratio = conditional.partition * factor * (conditional.winner * inverse(winner_of(x, r)))
     return conditional_weights(x * ratio, conditional.excess, r.winner, r.inv_tau, r.is_tau_one)
 
 
 @device_function
-def add_draws(out, weight, conditional, factor, first, r, MODE: tl.constexpr):
+def add_draws(out, weight, conditional, factor, first, r, MODE: tl.constexpr, STRATIFIED: tl.constexpr):
     """``out + weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
     each = r.inv_tau * (weight / tl.full([1, 1, 1], r.num_samples, tl.float64)).to(r.z.dtype)
     for k in range(first, first + r.num_samples):
-        out = add(out, each, draw(conditional, factor, k, r), r, MODE)
+        out = add(out, each, draw(conditional, factor, k, r, first, STRATIFIED), r, MODE)
     return out

@@ -20,6 +20,7 @@ class Term(NamedTuple):
     partition: Tensor | None = None  # sums of the softmax whose draws are taken, or of the others of a winner
     factor: float = 1.0  # of the partition
     soft_total: Tensor | None = None  # sums of the draw that is the control's
+    is_stratified: bool = False  # its draws
 
 
 class Weight(NamedTuple):
@@ -44,15 +45,18 @@ class LongRows:
         parameters: Parameters,
         first_row: int,
         num_samples: int,
+        is_stratified: bool,
     ) -> None:
         self.launch, self.mode, self.grad, self.logits, self.index = launch, mode, grad, logits, index
         self.seed, self.parameters, self.first_row, self.num_samples = seed, parameters, first_row, num_samples
+        self.is_stratified = is_stratified
         x = logits.tensor
         self.rows, self.columns = index.numel(), x.shape[-1]
         self.parts, self.length = split(self.rows, self.columns)
         self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.out = torch.empty(x.shape, dtype=self.dtype, device=x.device)
         self.is_empty = True
+        self.first_stratified = 0
         self.layout = {"C": TILE, "VECTOR": is_vector(self.logits, self.grad), "num_warps": TILE_WARPS}
 
     def find_tops(self) -> None:
@@ -84,6 +88,7 @@ class LongRows:
 
     def add_draws(self, term: Term, first: int, number: float = 1.0, times_coefficient: bool = False) -> None:
         """The last term: ``out += weight / (K tau) * sum of J`` over the draws ``first .. first + K - 1``."""
+        term, self.first_stratified = term._replace(is_stratified=self.is_stratified), first
         end = first + self.num_samples
         weight = Weight(number / self.num_samples, times_coefficient, over_tau=True)
         for start in range(first, end, DRAWS):
@@ -128,6 +133,8 @@ class LongRows:
             first,
             draws,
             slots,
+            self.first_stratified,
+            self.num_samples,
             self.columns,
             self.length,
             self.rows // self.seed.numel(),
@@ -137,6 +144,7 @@ class LongRows:
             STEP=step,
             MODE=self.mode,
             TERM=term.name,
+            STRATIFIED=term.is_stratified,
             PARTS=PARTS,
             **self.layout,
         )

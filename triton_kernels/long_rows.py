@@ -62,6 +62,8 @@ class LongRow(NamedTuple):
     soft_total: tl.tensor  # sum of the weights of the control's draw
     seed: tl.tensor
     row: tl.tensor  # its number under its seed
+    first_draw: tl.tensor  # of those that share their strata; scalars
+    num_samples: tl.tensor  # and how many do
 
 
 @compile_time
@@ -138,6 +140,8 @@ def open_row(
     columns,
     rows_per_seed,
     first_row,
+    first_stratified,
+    num_samples,
     logits_stride,
     logits_column_stride,
     TERM: tl.constexpr,
@@ -182,23 +186,25 @@ def open_row(
         soft_total,
         tl.load(seed + group),
         first_row + place,
+        first_stratified,
+        num_samples,
     )
 
 
 @device_function
-def draw(z, winner, k, first, r, C: tl.constexpr):
+def draw(z, winner, k, first, r, C: tl.constexpr, STRATIFIED: tl.constexpr):
     """Weights of draw k, as ``conditional_gumbel.draw``; the winner may be in another tile."""
     y = z * r.rate
     k = tl.full([1, 1, 1], k, tl.int32)
     block = first // 4 + columns_of(C // 4, 1)
-    e = exponentials(r.seed, k, r.row, block, z.dtype)
-    e_winner = exponential_at(r.seed, k, r.row, r.winner, z.dtype)
+    e = exponentials(r.seed, k, r.row, block, r.first_draw, r.num_samples, z.dtype, STRATIFIED)
+    e_winner = exponential_at(r.seed, k, r.row, r.winner, r.first_draw, r.num_samples, z.dtype, STRATIFIED)
     x = e * (r.partition * inverse(e_winner)) * inverse(exp(bounded(y)))
     return conditional_weights(x, bounded(y) - y, winner, r.inv_tau, r.is_tau_one)
 
 
 @device_function
-def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
+def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr, STRATIFIED: tl.constexpr):
     """The weights of a term in one tile."""
     if TERM == "softmax":
         return tempered_softmax(z, r.rate)
@@ -207,11 +213,11 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
     elif TERM == "perturbed" or TERM == "perturbed_pi":
         return tempered_softmax(perturbed(z, winner, r.gap), r.rate)
     elif TERM == "draws":
-        return draw(z, winner, k, first, r, C)
+        return draw(z, winner, k, first, r, C, STRATIFIED)
     else:
         tl.static_assert(TERM == "control")
         p = exp(z) * inverse(r.partition) + tl.where(winner, 1.0, 0.0)
-        return p * exp(draw(z, winner, 0, first, r, C) * inverse(r.soft_total))
+        return p * exp(draw(z, winner, 0, first, r, C, False) * inverse(r.soft_total))
 
 
 @triton.jit(
@@ -229,6 +235,8 @@ def weights(z, winner, k, first, r, TERM: tl.constexpr, C: tl.constexpr):
         "first_draw",
         "draws",
         "slots",
+        "first_stratified",
+        "num_samples",
         "columns",
         "length",
         "rows_per_seed",
@@ -275,6 +283,8 @@ def term_kernel(
     first_draw: tl.int32,
     draws: tl.int32,
     slots: tl.int32,
+    first_stratified: tl.int32,
+    num_samples: tl.int32,
     columns: tl.int32,
     length: tl.int32,
     rows_per_seed: tl.int64,
@@ -286,6 +296,7 @@ def term_kernel(
     STEP: tl.constexpr,
     MODE: tl.constexpr,
     TERM: tl.constexpr,
+    STRATIFIED: tl.constexpr,
     C: tl.constexpr,
     PARTS: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -314,6 +325,8 @@ def term_kernel(
         columns,
         rows_per_seed,
         first_row,
+        first_stratified,
+        num_samples,
         logits_stride,
         logits_column_stride,
         TERM,
@@ -348,7 +361,7 @@ def term_kernel(
                 )
                 z = below(x, shift)
                 winner = first + columns_of(C, 1) == r.winner
-                w = weights(z, winner, first_draw + k, first, r, TERM, C)
+                w = weights(z, winner, first_draw + k, first, r, TERM, C, STRATIFIED)
                 total += w.to(tl.float64)
                 if MODE == "pull_back":
                     v = read(grad, row, row + 1, grad_stride, grad_column_stride, first, columns, 0.0, C, 1, VECTOR)
@@ -376,7 +389,7 @@ def term_kernel(
             winner = first + columns_of(C, 1) == r.winner
             y = read(out, row, row + 1, columns, 1, first, columns * (1 - is_first), 0.0, C, 1, VECTOR)
             for k in range(0, draws):
-                w = weights(z, winner, first_draw + k, first, r, TERM, C)
+                w = weights(z, winner, first_draw + k, first, r, TERM, C, STRATIFIED)
                 mean = mean_of(sums, row, k, slots, T, PARTS)
                 if MODE == "soft":
                     y = soft_sample(y, weight, w, mean.inverse, r.tau)

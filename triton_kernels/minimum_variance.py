@@ -4,7 +4,7 @@
 import triton.language as tl
 
 from .jit import device_function
-from .rows import row_sum
+from .rows import row_max, row_sum
 from .softmax_jvp import deviation, mean_type, tempered_softmax, winner_of
 from .vector_math import exp, inverse, log1p
 
@@ -54,9 +54,11 @@ def solve_cauchy(w, p, t):
     count = terms_of(reach)
     s = (1.0 + t * p) * cauchy_product(p, a, t, reach, count)
     inverse_s = inverse(s)
+    tiny: tl.constexpr = 2.0**-1000 if w.dtype == tl.float64 else 2.0**-124
+    size = tl.minimum(tl.maximum(row_max(tl.abs(w)), tiny), 1.0 / tiny)  # squares of any gradient are to be numbers
     found = tl.zeros_like(w)
-    residual = w
-    direction = w * inverse_s
+    residual = w * inverse(size)
+    direction = residual * inverse_s
     rho = row_sum(residual * direction)
     enough = rho * least
     step = 0
@@ -72,7 +74,7 @@ def solve_cauchy(w, p, t):
         rho = tl.where(on, following, rho)
         going = tl.max((rho > enough).to(tl.int32))
         step += 1
-    return found
+    return found * size
 
 
 @device_function

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import reference
 from ..namespace import NAMESPACE
-from ..reference import check_soft
+from ..reference import STRATIFIED, WITH_DRAWS, check_soft
 from .jit import INTERPRETED
 from .launch import (
     MOST_COLUMNS,
@@ -26,7 +26,7 @@ from .launch import (
 from .long_estimators import LongRows, pull_back
 from .minimum_variance import MOST_FLOAT_TEMPERATURE
 from .sample import sample_kernel, sample_part_kernel, sample_totals_kernel
-from .surrogate_vjp import WITH_DRAWS, surrogate_vjp_kernel
+from .surrogate_vjp import surrogate_vjp_kernel
 
 
 def launch_now(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -145,8 +145,10 @@ def surrogate(
     x, seed, index = strided(logits), seed.contiguous(), index.contiguous()
     v = x if grad is None else strided(grad)
     given = parameters_of(parameters, (tau, coefficient, sample_tau), rows, seed)
+    is_stratified, estimator = estimator.startswith(STRATIFIED), estimator.removeprefix(STRATIFIED)
     if columns > MOST_COLUMNS:
-        return pull_back(LongRows(launch, mode, v, x, index, seed, given, first_row, num_samples), estimator)
+        long_rows = LongRows(launch, mode, v, x, index, seed, given, first_row, num_samples, is_stratified)
+        return pull_back(long_rows, estimator)
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     tile = block(columns, estimator in WITH_DRAWS or estimator == "mve", mode == "tau")
     launch(
@@ -171,6 +173,7 @@ def surrogate(
         v.row,
         v.column,
         ESTIMATOR=estimator,
+        STRATIFIED=is_stratified,
         MODE=mode,
         R=tile.rows,
         C=tile.columns,

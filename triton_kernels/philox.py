@@ -9,9 +9,11 @@ are ``(1, R, 1)`` int64.
 import triton.language as tl
 
 from .jit import device_function
-from .vector_math import log2
+from .vector_math import log1p, log2
 
 FORWARD_DRAW = tl.constexpr(2**32 - 1)  # draw index of the forward pass's uniform
+STRATA_DRAW = tl.constexpr(2**32 - 2)  # and of a column's order of strata
+SHUFFLE_DRAW = tl.constexpr(2**32 - 3)
 
 
 @device_function
@@ -41,10 +43,62 @@ def uniform(seed, row):
 
 
 @device_function
+def strata(seed, row, block, place, count):
+    """The strata, of ``count``, that draw ``place`` of them takes in four columns: ``philox.stratum``."""
+    zero = tl.zeros_like(row)
+    r0, r1, r2, r3 = words(seed, block, zero + STRATA_DRAW, row)
+    s0, s1, s2, s3 = words(seed, block, zero + SHUFFLE_DRAW, row)
+    return (
+        stratum(r0, s0, place, count),
+        stratum(r1, s1, place, count),
+        stratum(r2, s2, place, count),
+        stratum(r3, s3, place, count),
+    )
+
+
+@device_function
+def stratum(rotation, shuffle, place, count):
+    """Of one column; unsigned numbers of 32 bits, so that x modulo K is the lesser of x and x - K."""
+    K = count.to(tl.uint32)
+    bits = 1
+    for bit in tl.static_range(1, 31):
+        bits += (((count - 1) >> bit) > 0).to(tl.int32)
+    x = ((rotation.to(tl.uint64) * K.to(tl.uint64)) >> 32).to(tl.uint32) + place.to(tl.uint32)
+    x = tl.minimum(x, x - K)
+    random = shuffle
+    for _ in range((bits + 1) // 2 + 2):
+        random = random * 747796405 + 2891336453
+        key = random >> (32 - bits).to(tl.uint32)
+        key = tl.minimum(key, key - K)
+        partner = key - x
+        partner = tl.minimum(partner, partner + K)
+        swap = tl.maximum(x, partner) * random + shuffle
+        x = tl.where(swap >= 2147483648, partner, x)
+    return x
+
+
+@device_function
 def exponential(word, T: tl.constexpr):
     """Standard exponential noise ``-log1p(-u)``, ``u = (word + 1/2) 2**-32`` clipped below 1: never 0, never inf."""
-    u = (word.to(T) + 0.5) * 2.3283064365386963e-10
-    if tl.float64 == T:
+    return exponential_of(uniform_of(word, T), T, False)
+
+
+@device_function
+def stratified_exponential(word, stratum, width, T: tl.constexpr):
+    """The same of ``u = (stratum + u) width``, ``width`` being 1 / K in float64."""
+    return exponential_of((stratum.to(T) + uniform_of(word, T)) * width.to(T), T, True)
+
+
+@device_function
+def uniform_of(word, T: tl.constexpr):
+    return (word.to(T) + 0.5) * 2.3283064365386963e-10
+
+
+@device_function
+def exponential_of(u, T: tl.constexpr, HAS_ALL_BITS: tl.constexpr):
+    if tl.float64 == T and HAS_ALL_BITS:
+        return -log1p(-tl.minimum(u, 0.9999999999999999))
+    elif tl.float64 == T:
         return -tl.log(1.0 - u)  # the difference is exact
     else:
         # The definition of csrc/cuda/math.h: a polynomial below 1/2 keeps the relative precision of small noise;
@@ -61,19 +115,36 @@ def exponential(word, T: tl.constexpr):
 
 
 @device_function
-def exponentials(seed, draw, row, block, T: tl.constexpr):
-    """Draw ``draw`` of the noise of all columns of the blocks ``(Q, 1, B)``: ``(Q, R, 4 B)``."""
-    w0, w1, w2, w3 = words(seed, block, draw, row)
-    return exponential(interleave(w0, w1, w2, w3), T)
+def exponentials(seed, draw, row, block, first, count, T: tl.constexpr, STRATIFIED: tl.constexpr):
+    """Draw ``draw`` of the noise of all columns of the blocks ``(Q, 1, B)``: ``(Q, R, 4 B)``. ``STRATIFIED``: it is one
+    of ``count`` from ``first`` on that share their strata."""
+    if STRATIFIED:
+        s0, s1, s2, s3 = strata(seed, row, block, draw - first, count)
+        w0, w1, w2, w3 = words(seed, block, draw, row)
+        width = 1.0 / count.to(tl.float64)
+        return stratified_exponential(interleave(w0, w1, w2, w3), interleave(s0, s1, s2, s3), width, T)
+    else:
+        w0, w1, w2, w3 = words(seed, block, draw, row)
+        return exponential(interleave(w0, w1, w2, w3), T)
 
 
 @device_function
-def exponential_at(seed, draw, row, column, T: tl.constexpr):
+def exponential_at(seed, draw, row, column, first, count, T: tl.constexpr, STRATIFIED: tl.constexpr):
     """Draw ``draw`` of the noise of one column a row, ``(1, R, 1)``."""
     w0, w1, w2, w3 = words(seed, column // 4, draw, row)
+    if STRATIFIED:
+        s0, s1, s2, s3 = strata(seed, row, column // 4, draw - first, count)
+        width = 1.0 / count.to(tl.float64)
+        return stratified_exponential(at(column, w0, w1, w2, w3), at(column, s0, s1, s2, s3), width, T)
+    else:
+        return exponential(at(column, w0, w1, w2, w3), T)
+
+
+@device_function
+def at(column, x0, x1, x2, x3):
+    """The column's lane."""
     lane = column % 4
-    word = tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
-    return exponential(word, T)
+    return tl.where(lane < 2, tl.where(lane == 0, x0, x1), tl.where(lane == 2, x2, x3))
 
 
 @device_function

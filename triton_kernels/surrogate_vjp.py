@@ -31,9 +31,6 @@ from .rows import (
 from .softmax_jvp import add, add_half_way, mean_under, mixed, rk2, tempered_softmax, winner_of
 from .vector_math import exp, inverse
 
-#: The estimators that take draws.
-WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
-
 
 @device_function
 def straight_through(out, weight, rate, r, MODE: tl.constexpr):
@@ -42,9 +39,9 @@ def straight_through(out, weight, rate, r, MODE: tl.constexpr):
 
 
 @device_function
-def gumbel_rao(out, r, MODE: tl.constexpr):
+def gumbel_rao(out, r, MODE: tl.constexpr, STRATIFIED: tl.constexpr):
     """GST Eq. 11, BR Eq. 6-7; K = 1 is STGS, GST Eq. 10, BR Eq. 5."""
-    return add_draws(out, 1.0, prepare(r.z, r), 1.0, 0, r, MODE)
+    return add_draws(out, 1.0, prepare(r.z, r), 1.0, 0, r, MODE, STRATIFIED)
 
 
 @device_function
@@ -76,14 +73,14 @@ def reinmax_argmax(out, r):
 
 
 @device_function
-def reinmax_rao(out, r):
+def reinmax_rao(out, r, STRATIFIED: tl.constexpr):
     """BR Eq. 17; the last term is at temperature 1. Off the winner p_D is pi_t / 2, so the partition doubles."""
     out = straight_through(out, -0.5, 1.0, r, "pull_back")
-    return add_draws(out, 2.0, prepare(r.z * r.inv_tau, r), 2.0, 0, r, "pull_back")
+    return add_draws(out, 2.0, prepare(r.z * r.inv_tau, r), 2.0, 0, r, "pull_back", STRATIFIED)
 
 
 @device_function
-def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
+def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr, STRATIFIED: tl.constexpr):
     """BR Eq. 18; the control is the ReinMax term nudged by the soft sample that chose D, over tau, or draw 0 of the
     Rao term."""
     out = straight_through(add_half_way(out, 1.0, r), -0.5, 1.0, r, "pull_back")
@@ -95,7 +92,7 @@ def reinmax_cv(out, r, SOFT_CONTROL: tl.constexpr):
         out = add(out, weight, p * exp(w * inverse(row_sum(w))), r, "pull_back")
     else:
         out = add(out, weight, draw(pi, 2.0, 0, r), r, "pull_back")
-    return add_draws(out, r.coefficient, pi, 2.0, 1, r, "pull_back")
+    return add_draws(out, r.coefficient, pi, 2.0, 1, r, "pull_back", STRATIFIED)
 
 
 @device_function
@@ -115,13 +112,13 @@ def mix(out, r):
 
 
 @device_function
-def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
+def pull_back(r, ESTIMATOR: tl.constexpr, STRATIFIED: tl.constexpr, MODE: tl.constexpr):
     """The table of the family, ``reference.TERMS``."""
     out = tl.zeros_like(r.z)
     if ESTIMATOR == "straight_through":
         return straight_through(out, 1.0, r.inv_tau, r, MODE)
     elif ESTIMATOR == "gumbel_rao":
-        return gumbel_rao(out, r, MODE)
+        return gumbel_rao(out, r, MODE, STRATIFIED)
     elif ESTIMATOR == "gst":
         return gst(out, r.coefficient.to(r.z.dtype), r, MODE)
     elif ESTIMATOR == "gst_pi":
@@ -131,11 +128,11 @@ def pull_back(r, ESTIMATOR: tl.constexpr, MODE: tl.constexpr):
     elif ESTIMATOR == "reinmax_argmax":
         return reinmax_argmax(out, r)
     elif ESTIMATOR == "reinmax_rao":
-        return reinmax_rao(out, r)
+        return reinmax_rao(out, r, STRATIFIED)
     elif ESTIMATOR == "reinmax_cv":
-        return reinmax_cv(out, r, True)
+        return reinmax_cv(out, r, True, STRATIFIED)
     elif ESTIMATOR == "reinmax_cv_gumbel":
-        return reinmax_cv(out, r, False)
+        return reinmax_cv(out, r, False, STRATIFIED)
     elif ESTIMATOR == "reinmax_rk2":
         return reinmax_rk2(out, r)
     elif ESTIMATOR == "mix":
@@ -182,6 +179,7 @@ def surrogate_vjp_kernel(
     grad_stride: tl.int64,
     grad_column_stride: tl.int64,
     ESTIMATOR: tl.constexpr,
+    STRATIFIED: tl.constexpr,
     MODE: tl.constexpr,
     R: tl.constexpr,
     C: tl.constexpr,
@@ -212,7 +210,7 @@ def surrogate_vjp_kernel(
         tl.load(seed + group),
         first_row + place,
     )
-    result = pull_back(r, ESTIMATOR, MODE)
+    result = pull_back(r, ESTIMATOR, STRATIFIED, MODE)
     if MODE == "pull_back":
         result *= 4.0 * C
     write(out, with_row_rules(result, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)

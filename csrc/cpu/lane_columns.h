@@ -22,23 +22,27 @@ struct LaneColumns : TakesAllDraws {
   I iota;
   char* const memory;
   V *const z_, *const v_, *const out_, *const a_, *const b_;
-  double* const partial;  // two a chunk
-  Scratch<V> more_;       // of MVE: c, x of moments, the functions of cauchy.h; and sums of a chunk
-  Scratch<double> sums_;
+  uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
+  double* const partial;                       // two a chunk
+  Scratch<V> more_;                            // of MVE: c, x of moments, the functions of cauchy.h
+  Scratch<double> sums_;                       // and the sums of its chunks
 
   explicit LaneColumns(const Call& call)
       : call(call),
         n(call.columns),
         steps((call.columns + 4 * kLanes - 1) / (4 * kLanes) * 4),  // whole blocks of noise
         chunks((steps + kChunk - 1) / kChunk),
-        memory(static_cast<char*>(
-            __builtin_malloc(static_cast<size_t>(5 * steps * DISCRETE_OPS_BYTES + 16 * chunks) + 64))),
+        memory(static_cast<char*>(__builtin_malloc(
+            static_cast<size_t>((call.spec.strata.count ? 7 : 5) * steps * DISCRETE_OPS_BYTES + 16 * chunks + 64)))),
         z_(reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63})),
         v_(z_ + steps),
         out_(v_ + steps),
         a_(out_ + steps),
         b_(a_ + steps),
-        partial(reinterpret_cast<double*>(b_ + steps)) {
+        rotation_(reinterpret_cast<uint32_t*>(b_ + steps)),
+        shuffle_(call.spec.strata.count ? rotation_ + steps * DISCRETE_OPS_BYTES / 4 : rotation_),
+        partial(
+            reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
     if (!memory) __builtin_trap();
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
   }
@@ -178,6 +182,13 @@ struct LaneColumns : TakesAllDraws {
     return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
   }
 
+  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) {
+    each_chunk([&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, i, a_ + s);
+    });
+    return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
+  }
+
   // --- loading and storing ----------------------------------------------------------------------------------------
 
   void load(int64_t at_row) {
@@ -253,22 +264,59 @@ struct LaneColumns : TakesAllDraws {
 
   void prepare_noise() {
     philox_.set_seeds(Words{} + static_cast<uint32_t>(seed), Words{} + static_cast<uint32_t>(seed >> 32));
+    if (!call.spec.strata.count) return;
+    each_chunk([&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; s += 4) {
+        words(s, philox::kStrataDraw, rotation_ + s * kLanes);
+        words(s, philox::kShuffleDraw, shuffle_ + s * kLanes);
+        for (int64_t column = s * kLanes; column < (s + 4) * kLanes; ++column) {
+          rotation_[column] = philox::upper(rotation_[column], call.spec.strata.count);
+        }
+      }
+    });
   }
 
-  // Four steps of noise from step s, a multiple of 4.
-  DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, V* e) const {
+  // Of the four steps from step s, a multiple of 4, in the order of their columns.
+  DISCRETE_OPS_HD void words(int64_t s, uint32_t k, uint32_t* out) const {
     if constexpr (sizeof(T) == 4) {
-      Words w[4], in_order[4];
+      Words w[4];
       const Words row_low = Words{} + static_cast<uint32_t>(local_row);
       const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
       philox_((Words)iota + static_cast<uint32_t>(s * kLanes / 4), Words{} + k, row_low, row_high, w);
-      interleave4(w, in_order);  // word i of counter c belongs to column 4 c + i
-      for (int i = 0; i < 4; ++i) e[i] = exponential(in_order[i]);
+      interleave4(w, reinterpret_cast<Words*>(out));  // word i of counter c belongs to column 4 c + i
     } else {
       for (int block = 0; block < kLanes; ++block) {
-        uint32_t w[4];
-        philox::words(seed, static_cast<uint32_t>(s * kLanes / 4 + block), k, local_row, w);
-        for (int i = 0; i < 4; ++i) reinterpret_cast<T*>(e)[4 * block + i] = exponential(w[i]);
+        philox::words(seed, static_cast<uint32_t>(s * kLanes / 4 + block), k, local_row, out + 4 * block);
+      }
+    }
+  }
+
+  DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, V* e) const {
+    alignas(DISCRETE_OPS_BYTES) uint32_t w[4 * kLanes];
+    words(s, k, w);
+    if constexpr (sizeof(T) == 4) {
+      for (int i = 0; i < 4; ++i) e[i] = exponential(reinterpret_cast<const Words*>(w)[i]);
+    } else {
+      for (int i = 0; i < 4 * kLanes; ++i) reinterpret_cast<T*>(e)[i] = exponential(w[i]);
+    }
+  }
+
+  // Of the i-th draw of the strata.
+  DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, uint32_t i, V* e) const {
+    const philox::Strata& strata = call.spec.strata;
+    const uint32_t *const rotation = rotation_ + s * kLanes, *const shuffle = shuffle_ + s * kLanes;
+    alignas(DISCRETE_OPS_BYTES) uint32_t w[4 * kLanes];
+    words(s, k, w);
+    if constexpr (sizeof(T) == 4) {
+      Words stratum[4];
+      const auto vectors = [](const uint32_t* x) { return reinterpret_cast<const Words*>(x); };
+      philox::strata_of_draw<4>(strata, i, vectors(rotation), vectors(shuffle), stratum);
+      for (int j = 0; j < 4; ++j) e[j] = exponential(vectors(w)[j], stratum[j], static_cast<T>(strata.width));
+    } else {
+      uint32_t stratum[4];
+      for (int j = 0; j < 4 * kLanes; ++j) {
+        if (j % 4 == 0) philox::strata_of_draw<4>(strata, i, rotation + j, shuffle + j, stratum);
+        reinterpret_cast<T*>(e)[j] = exponential(w[j], stratum[j % 4], strata.width);
       }
     }
   }

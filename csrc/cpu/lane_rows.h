@@ -24,6 +24,7 @@ struct LaneRows : TakesAllDraws {
   PhiloxVector philox_;
   Words row_low, row_high;
   bool has_keys = false;
+  Words rotation_[kShortRow + 3], shuffle_[kShortRow + 3];  // of the order of strata; whole blocks
 
   explicit LaneRows(const Call& call) : call(call), n(static_cast<int>(call.columns)) {}
 
@@ -102,6 +103,20 @@ struct LaneRows : TakesAllDraws {
     for (int block = 0; 4 * block < n; ++block) {
       V e[4];
       exponentials(block, k, e);
+      for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
+        const int s = 4 * block + lane;
+        a_[s] = e[lane];
+        of_winner = Math::select(winner(s), e[lane], of_winner);
+      }
+    }
+    return of_winner;
+  }
+
+  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) {
+    V of_winner = Math::set(1);
+    for (int block = 0; 4 * block < n; ++block) {
+      V e[4];
+      exponentials(block, k, i, e);
       for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
         const int s = 4 * block + lane;
         a_[s] = e[lane];
@@ -237,6 +252,17 @@ struct LaneRows : TakesAllDraws {
   }
 
   void prepare_noise() {
+    prepare_keys();
+    if (!call.spec.strata.count) return;
+    for (int block = 0; 4 * block < n; ++block) {
+      Words w[4];
+      words(block, philox::kStrataDraw, w);
+      for (int lane = 0; lane < 4; ++lane) rotation_[4 * block + lane] = upper(w[lane], call.spec.strata.count);
+      words(block, philox::kShuffleDraw, shuffle_ + 4 * block);
+    }
+  }
+
+  void prepare_keys() {
     const int64_t number = call.first_row + first;
     if (sizeof(T) == 4 && call.seeds == 1 && (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
@@ -276,6 +302,24 @@ struct LaneRows : TakesAllDraws {
         uint32_t w[4];
         philox::words(seed[lane], static_cast<uint32_t>(block), k, local_row[lane], w);
         for (int i = 0; i < 4; ++i) e[i][lane] = exponential(w[i]);
+      }
+    }
+  }
+
+  // Of the i-th draw of the strata.
+  DISCRETE_OPS_HD void exponentials(int block, uint32_t k, uint32_t i, V e[4]) {
+    const philox::Strata& strata = call.spec.strata;
+    Words stratum[4];
+    philox::strata_of_draw<4>(strata, i, rotation_ + 4 * block, shuffle_ + 4 * block, stratum);
+    if constexpr (sizeof(T) == 4) {
+      Words w[4];
+      words(block, k, w);
+      for (int j = 0; j < 4; ++j) e[j] = exponential(w[j], stratum[j], static_cast<T>(strata.width));
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t w[4];
+        philox::words(seed[lane], static_cast<uint32_t>(block), k, local_row[lane], w);
+        for (int j = 0; j < 4; ++j) e[j][lane] = exponential(w[j], stratum[j][lane], strata.width);
       }
     }
   }

@@ -42,7 +42,7 @@ struct Math<float> {
   typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int32_t;
-  static constexpr float kNaN = __builtin_nanf("");
+  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f;
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
   static constexpr float kConditionalLimit = 48;
@@ -118,7 +118,7 @@ struct Math<double> {
   typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int64_t;
-  static constexpr double kNaN = __builtin_nan("");
+  static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000;
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
@@ -298,13 +298,34 @@ struct PhiloxVector {
   }
 };
 
-// Standard exponential noise from the words; the definition is discrete_ops/philox.py's `exponential`.
-static DISCRETE_OPS_HD Math<float>::V exponential(Words words) {
-  using M = Math<float>;
-  const M::V u = (__builtin_convertvector(words, M::V) + 0.5f) * 0x1p-32f;
-  return -M::log1p(-M::min(u, M::set(1 - 0x1p-24f)));
+// The upper words of the products with b.
+static DISCRETE_OPS_HD Words upper(Words a, uint32_t b) {
+  const Wide even = multiply_low((Wide)a, b) >> 32, odd = multiply_low((Wide)a >> 32, b) & ~0xFFFFFFFFull;
+  return (Words)(even | odd);
 }
 
+// Standard exponential noise from the words; the definition is discrete_ops/philox.py's `exponential`.
+static DISCRETE_OPS_HD Math<float>::V uniform(Words words) {
+  return (__builtin_convertvector(words, Math<float>::V) + 0.5f) * 0x1p-32f;
+}
+static DISCRETE_OPS_HD Math<float>::V exponential(Math<float>::V u) {
+  using M = Math<float>;
+  return -M::log1p(-M::min(u, M::set(1 - 0x1p-24f)));
+}
+static DISCRETE_OPS_HD Math<float>::V exponential(Words words) {
+  return exponential(uniform(words));
+}
+static DISCRETE_OPS_HD Math<float>::V exponential(Words words, Words stratum, float width) {
+  return exponential((__builtin_convertvector(stratum, Math<float>::V) + uniform(words)) * width);
+}
+
+static DISCRETE_OPS_HD double uniform(uint32_t word) {
+  return (static_cast<double>(word) + 0.5) * 0x1p-32;
+}
 static DISCRETE_OPS_HD double exponential(uint32_t word) {
-  return -__builtin_log1p(-((static_cast<double>(word) + 0.5) * 0x1p-32));
+  return -__builtin_log1p(-uniform(word));
+}
+static DISCRETE_OPS_HD double exponential(uint32_t word, uint32_t stratum, double width) {
+  const double u = (stratum + uniform(word)) * width;
+  return -__builtin_log1p(-(u < 1 - 0x1p-53 ? u : 1 - 0x1p-53));
 }

@@ -129,6 +129,24 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
     return static_cast<T>(crew.reduce(of_winner, Sum{}));
   }
 
+  DISCRETE_OPS_DEVICE V stratified_exponentials(uint32_t k, uint32_t i) {
+    double of_winner = 0;
+    each_quad([&](int round) {
+      const auto block = static_cast<uint32_t>(quad(round));
+      uint32_t w[4], stratum[4];
+      strata_of_block(call.spec.strata, seed, block, local_row, i, stratum);
+      philox::words(seed, block, k, local_row, w);
+      DISCRETE_OPS_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        V noise;
+        exponential(w[j], stratum[j], call.spec.strata.width, noise);
+        a(Step{round, j}) = noise;
+        if (winner(Step{round, j})) of_winner = noise;
+      }
+    });
+    return static_cast<T>(crew.reduce(of_winner, Sum{}));
+  }
+
   // --- loading and storing ----------------------------------------------------------------------------------------
 
   DISCRETE_OPS_DEVICE V parameter(Parameter p) const { return static_cast<T>(call.parameter(row, p)); }

@@ -1,6 +1,7 @@
 // The maths of one number a thread: what surrogates.h asks of Row::Math, and the exponential noise.
 #pragma once
 
+#include "../strata.h"
 #include "device.h"
 
 #ifndef __CUDACC__
@@ -20,7 +21,7 @@ struct Math<float> {
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   static constexpr float kConditionalLimit = 48;  // as on CPU (simd.h)
 
-  static constexpr float kNaN = __builtin_nanf("");
+  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f;
 
   static DISCRETE_OPS_DEVICE V set(float x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
@@ -61,7 +62,7 @@ struct Math<double> {
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
 
-  static constexpr double kNaN = __builtin_nan("");
+  static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000;
 
   static DISCRETE_OPS_DEVICE V set(double x) { return x; }
   static DISCRETE_OPS_DEVICE V select(bool mask, V a, V b) { return mask ? a : b; }
@@ -80,8 +81,11 @@ struct Math<double> {
 // Standard exponential noise from a word; the definition is discrete_ops/philox.py's `exponential`. Below u = 1/2 a
 // polynomial, which keeps the relative precision of small noise; above it the hardware's logarithm of 1 - u, which is
 // exact there.
-DISCRETE_OPS_DEVICE void exponential(uint32_t word, float& e) {
-  const float u = fminf(fmaf(static_cast<float>(word), 0x1p-32f, 0x1p-33f), 1 - 0x1p-24f);  // (word + 1/2) 2^-32
+DISCRETE_OPS_DEVICE float uniform(uint32_t word) {  // (word + 1/2) 2^-32
+  return fmaf(static_cast<float>(word), 0x1p-32f, 0x1p-33f);
+}
+DISCRETE_OPS_DEVICE void exponential(float u, float& e) {
+  u = fminf(u, 1 - 0x1p-24f);
   float q = 0x1.6a1fccp+0f;
   q = fmaf(q, u, -0x1.a3bc28p+0f);
   q = fmaf(q, u, 0x1.356e4ap+0f);
@@ -95,8 +99,33 @@ DISCRETE_OPS_DEVICE void exponential(uint32_t word, float& e) {
   e = u < 0.5f ? small : large;
 }
 
+DISCRETE_OPS_DEVICE void exponential(uint32_t word, float& e) {
+  exponential(uniform(word), e);
+}
+DISCRETE_OPS_DEVICE void exponential(uint32_t word, uint32_t stratum, double width, float& e) {
+  exponential((static_cast<float>(stratum) + uniform(word)) * static_cast<float>(width), e);
+}
+
 DISCRETE_OPS_DEVICE void exponential(uint32_t word, double& e) {
   e = -::log1p(-((static_cast<double>(word) + 0.5) * 0x1p-32));
+}
+DISCRETE_OPS_DEVICE void exponential(uint32_t word, uint32_t stratum, double width, double& e) {
+  const double u = (stratum + (static_cast<double>(word) + 0.5) * 0x1p-32) * width;
+  e = -::log1p(-fmin(u, 1 - 0x1p-53));
+}
+
+// Of the four columns of a block, the strata of the i-th draw: its order is made again for every draw, for registers
+// are scarce.
+DISCRETE_OPS_DEVICE void strata_of_block(const philox::Strata& strata, uint64_t seed, uint32_t block, uint64_t row,
+                                         uint32_t i, uint32_t stratum[4]) {
+  uint32_t rotation[4], shuffle[4];
+  philox::words(seed, block, philox::kStrataDraw, row, rotation);
+  philox::words(seed, block, philox::kShuffleDraw, row, shuffle);
+  DISCRETE_OPS_UNROLL
+  for (int column = 0; column < 4; ++column) {
+    const uint32_t turned = philox::upper(rotation[column], strata.count);
+    philox::strata_of_draw<1>(strata, i, &turned, shuffle + column, stratum + column);
+  }
 }
 
 }  // namespace cuda

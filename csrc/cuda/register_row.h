@@ -141,6 +141,26 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
     return team.broadcast(of_winner, winner_rank);
   }
 
+  DISCRETE_OPS_DEVICE V stratified_exponentials(uint32_t k, uint32_t i) {
+    V of_winner = 1;
+    const uint64_t key = device::unknown(seed);
+    each([&](int s) { b_[s] = device::unknown(b_[s]); });
+    each_quad([&](int q) {
+      const uint32_t block = static_cast<uint32_t>(q * team.size + team.rank);
+      uint32_t w[4], stratum[4];
+      strata_of_block(call.spec.strata, key, block, local_row, i, stratum);
+      philox::words(key, block, k, local_row, w);
+      DISCRETE_OPS_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        V noise;
+        exponential(w[j], stratum[j], call.spec.strata.width, noise);
+        a_[4 * q + j] = noise;
+        of_winner = winner(4 * q + j) ? noise : of_winner;
+      }
+    });
+    return team.broadcast(of_winner, winner_rank);
+  }
+
   // --- loading and storing ----------------------------------------------------------------------------------------
 
   DISCRETE_OPS_DEVICE V parameter(Parameter p) const { return static_cast<T>(call.parameter(row, p)); }
