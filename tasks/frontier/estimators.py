@@ -8,7 +8,7 @@ from discrete_ops.estimators import Estimator, estimator
 CURVES: dict[str, dict[str, str]] = {
     "straight_through": {f"{tau}": f"straight_through(tau={tau})" for tau in (0.5, 0.7, 1.0, 1.5, 2.0)},
     "gumbel_softmax": {f"{tau}": f"gumbel_softmax(tau={tau})" for tau in (0.2, 0.5, 1.0, 2.0)},
-    "gumbel_rao": {f"{tau}": f"gumbel_rao(tau={tau})" for tau in (0.1, 0.2, 0.5, 1.0, 2.0)},
+    "gumbel_rao": {f"{tau}": f"gumbel_rao(tau={tau})" for tau in (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)},
     "gst": {f"{tau}": f"gst(tau={tau})" for tau in (0.3, 0.5, 0.7, 1.0, 1.5)},
     "reinmax": {f"{tau}": f"reinmax(tau={tau})" for tau in (1.0, 1.3, 1.5, 2.0)},
     "reinmax_rao": {f"{tau}": f"reinmax_rao(tau={tau})" for tau in (0.3, 0.5, 0.7, 1.0, 1.5)},
