@@ -35,22 +35,28 @@ DISCRETE_OPS_HD constexpr bool has_soft_sample(Estimator e) {
   return e == kStraightThrough || e == kGumbelRao || e == kGST || e == kGSTPi;
 }
 
+// The operators' number of an estimator is its row, and what reference.NUMBERS adds to it: for stratified draws, and
+// for logits (..., 1) of binary variables. A row of these is l and a 0 that is in no memory; what is read and written
+// belongs to the first of the two.
+constexpr int64_t kStratified = 256, kBinary = 512;
+
+// K of Gumbel-Rao on binary variables: its mean over all draws, without one.
+constexpr int64_t kAllDraws = 0;
+
 struct Spec {
   Estimator estimator;
   int64_t num_samples;    // K
   philox::Strata strata;  // of the K draws
+  bool binary;
 };
-
-// The operators' number of an estimator: its row, and what reference.NUMBERS adds to it.
-constexpr int64_t kStratified = 256;
 
 // Whether there is such a number; the spec of it and of K.
 inline bool read_spec(int64_t number, int64_t num_samples, Spec& spec) {
   const int64_t row = number & (kStratified - 1), variants = number & ~(kStratified - 1);
-  if (row >= kNumEstimators || (variants & ~kStratified)) return false;
-  spec = {static_cast<Estimator>(row), num_samples, {}};
+  if (row >= kNumEstimators || (variants & ~(kStratified | kBinary))) return false;
+  spec = {static_cast<Estimator>(row), num_samples, {}, (variants & kBinary) != 0};
   if (variants & kStratified) spec.strata = philox::strata_of(num_samples);
-  return !variants || takes_draws(spec.estimator);
+  return !(variants & kStratified) || takes_draws(spec.estimator);
 }
 
 }  // namespace discrete_ops

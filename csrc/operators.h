@@ -122,6 +122,19 @@ struct Operators {
     return call;
   }
 
+  // The estimator and what is added to its number. Rows of binary variables get their second column here.
+  static void set_spec(Call& call, int64_t estimator, int64_t num_samples) {
+    const bool all_draws = estimator == (kBinary | kGumbelRao) && num_samples == kAllDraws;
+    STD_TORCH_CHECK(all_draws || (num_samples >= 1 && num_samples < (int64_t{1} << 31)), "num_samples: got ",
+                    num_samples, ", allowed: 1 to 2**31 - 1");
+    STD_TORCH_CHECK(read_spec(estimator, num_samples, call.spec), "estimator: got ", estimator, ", allowed: 0 to ",
+                    kNumEstimators - 1, ", ", kStratified, " more of one that takes draws, ", kBinary,
+                    " more of binary variables");
+    if (!call.spec.binary) return;
+    STD_TORCH_CHECK(call.columns == 1, "logits: got ", call.columns, " categories, allowed: one, of binary variables");
+    call.columns = 2;
+  }
+
   // Where a call's parameters come from: a tensor, or numbers for all rows.
   struct Parameters {
     std::optional<Tensor> tensor;
@@ -149,14 +162,15 @@ struct Operators {
   }
 
   static std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
-    return sample_of_rows(logits, seed, std::nullopt, 1, 0);
+    return sample_of_rows(logits, seed, std::nullopt, 1, 0, 0);
   }
 
   static std::tuple<Tensor, Tensor> sample_of_rows(Tensor logits, Tensor seed, std::optional<Tensor> parameters,
-                                                   double sample_tau, int64_t first_row) {
+                                                   double sample_tau, int64_t first_row, int64_t estimator) {
     check_same_device(logits, seed, "seed");
     seed = dense(seed);
     Call call = common(logits, seed, first_row);
+    set_spec(call, estimator, 1);
     Parameters given{parameters, {1, 0, sample_tau}};
     [[maybe_unused]] const auto kept = set_parameters(call, logits, given);
     Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
@@ -174,10 +188,7 @@ struct Operators {
     seed = dense(seed), index = dense(index);
     Call call = common(logits, seed, first_row);
     [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
-    STD_TORCH_CHECK(num_samples >= 1 && num_samples < (int64_t{1} << 31), "num_samples: got ", num_samples,
-                    ", allowed: 1 to 2**31 - 1");
-    STD_TORCH_CHECK(read_spec(estimator, num_samples, call.spec), "estimator: got ", estimator, ", allowed: 0 to ",
-                    kNumEstimators - 1, ", and ", kStratified, " more of one that takes draws");
+    set_spec(call, estimator, num_samples);
     STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
                     "index: allowed: an int64 tensor with one element a row");
     call.index = static_cast<int64_t*>(index.data_ptr());

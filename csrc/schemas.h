@@ -2,7 +2,7 @@
 // autograd: discrete_ops/ops.py builds the differentiable operators on them, discrete_ops/compiled.py adds fakes.
 //   logits (..., N), index (...) int64, seed (S) int64: S equal groups of rows, which count from first_row
 //   parameters (T, 3) float64: tau, coefficient (gap, eta or beta) and sample_tau of T equal groups of rows; where it
-//   is absent, the numbers beside it estimator: its number in reference.NUMBERS
+//   is absent, the numbers beside it estimator: its number in reference.NUMBERS, of which sample takes kBinary alone
 #pragma once
 
 #ifndef DISCRETE_OPS_KERNELS  // their namespace, which a build can rename
@@ -20,8 +20,8 @@
 #define DISCRETE_OPS_DEFINE(m)                                                                              \
   m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");                                          \
   m.def(                                                                                                    \
-      "sample.of_rows(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt first_row) " \
-      "-> (Tensor, Tensor)");                                                                               \
+      "sample.of_rows(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt first_row, " \
+      "int estimator=0) -> (Tensor, Tensor)");                                                              \
   m.def("surrogate(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                    \
   m.def("surrogate_vjp(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");   \
   m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");

@@ -21,13 +21,17 @@
 //   expand(c, h, f)     f(step, sum of h[k] u_k) for every step
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
 //   kServes             which estimators it is compiled for
-//   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
+//   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable; then there
+//   is node(k, make)       make(), of node k of a quadrature rule, or what that was for other rows of the same
+//   temperature draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out
+//   is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
 #pragma once
 
 #include "call.h"
 #include "cauchy.h"
+#include "quadrature.h"
 #include "strata.h"
 
 namespace discrete_ops {
@@ -400,6 +404,9 @@ struct Surrogate {
   DISCRETE_OPS_HD void with_draws() {
     const Estimator estimator = spec.estimator;
     if (!takes_draws(estimator)) return;
+    if constexpr (Row::kBinary) {
+      if (spec.num_samples == kAllDraws) return AllDraws<Row>{r, tau}.add();
+    }
     if constexpr (!kPullsBack) {
       add_draws(gumbel_rao());
     } else {

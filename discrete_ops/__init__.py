@@ -6,6 +6,7 @@ One call draws a hard one-hot sample; its backward pass is a straight-through gr
 
 from . import compat, diagnostics, distributions, estimators, nn, score_function
 from .backends import available_backends, build_info, set_backend, use_backend
+from .binary import bernoulli
 from .compat import patch_torch
 from .estimators import estimator
 from .functional import (
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "available_backends",
+    "bernoulli",
     "build_info",
     "compat",
     "diagnostics",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, sharded
+from . import backends, checks, ops, reference, sharded
 
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
@@ -54,11 +54,12 @@ def draw(
     options: Options,
     return_index: bool = False,
     coefficient: Real = 0.0,
-    num_samples: int = 1,
+    num_samples: int | None = None,
     hard: bool = True,
     coefficient_name: str = "gap",
 ) -> Any:
-    """One call of any estimator. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
+    """One call of any estimator; K of those that take it. Of binary variables where the options' dim is NO_DIM: the
+    sample alone. What is no tensor but has a ``__torch_function__``, torch.fx's proxies, takes it."""
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
         call = (estimator, logits, tau, options, return_index, coefficient, num_samples, hard, coefficient_name)
         return handle_torch_function(draw, (logits,), *call)
@@ -71,13 +72,22 @@ def draw(
         logits = checks.masked(logits, mask)
     tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
     parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name)
+    binary = dim == checks.NO_DIM
+    if binary:
+        dim, logits = logits.ndim, logits.unsqueeze(-1)
+        if reference.row_of(estimator) == "gumbel_rao" and num_samples is not None:
+            estimator, num_samples = "gumbel_rao", reference.ALL_DRAWS
+        estimator = reference.BINARY + estimator
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
     rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
     seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
     on_devices = sharded.draw if sharded.is_sharded(logits) else ops.draw
-    sample, index = on_devices(rows, seed, parameters, hard, estimator, num_samples, 0, backend)
+    draws = 1 if num_samples is None else num_samples
+    sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
+    if binary:
+        return sample.squeeze(-1)
     sample = sample if last else sample.movedim(-1, dim)
     return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
 

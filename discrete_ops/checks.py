@@ -18,6 +18,8 @@ from .reference import LEAST_TAU, MOST_TAU, STRATIFIED, WITH_SOFT_SAMPLE, Parame
 from .register import as_tensor, is_plain
 
 _STRIDED = torch.strided
+#: A dim that no tensor has: there is no dimension of categories, every logit is a binary variable's.
+NO_DIM = -(2**62)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _TAU = f"allowed: a number from {LEAST_TAU:.3g} to {MOST_TAU:.3g}, or a tensor of them"
 #: Largest eta and beta: their products with float32 gradients of ordinary size stay finite.
@@ -33,6 +35,8 @@ def logits(value: Any, dim: Any, name: str = "logits") -> int:
     if value.layout is not _STRIDED or value.is_nested:
         kind = "nested" if value.is_nested else value.layout
         raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
+    if dim == NO_DIM:
+        return NO_DIM
     dims = value.ndim
     if dims == 0:
         raise ValueError(f"{name}: got a 0-dim tensor, allowed: one dimension or more")
@@ -122,7 +126,7 @@ def parameters(
     coefficient_name: str = "gap",
 ) -> Parameters:
     """What the operators take, of values that :func:`temperature` and the like have checked: their place is checked
-    here, against logits with the categories in ``dim``."""
+    here, against logits with the categories in ``dim``, or ``NO_DIM``."""
     if type(tau) is type(coefficient) is type(sample_tau) is float:
         return tau, coefficient, sample_tau
     columns = (
@@ -149,14 +153,14 @@ def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gra
     column = whole.to(logits.device, torch.float64)
     if column.numel() == 1:
         return column.reshape(1)
-    shape = [*logits.shape]
-    shape[dim] = 1
+    shape, where = [*logits.shape], ""
+    if dim != NO_DIM:
+        shape[dim], where = 1, f" with 1 in dim {dim}"
     if not _broadcasts(value, shape):
-        raise ValueError(
-            f"{name}: got a tensor of shape {tuple(value.shape)}, allowed: one that broadcasts to {tuple(shape)}, "
-            f"the logits' shape with 1 in dim {dim}"
-        )
-    column = column.expand(shape).movedim(dim, -1).reshape(-1)
+        allowed = f"allowed: one that broadcasts to {tuple(shape)}, the logits' shape{where}"
+        raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)}, {allowed}")
+    column = column.expand(shape)
+    column = (column if dim == NO_DIM else column.movedim(dim, -1)).reshape(-1)
     return column if column.shape[0] else column.sum().reshape(1) + 1  # no rows are one group, too
 
 

@@ -47,12 +47,14 @@ _sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.
 _surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
 
 
-def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0, binary: bool = False
+) -> tuple[Tensor, Tensor]:
     """As :func:`discrete_ops.reference.sample`."""
-    if type(parameters) is tuple and parameters[2] == 1.0 and first_row == 0:
+    if type(parameters) is tuple and parameters[2] == 1.0 and first_row == 0 and not binary:
         return _sample(logits, seed)
     given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
-    return _sample_of_rows(logits, seed, *given, first_row)
+    return _sample_of_rows(logits, seed, *given, first_row, reference.BINARY_NUMBER if binary else 0)
 
 
 def surrogate(

@@ -21,8 +21,8 @@ Args:
     parameters: ``(T, 3)`` float64, tau, coefficient and sample_tau of T equal groups of rows; the functions here take
         three numbers, too.
     spec: ``(estimator, num_samples, first_row, backend)``: a key of ``reference.TERMS`` or one that
-        ``reference.NONZERO`` or ``reference.STRATIFIED`` makes; K; the number of the first row, for the noise; a
-        backend's name, or "" for the default of the device that the call runs on.
+        ``reference.NONZERO``, ``reference.STRATIFIED`` and ``reference.BINARY`` make; K; the number of the first row,
+        for the noise; a backend's name, or "" for the default of the device that the call runs on.
 """
 
 from functools import partial
@@ -75,7 +75,7 @@ def pull_back(
 
 def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
     """The derivative in tau of the soft sample, of an estimator that has one. None of its own is defined."""
-    if spec[0] not in reference.WITH_SOFT_SAMPLE:
+    if reference.without_binary(spec[0]) not in reference.WITH_SOFT_SAMPLE:
         what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
         raise RuntimeError(f"discrete_ops: {what}")
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
@@ -99,7 +99,7 @@ def _draw(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     kernels = _kernels(backend, logits)
-    sample, index = kernels.sample(logits, seed, parameters, first_row)
+    sample, index = kernels.sample(logits, seed, parameters, first_row, reference.is_binary(estimator))
     if not hard:
         sample = kernels.surrogate(logits, index, seed, parameters, estimator, num_samples, first_row)
     return sample, index
@@ -123,7 +123,7 @@ def _pull_back(
     backend: str,
 ) -> Tensor:
     call = (grad, logits, index, seed, parameters, estimator, num_samples, first_row)
-    if transposed and estimator in reference.ASYMMETRIC:  # the others are their own transpose
+    if transposed and estimator in reference.ASYMMETRIC:  # the others, and binary ones, are their own transpose
         return reference.surrogate_jvp(*call)
     return _kernels(backend, logits).surrogate_vjp(*call)
 

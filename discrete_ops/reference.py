@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from . import philox
+from . import philox, quadrature
 from .minimum_variance import MinimumVariance
 from .perturbation import into_perturbation, perturbed, pi_gap, through_perturbation
 
@@ -125,8 +125,22 @@ def straight_through(r: Rows) -> Iterable[Term]:
 
 def gumbel_rao(r: Rows) -> Iterable[Term]:
     """GST Eq. 11, BR Eq. 6-7 (with the 1/K that Eq. 6 lacks); K = 1 is STGS, GST Eq. 10, BR Eq. 5."""
+    if r.num_samples == ALL_DRAWS:
+        yield from gumbel_rao_of_all_draws(r)
+        return
     for y in the_draws(r, r.l.log_softmax(-1), first=0):
         yield J(1 / (r.num_samples * r.tau), y)
+
+
+def gumbel_rao_of_all_draws(r: Rows) -> Iterable[Term]:
+    """Its limit in K, of two categories: the nodes of an integral where the draws were."""
+    winner = r.D.bool()
+    log_p = r.l.log_softmax(-1).masked_fill(winner, 0.0).sum(-1, keepdim=True)  # of the other one
+    rest: Weight = 1.0  # where the lag is beyond the nodes, a soft sample is D
+    for lag, weight in quadrature.lags(log_p, r.tau, CHUNK):
+        yield J(weight / r.tau, (torch.where(winner, 0.0, -lag) / r.tau).softmax(-1))
+        rest = rest - weight.sum(0)
+    yield J(rest / r.tau, r.D)
 
 
 def gst(r: Rows) -> Iterable[Term]:
@@ -222,6 +236,11 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "mve": mve,
 }
 
+#: Before any of them: logits ``(..., 1)`` of binary variables. The row of l is ``[l, 0]``, of which the second category
+#: is in no memory; what goes in and comes out belongs to the first. And what that adds to the number.
+BINARY, BINARY_NUMBER = "binary_", 512
+#: K of "binary_gumbel_rao": its mean over all draws, without one.
+ALL_DRAWS = 0
 #: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
 NONZERO = "nonzero_"
 
@@ -232,6 +251,7 @@ WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
 #: The number of every estimator in the compiled backends.
 NUMBERS = {name: number for number, name in enumerate(TERMS)}
 NUMBERS |= {STRATIFIED + name: STRATIFIED_NUMBER + NUMBERS[name] for name in WITH_DRAWS}
+NUMBERS |= {BINARY + name: BINARY_NUMBER + number for name, number in NUMBERS.items()}
 
 #: Whose pull-back is the Jacobian of a soft sample: they have one, and a derivative in tau.
 WITH_SOFT_SAMPLE = (
@@ -249,11 +269,34 @@ ASYMMETRIC = ("reinmax_rk2", "mve", NONZERO + "gst", NONZERO + "gst_pi")
 
 # ---------------------------------------------------------------------------------------------------
 # The row kernels: the sample, its pull-back, the soft sample and its derivative in tau. The row rules: -inf masks a
-# category, a row masked whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1
+# category, a row masked whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1. Of a binary
+# variable +inf masks the other category, and NaN alone gives NaN
 
 
-def _as_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def is_binary(estimator: str) -> bool:
+    return estimator.startswith(BINARY)
+
+
+def without_binary(estimator: str) -> str:
+    return estimator.removeprefix(BINARY)
+
+
+def is_stratified(estimator: str) -> bool:
+    return without_binary(estimator).startswith(STRATIFIED)
+
+
+def row_of(estimator: str) -> str:
+    """Its key in ``TERMS``."""
+    return without_binary(estimator).removeprefix(STRATIFIED).removeprefix(NONZERO)
+
+
+def _as_rows(logits: Tensor, binary: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Logits as ``(rows, N)`` float64 with maximum 0, and which rows are NaN / masked whole, ``(rows, 1)``."""
+    if binary:
+        l = logits.reshape(-1, 1).double()  # noqa: E741
+        invalid = l.isnan()
+        l = torch.cat([l, -l], -1).clamp(max=0).masked_fill(invalid, 0.0)  # noqa: E741
+        return l, invalid, torch.zeros_like(invalid)
     l = logits.reshape(-1, logits.shape[-1]).double()  # noqa: E741
     top = l.amax(-1, keepdim=True)
     invalid, empty = top.isnan() | (top == torch.inf), top == -torch.inf
@@ -261,7 +304,7 @@ def _as_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _as_output(rows: Tensor, invalid: Tensor, empty: Tensor, like: Tensor) -> Tensor:
-    rows = rows.masked_fill(empty, 0.0).masked_fill(invalid, torch.nan)
+    rows = rows[:, : like.shape[-1]].masked_fill(empty, 0.0).masked_fill(invalid, torch.nan)
     return rows.view(like.shape).to(like.dtype, copy=True)  # not a view: those may not be changed in place
 
 
@@ -279,7 +322,9 @@ def _checked(tau: Tensor) -> Tensor:
     return torch.where((tau >= LEAST_TAU) & (tau <= MOST_TAU), tau, torch.nan)
 
 
-def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0, binary: bool = False
+) -> tuple[Tensor, Tensor]:
     """Draw ``D ~ softmax(logits / sample_tau)`` by the inverse CDF, accumulated in float64 so that no category hides.
 
     Args:
@@ -287,11 +332,12 @@ def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_
         seed: ``(S,)`` int64.
         parameters: ``(tau, coefficient, sample_tau)``, or ``(T, 3)`` float64 for T equal groups of rows.
         first_row: number of the first row, for the noise.
+        binary: whether the logits are ``(..., 1)``, of binary variables.
 
     Returns:
         one-hot ``(..., N)`` like ``logits``, index ``(...)`` int64.
     """
-    l, invalid, empty = _as_rows(logits)  # noqa: E741
+    l, invalid, empty = _as_rows(logits, binary)  # noqa: E741
     sample_tau = _parameters(parameters, len(l))[2]
     if isinstance(sample_tau, Tensor):
         invalid = invalid | sample_tau.isnan()
@@ -306,7 +352,7 @@ def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_
 def _sum_over_terms(rows: Rows, estimator: str, of_term: Callable[[Term], Tensor]) -> Tensor:
     """Of the estimator's terms, and their draws."""
     total = torch.zeros_like(rows.l)
-    for term in TERMS[estimator.removeprefix(NONZERO).removeprefix(STRATIFIED)](rows):
+    for term in TERMS[row_of(estimator)](rows):
         x = of_term(term)
         total = total + (x.sum(0) if x.ndim == 3 else x)
     return total
@@ -321,17 +367,19 @@ def _rows(
     num_samples: int,
     first_row: int,
 ) -> tuple[Rows, Tensor, Tensor]:
-    l, invalid, empty = _as_rows(logits)  # noqa: E741
+    l, invalid, empty = _as_rows(logits, is_binary(estimator))  # noqa: E741
     D = torch.zeros_like(l).scatter_(-1, index.reshape(-1, 1).clamp_min(0), 1.0)
     tau, coefficient, _ = _parameters(parameters, len(l))
+    if num_samples == ALL_DRAWS:
+        tau = quadrature.at_least(tau)
     noise = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    stratified = estimator.startswith(STRATIFIED)
+    stratified = is_stratified(estimator)
     return Rows(l, D, tau, coefficient, num_samples, stratified, seed, first_row, noise), invalid, empty
 
 
 def check_soft(estimator: str) -> None:
     """Raises ValueError for an estimator without a soft sample."""
-    if estimator not in WITH_SOFT_SAMPLE:
+    if without_binary(estimator) not in WITH_SOFT_SAMPLE:
         raise ValueError(f"estimator: got {estimator!r}, allowed: {', '.join(map(repr, WITH_SOFT_SAMPLE))}")
 
 
@@ -395,7 +443,7 @@ def surrogate_vjp(
         index: ``(...)`` int64, as :func:`sample` returned it.
         seed: ``(S,)`` int64, as :func:`sample` took it.
         parameters: as :func:`sample` took them.
-        estimator: a key of ``TERMS``, or one that ``NONZERO`` or ``STRATIFIED`` makes.
+        estimator: a key of ``TERMS``, or one that a prefix makes.
         num_samples: K.
         first_row: as :func:`sample` took it.
 
@@ -409,7 +457,7 @@ def surrogate_vjp(
         return term.weight * jacobian_product(term.p, term.q, term.of(v) if term.of else v)
 
     pulled = _sum_over_terms(rows, estimator, of_term)
-    if estimator.startswith(NONZERO):
+    if without_binary(estimator).startswith(NONZERO):
         pulled = through_perturbation(rows.l, rows.D, pulled, _gap(rows, estimator))
     return _as_output(pulled / scale, invalid, empty, logits)
 
@@ -428,7 +476,7 @@ def surrogate_jvp(
     estimators that are ``ASYMMETRIC`` alone. Args and result as there."""
     rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
     t, scale = _scaled(tangent, rows.l)
-    if estimator.startswith(NONZERO):
+    if without_binary(estimator).startswith(NONZERO):
         t = into_perturbation(rows.l, rows.D, t, _gap(rows, estimator))
 
     def of_term(term: Term) -> Tensor:
@@ -445,4 +493,7 @@ def _gap(rows: Rows, estimator: str) -> Weight:
 def _scaled(v: Tensor, l: Tensor) -> tuple[Tensor, float]:  # noqa: E741
     """``v`` as rows, 0 where masked, times a power of 2: sums over a row of any finite ones stay finite."""
     scale = 2.0**-34  # of float64: rows have less than 2**31 columns
-    return v.reshape(l.shape).to(l).masked_fill(l == -torch.inf, 0.0) * scale, scale
+    v, masked = v.reshape(-1, v.shape[-1]).to(l), l == -torch.inf
+    if v.shape[-1] < l.shape[-1]:  # of binary variables: none where the outcome is certain
+        v, masked = torch.cat([v, torch.zeros_like(v)], -1), masked.any(-1, keepdim=True)
+    return v.masked_fill(masked, 0.0) * scale, scale

@@ -18,6 +18,7 @@ from discrete_ops import reference
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
+BINARY = reference.BINARY_NUMBER
 NUMBER = reference.NUMBERS
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 
@@ -59,10 +60,10 @@ class Emulator:
         return Launch(*figures)
 
     def sample(
-        self, logits: Tensor, seed: Tensor, parameters: reference.Parameters, first_row: int = 0
+        self, logits: Tensor, seed: Tensor, parameters: reference.Parameters, first_row: int = 0, binary: bool = False
     ) -> tuple[Tensor, Tensor]:
         given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
-        return self.ops.sample.of_rows(logits, seed, *given, first_row)
+        return self.ops.sample.of_rows(logits, seed, *given, first_row, BINARY if binary else 0)
 
     def surrogate(self, logits: Tensor, index: Tensor, *call: object) -> Tensor:
         return self.ops.surrogate(logits, index, *_raw(*call))
@@ -124,10 +125,15 @@ def close(got: Tensor, want: Tensor, at_least: float = 0.0) -> None:
 
 
 def compare_sample(
-    emulator: Emulator, logits: Tensor, seed: Tensor, parameters: reference.Parameters = UNIT, first_row: int = 0
+    emulator: Emulator,
+    logits: Tensor,
+    seed: Tensor,
+    parameters: reference.Parameters = UNIT,
+    first_row: int = 0,
+    binary: bool = False,
 ) -> Tensor:
-    sample, index = reference.sample(logits, seed, parameters, first_row)
-    got_sample, got_index = emulator.sample(logits, seed, parameters, first_row)
+    sample, index = reference.sample(logits, seed, parameters, first_row, binary)
+    got_sample, got_index = emulator.sample(logits, seed, parameters, first_row, binary)
     assert torch.equal(got_index, index)
     torch.testing.assert_close(got_sample, sample, rtol=0, atol=0, equal_nan=True)
     return index
@@ -142,13 +148,15 @@ def compare(
     k: int,
     parameters: reference.Parameters | None = None,
     first_row: int = 0,
+    at_least: float = 0.0,
 ) -> None:
     """All that the estimator has; at temperature 1 unless parameters say another."""
     if parameters is None:
         parameters = parameters_of(estimator)
-    index = reference.sample(x, seed, parameters, first_row)[1]
+    index = reference.sample(x, seed, parameters, first_row, reference.is_binary(estimator))[1]
     call = (x, index, seed, parameters, estimator, k, first_row)
-    close(emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), CANCELLING.get(estimator, 0.0))
-    if estimator in SOFT:
-        close(emulator.surrogate(*call), reference.surrogate(*call))
+    at_least = max(at_least, CANCELLING.get(reference.without_binary(estimator), 0.0))
+    close(emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call), at_least)
+    if reference.without_binary(estimator) in SOFT:
+        close(emulator.surrogate(*call), reference.surrogate(*call), at_least)
         close(emulator.tau_derivative(*call), reference.tau_derivative(*call), OF_LOGARITHMS)

@@ -101,6 +101,30 @@ def test_draws_are_shared_by_teams(
 
 
 # ---------------------------------------------------------------------------------------------------
+# Binary variables
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_binary_variables(emulator: Emulator, dtype: torch.dtype) -> None:
+    """A thread has one; their outcomes are certain at the ends."""
+    inf = torch.inf
+    x = torch.tensor([-inf, inf, torch.nan, 1e4, -1e4, 0.0, 30.0, -30.0] + [0.3 * i - 20 for i in range(133)])
+    x = x.to(dtype)[:, None]
+    v = torch.linspace(-2, 2, len(x))[:, None].to(dtype)
+    seed = torch.tensor([11])
+    compare_sample(emulator, x, seed, binary=True)
+    compare_sample(emulator, x[::2], seed, (1.0, 0.0, 1.7), first_row=2**32 - 5, binary=True)
+    for name in reference.TERMS:
+        for tau in (1.0, 0.4):
+            parameters = parameters_of(name, tau)
+            compare(emulator, x[::2], v[::2], seed, reference.BINARY + name, k=3, parameters=parameters)
+    for tau in (1e-30, 0.05, 0.9, 1.5, 10.0):
+        # Errors of float32's few nodes are relative to the largest gradient, not to each.
+        call = (reference.BINARY + "gumbel_rao", reference.ALL_DRAWS)
+        compare(emulator, x, v, seed, *call, parameters=(tau, 0.0, 1.0), at_least=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------
 # Long rows
 
 
@@ -231,3 +255,17 @@ def test_masks_huge_logits_and_rows_without_a_sample_in_one_block(emulator: Emul
         call = (x, index, seed, parameters, estimator, 3)
         got, want = emulator.surrogate_vjp(v, *call), reference.surrogate_vjp(v, *call)
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(37, 10), (2, 1500)], ids=str)
+@pytest.mark.parametrize("tau", [16.5, 1e6])
+def test_hot_rows_of_mve_are_computed_in_double(
+    emulator: Emulator, shape: tuple[int, int], dtype: torch.dtype, tau: float
+) -> None:
+    """In registers and as long rows, from operands that are not."""
+    emulator.machine(1)
+    x, v, seed = inputs(shape, dtype)
+    compare(emulator, x, v, seed, "mve", k=1, parameters=(1.0, tau, 1.0))
+    each = torch.tensor([[1.0, tau, 1.0]], dtype=torch.float64).expand(shape[0], 3)
+    compare(emulator, x, v, seed, "mve", k=1, parameters=each)

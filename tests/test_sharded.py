@@ -16,6 +16,14 @@ rank, port = int(sys.argv[1]), int(sys.argv[2])
 do.set_backend(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 mesh, generator = init_device_mesh("cpu", (2,)), torch.Generator().manual_seed(0)
+logits, v = (torch.randn(7, 3, generator=generator) for _ in range(2))
+for one in (logits, logits[:, 0], logits[:1]):
+    x, spread = one.clone().requires_grad_(), distribute_tensor(one.clone(), mesh, [Shard(0)]).requires_grad_()
+    binary, got = (do.bernoulli(l, "gumbel_rao(tau=0.5)", seed=3) for l in (x, spread))
+    assert got.placements[0] == Shard(0)
+    assert torch.equal(got.full_tensor(), binary), one.shape
+    binary.sum().backward(), got.sum().backward()
+    torch.testing.assert_close(spread.grad.full_tensor(), x.grad)
 for shape in ((7, 6), (5, 3, 6), (1, 6), (6,)):
     logits, v = (torch.randn(shape, generator=generator) for _ in range(2))
     column = torch.rand(*shape[:-1], 1, generator=generator) + 0.3

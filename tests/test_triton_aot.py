@@ -23,10 +23,13 @@ from triton_ahead import (
     Binary,
     Case,
     calls,
+    calls_of_binary,
     compile_case,
     may_spill,
     without_interpreter,
 )
+
+from discrete_ops import reference
 
 pytest.importorskip("triton", reason="NOT COVERED: triton is not installed, its kernels are not compiled")
 
@@ -42,7 +45,8 @@ CELL = (
 
 def default_cases() -> list[Case]:
     """float32 on sm_90: every call in every other bucket and in those where registers run short (soft samples and
-    their derivatives in three), rows aligned in every other one; and a spread over the rest."""
+    their derivatives in three), rows aligned in every other one; binary variables in what is their own; and a spread
+    over the rest."""
     cases = [
         Case(call, estimator, columns, (i + j // 2) % 2 == 0, "float32", 90)
         for i, (call, estimator) in enumerate(calls())
@@ -51,6 +55,8 @@ def default_cases() -> list[Case]:
             columns in (16, 1024, LONG) if call in ("soft", "tau") else (i + j) % 2 == 0 or columns in (512, 1024, LONG)
         )
     ]
+    of_their_own = {reference.BINARY + name for name in ("", "gumbel_rao", "reinmax_cv")}
+    cases += [Case(call, e, 4, False, "float32", 90) for call, e in calls_of_binary() if e in of_their_own]
     rest = [(d, a) for d in DTYPES for a in ARCHITECTURES if (d, a) != ("float32", 90)]
     sizes = itertools.cycle((16, 1024, LONG, 128))
     for (call, estimator), (dtype, architecture) in zip(itertools.cycle(calls()), 2 * rest, strict=False):
@@ -66,6 +72,11 @@ def full_cases() -> list[Case]:
         for call, estimator in calls()
         for columns in (*BUCKETS, LONG)
         for is_aligned in ((False,) if dtype == "float64" else (False, True))
+    ] + [
+        Case(call, estimator, 4, False, dtype, architecture)
+        for architecture in ARCHITECTURES
+        for dtype in DTYPES
+        for call, estimator in calls_of_binary()
     ]
 
 
@@ -110,7 +121,8 @@ def summary(binaries: list[Binary], architecture: int) -> str:
         cells: dict[str, dict[int, tuple[int, int]]] = {}
         for b in binaries:
             if (b.architecture, b.dtype) == (architecture, dtype):
-                chosen = re.sub(r"\b(R|C|VECTOR|PARTS)=\w+ ?|\w+=(?=\w)", "", b.constants).strip()
+                named = b.constants.replace("BINARY=True", "binary").replace("BINARY=False", "")
+                chosen = re.sub(r"\b(R|C|VECTOR|PARTS)=\w+ ?|\w+=(?=\w)", "", named).strip()
                 row = cells.setdefault(f"{b.kernel.removesuffix('_kernel')} {chosen}".strip(), {})
                 row[b.columns] = max(row.get(b.columns, (0, 0)), (b.registers, b.spills))
         columns = sorted({c for row in cells.values() for c in row})

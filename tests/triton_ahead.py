@@ -64,6 +64,11 @@ def calls() -> list[tuple[str, str]]:
     return [("sample", ""), *of_estimators, *of_soft_samples]
 
 
+def calls_of_binary() -> list[tuple[str, str]]:
+    """The same on binary variables."""
+    return [(call, reference.BINARY + estimator) for call, estimator in calls()]
+
+
 def launches(
     call: str,
     estimator: str,
@@ -81,9 +86,11 @@ def launches(
     def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         recorded.append((kernel, arguments, options))
 
+    if estimator == reference.BINARY + "gumbel_rao":
+        k = reference.ALL_DRAWS
     seed, index = torch.zeros(1, dtype=torch.int64), torch.zeros(logits.shape[:-1], dtype=torch.int64)
     if call == "sample":
-        operators.sample(launch, logits, seed, parameters, *numbers, first_row)
+        operators.sample(launch, logits, seed, parameters, *numbers, first_row, reference.is_binary(estimator))
     else:
         grad = torch.empty_like(logits) if call == "vjp" else None
         of_call = (logits, index, seed, parameters, *numbers, first_row, estimator, k)
@@ -109,6 +116,8 @@ def specialise(architecture: int, kernel: Any, arguments: Any, options: Any) -> 
 
 def matrix(case: Case) -> torch.Tensor:
     columns = case.columns if case.is_aligned else case.columns - 1
+    if reference.is_binary(case.estimator):
+        columns = 1
     return torch.empty((3, columns), dtype=DTYPES[case.dtype])
 
 

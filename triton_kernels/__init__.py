@@ -12,9 +12,11 @@ from .operators import device_of, is_eager, launch_now
 __all__ = ["sample", "surrogate", "surrogate_vjp", "tau_derivative"]
 
 
-def sample(logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, seed: Tensor, parameters: Parameters = AT_ONE, first_row: int = 0, binary: bool = False
+) -> tuple[Tensor, Tensor]:
     """As :func:`discrete_ops.reference.sample`."""
-    call = (logits, seed, *_parameters(parameters), first_row)
+    call = (logits, seed, *_parameters(parameters), first_row, binary)
     if not is_eager(logits):
         return operators.sample_op(*call)
     with device_of(logits):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import reference
 from ..namespace import NAMESPACE
-from ..reference import STRATIFIED, WITH_DRAWS, check_soft
+from ..reference import ALL_DRAWS, STRATIFIED, WITH_DRAWS, check_soft, is_binary, without_binary
 from .jit import INTERPRETED
 from .launch import (
     MOST_COLUMNS,
@@ -47,11 +47,12 @@ def sample(
     coefficient: float,
     sample_tau: float,
     first_row: int,
+    binary: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The numbers tau, coefficient and sample_tau count where there are no parameters."""
     one_hot = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     index = torch.empty(logits.shape[:-1], dtype=torch.int64, device=logits.device)
-    rows, columns = index.numel(), logits.shape[-1]
+    rows, columns = index.numel(), 2 if binary else logits.shape[-1]
     if rows == 0:
         return one_hot, index
     check(rows, logits, seed=seed, parameters=parameters)
@@ -79,6 +80,7 @@ def sample(
             C=tile.columns,
             Q=tile.strips,
             VECTOR=vector,
+            BINARY=binary,
             num_warps=tile.warps,
         )
         return one_hot, index
@@ -130,7 +132,10 @@ def surrogate(
     :func:`sample`."""
     if mode != "pull_back":
         check_soft(estimator)
-    rows, columns = index.numel(), logits.shape[-1]
+    whole, binary, estimator = estimator, is_binary(estimator), without_binary(estimator)
+    if binary and num_samples == ALL_DRAWS:
+        estimator += "_of_all_draws"
+    rows, columns = index.numel(), 2 if binary else logits.shape[-1]
     if rows == 0:
         return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     check(rows, logits, seed=seed, index=index, parameters=parameters, grad=grad)
@@ -140,7 +145,7 @@ def surrogate(
             return reference.surrogate_vjp(grad, logits, index, seed, given, estimator, num_samples)
         may_be_hot = parameters is not None or coefficient > MOST_FLOAT_TEMPERATURE
         if may_be_hot and logits.dtype != torch.float64:
-            call = (index, seed, parameters, tau, coefficient, sample_tau, first_row, estimator, num_samples)
+            call = (index, seed, parameters, tau, coefficient, sample_tau, first_row, whole, num_samples)
             return surrogate(launch, mode, grad.double(), logits.double(), *call).to(logits.dtype)
     x, seed, index = strided(logits), seed.contiguous(), index.contiguous()
     v = x if grad is None else strided(grad)
@@ -179,6 +184,7 @@ def surrogate(
         C=tile.columns,
         Q=tile.strips,
         VECTOR=is_vector(x, v),
+        BINARY=binary,
         num_warps=tile.warps,
     )
     return out
@@ -219,9 +225,10 @@ def _sample(
     coefficient: float,
     sample_tau: float,
     first_row: int,
+    binary: bool = False,
 ) -> tuple[Tensor, Tensor]:
     with device_of(logits):
-        return sample(_launch, logits, seed, parameters, tau, coefficient, sample_tau, first_row)
+        return sample(_launch, logits, seed, parameters, tau, coefficient, sample_tau, first_row, binary)
 
 
 def _surrogate(

@@ -4,6 +4,7 @@ hides."""
 import triton
 import triton.language as tl
 
+from .binary import read_variables, with_other_category, write_variables
 from .jit import device_function
 from .philox import uniform
 from .rows import (
@@ -84,11 +85,15 @@ def sample_kernel(
     C: tl.constexpr,
     Q: tl.constexpr,
     VECTOR: tl.constexpr,
+    BINARY: tl.constexpr,
 ):
     """R rows a program, all their columns in registers."""
     row = rows_of_program(R)
-    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
-    z, invalid, empty = normalise(x)
+    if BINARY:
+        z, invalid, empty = with_other_category(read_variables(logits, row, rows, logits_stride, C), C)
+    else:
+        x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
+        z, invalid, empty = normalise(x)
     rate = sampling_rate(parameters, sample_tau_bits, row, rows, rows_per_group, z.dtype)
     invalid = invalid | (rate != rate)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
@@ -96,7 +101,10 @@ def sample_kernel(
     column = columns_of(C, Q)
     winner = choose(w, uniform(tl.load(seed + group), first_row + place) * row_sum(w), column)
     D = tl.where(column == winner, 1.0, 0.0)
-    write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
+    if BINARY:
+        write_variables(one_hot, with_row_rules(D, invalid, empty), row, rows, C)
+    else:
+        write(one_hot, with_row_rules(D, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
     tl.store(index + row, tl.where(invalid | empty, -1, winner).to(tl.int64), row < rows)
 
 

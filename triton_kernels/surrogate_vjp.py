@@ -7,6 +7,13 @@ number of draws. Its MODE is as in ``softmax_jvp.py``.
 import triton
 import triton.language as tl
 
+from .binary import (
+    gumbel_rao_of_all_draws,
+    read_variables,
+    with_other_category,
+    without_certain,
+    write_variables,
+)
 from .conditional_gumbel import add_draws, draw, prepare
 from .jit import device_function
 from .minimum_variance import mve
@@ -119,6 +126,8 @@ def pull_back(r, ESTIMATOR: tl.constexpr, STRATIFIED: tl.constexpr, MODE: tl.con
         return straight_through(out, 1.0, r.inv_tau, r, MODE)
     elif ESTIMATOR == "gumbel_rao":
         return gumbel_rao(out, r, MODE, STRATIFIED)
+    elif ESTIMATOR == "gumbel_rao_of_all_draws":
+        return gumbel_rao_of_all_draws(out, r, MODE)
     elif ESTIMATOR == "gst":
         return gst(out, r.coefficient.to(r.z.dtype), r, MODE)
     elif ESTIMATOR == "gst_pi":
@@ -185,16 +194,24 @@ def surrogate_vjp_kernel(
     C: tl.constexpr,
     Q: tl.constexpr,
     VECTOR: tl.constexpr,
+    BINARY: tl.constexpr,
 ):
     """R rows a program, all their columns in registers. Doubles come as their bits, since Triton takes floats as
     float32."""
     row = rows_of_program(R)
-    x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
-    z, invalid, empty = normalise(x)
+    if BINARY:
+        x = read_variables(logits, row, rows, logits_stride, C)
+        z, invalid, empty = with_other_category(x, C)
+    else:
+        x = read(logits, row, rows, logits_stride, logits_column_stride, 0, columns, -float("inf"), C, Q, VECTOR)
+        z, invalid, empty = normalise(x)
     v = tl.zeros_like(z)
-    if MODE == "pull_back":
-        v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, Q, VECTOR).to(z.dtype)
-        v = without_masked(v * (0.25 / C), x)  # sums over a row of any finite ones, and differences, stay finite
+    if MODE == "pull_back":  # scaled: sums over a row of any finite ones, and differences, stay finite
+        if BINARY:
+            v = without_certain(read_variables(grad, row, rows, grad_stride, C).to(z.dtype) * (0.25 / C), x)
+        else:
+            v = read(grad, row, rows, grad_stride, grad_column_stride, 0, columns, 0.0, C, Q, VECTOR).to(z.dtype)
+            v = without_masked(v * (0.25 / C), x)
     winner = columns_of(C, Q) == tl.load(index + row, row < rows, other=0).to(tl.int32)
     tau = temperature(parameters, TAU, tau_bits, row, rows, rows_per_group).to(z.dtype)
     group, place = group_of(tl.minimum(row, rows - 1), rows_per_seed, rows)
@@ -213,4 +230,7 @@ def surrogate_vjp_kernel(
     result = pull_back(r, ESTIMATOR, STRATIFIED, MODE)
     if MODE == "pull_back":
         result *= 4.0 * C
-    write(out, with_row_rules(result, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)
+    if BINARY:
+        write_variables(out, with_row_rules(result, invalid, empty), row, rows, C)
+    else:
+        write(out, with_row_rules(result, invalid, empty), row, rows, 0, columns, C, Q, VECTOR)

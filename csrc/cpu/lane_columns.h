@@ -10,6 +10,7 @@ struct LaneColumns : TakesAllDraws {
   using I = typename Math::I;
   using Mask = I;
   static constexpr Mode kMode = kOfMode;
+  static constexpr bool kBinary = false;
   static constexpr int kLanes = Math::kLanes;
   static constexpr int64_t kChunk = 64;  // steps
 

@@ -1,22 +1,36 @@
 // The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
 // Included inside the namespace of an instruction set.
 
-template <class Scalar, Mode kOfMode = Mode::kPullBack>
-struct LaneRows : TakesAllDraws {
+// The columns of such rows; those of binary variables are known.
+template <bool kBinary>
+struct RowLength {
+  const int n;
+  explicit RowLength(const Call& call) : n(static_cast<int>(call.columns)) {}
+};
+template <>
+struct RowLength<true> {
+  static constexpr int n = 2;
+  explicit RowLength(const Call&) {}
+};
+
+template <class Scalar, Mode kOfMode = Mode::kPullBack, bool kOfBinary = false>
+struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
   using I = typename Math::I;
   using Mask = I;
   static constexpr Mode kMode = kOfMode;
+  static constexpr bool kBinary = kOfBinary;
   static constexpr int kLanes = Math::kLanes;
+  static constexpr int kMost = kBinary ? 2 : kShortRow;
+  using RowLength<kBinary>::n;
 
   const Call& call;
-  const int n;
   int64_t first = 0;  // row of lane 0
   int lanes = 0;      // rows in this bundle
-  V z_[kShortRow], v_[kShortRow], out_[kShortRow];
-  V a_[kShortRow], b_[kShortRow], c_[kShortRow];
+  V z_[kMost], v_[kMost], out_[kMost];
+  V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
   I winner_;
   Mask invalid, empty;                       // NaN or +inf in the row; masked whole
@@ -24,9 +38,11 @@ struct LaneRows : TakesAllDraws {
   PhiloxVector philox_;
   Words row_low, row_high;
   bool has_keys = false;
-  Words rotation_[kShortRow + 3], shuffle_[kShortRow + 3];  // of the order of strata; whole blocks
+  Words rotation_[kMost + 3], shuffle_[kMost + 3];  // of the order of strata; whole blocks
+  Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
+  int nodes_made = 0;
 
-  explicit LaneRows(const Call& call) : call(call), n(static_cast<int>(call.columns)) {}
+  explicit LaneRows(const Call& call) : RowLength<kBinary>(call), call(call) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -98,6 +114,15 @@ struct LaneRows : TakesAllDraws {
     for (int s = n - 1; s >= 0; --s) winner_ = z_[s] == T(0) ? I{} + s : winner_;
   }
 
+  template <class Make>
+  DISCRETE_OPS_HD const Node<V>& node(int k, const Make& make) {
+    if (k >= nodes_made) {
+      nodes[k] = make();
+      if (call.groups == 1) nodes_made = k + 1;
+    }
+    return nodes[k];
+  }
+
   DISCRETE_OPS_HD V exponentials(uint32_t k) {
     V of_winner = Math::set(1);
     for (int block = 0; 4 * block < n; ++block) {
@@ -132,6 +157,7 @@ struct LaneRows : TakesAllDraws {
   void load(int64_t first_row) {
     first = first_row;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
+    if constexpr (kBinary) return load_variables();
     transpose_in(call.logits, z_);
     V top = Math::set(-Math::kInf);
     const V infinity = Math::set(Math::kInf);
@@ -143,6 +169,14 @@ struct LaneRows : TakesAllDraws {
       const V z = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
       z_[s] = Math::select(valid, z, V{});
     }
+  }
+
+  void load_variables() {
+    V l = read_variables(call.logits);
+    invalid = ~(l == l);
+    empty = Mask{};
+    l = Math::select(invalid, V{}, l);
+    z_[0] = Math::min(l, V{}), z_[1] = Math::min(-l, V{});  // of +inf, a masked other category
   }
 
   bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them
@@ -161,8 +195,13 @@ struct LaneRows : TakesAllDraws {
   }
 
   void load_grad() {
-    transpose_in(call.grad, v_);
     const V scale = Math::set(static_cast<T>(call.grad_scale));
+    if constexpr (kBinary) {  // none where the outcome is certain
+      const V least = Math::min(z_[0], z_[1]);
+      v_[0] = Math::select(least == -Math::kInf, V{}, read_variables(call.grad) * scale), v_[1] = V{};
+      return;
+    }
+    transpose_in(call.grad, v_);
     for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
   }
 
@@ -191,6 +230,39 @@ struct LaneRows : TakesAllDraws {
         const auto* from = data + x.offset(lane < lanes ? first + lane : first);
         const int64_t stride = x.column_stride;
         for (int s = 0; s < n; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+      }
+    });
+  }
+
+  // One element a lane.
+  V read_variables(const Operand& x) const {
+    V values;
+    T* to = reinterpret_cast<T*>(&values);
+    read_as<T>(x, [&](const auto* data, auto convert) {
+      if (x.dims <= 1 && lanes == kLanes) {
+        const int64_t stride = x.dims ? x.strides[0] : 0;
+        const auto* from = data + first * stride;
+        if (stride == 1) {
+          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
+        } else {
+          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane * stride]);
+        }
+      } else {
+        for (int lane = 0; lane < kLanes; ++lane)
+          to[lane] = convert(data[x.offset(lane < lanes ? first + lane : first)]);
+      }
+    });
+    return values;
+  }
+
+  void write_variables(V values) {
+    const T* from = reinterpret_cast<const T*>(&values);
+    write_as<T>(call.out, [&](auto* data, auto convert) {
+      auto* to = data + first;
+      if (lanes == kLanes) {
+        for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
+      } else {
+        for (int lane = 0; lane < lanes; ++lane) to[lane] = convert(from[lane]);
       }
     });
   }
@@ -228,6 +300,8 @@ struct LaneRows : TakesAllDraws {
   }
 
   void store() {
+    if constexpr (kBinary)
+      return write_variables(Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[0]));
     for (int s = 0; s < n && !all_lanes(~(invalid | empty)); ++s) {
       out_[s] = Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[s]);
       out_[s] = Math::select(empty, V{}, out_[s]);
@@ -326,15 +400,15 @@ struct LaneRows : TakesAllDraws {
 };
 
 // Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double.
-template <class T>
-static void sample_lane_rows(LaneRows<T>& r, typename LaneRows<T>::V rate) {
-  using R = LaneRows<T>;
+template <class R>
+static void sample_lane_rows(R& r, typename R::V rate) {
+  using T = typename R::T;
   using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
 
   const bool at_one = all_lanes(rate == R::Math::set(1));  // nearly always: without a product an element
-  D cdf[kShortRow][kParts], total[kParts] = {}, target[kParts];
+  D cdf[R::kMost][kParts], total[kParts] = {}, target[kParts];
   r.invalid = r.invalid | ~(rate == rate);
   for (int s = 0; s < r.n; ++s) {
     const typename R::V weight = R::Math::exp(at_one ? r.z(s) : r.z(s) * rate);

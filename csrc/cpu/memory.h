@@ -102,6 +102,18 @@ static DISCRETE_OPS_HD V cauchy_sum(int count, const V* u, const V* h) {
 constexpr int64_t kInvalid = -2;
 
 template <class T>
+static void write_variables(const Call& call, int64_t begin, int64_t end) {  // binary ones: 1 at index 0
+  write_as<T>(call.out, [&](auto* out, auto convert) {
+    const auto zero = convert(T(0)), one = convert(T(1)), nan = convert(static_cast<T>(__builtin_nan("")));
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t index = call.index[row];
+      out[row] = index == 0 ? one : index == kInvalid ? nan : zero;
+      call.index[row] = index < 0 ? -1 : index;
+    }
+  });
+}
+
+template <class T>
 static void write_one_hot(const Call& call, int64_t begin, int64_t end) {
   write_as<T>(call.out, [&](auto* out, auto convert) {
     const int64_t n = call.columns;

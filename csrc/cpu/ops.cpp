@@ -87,7 +87,7 @@ struct Cpu {
   static void sample(Call& call, const Tensor&) { launch(kernels().sample, call, 1.5); }
 
   static void surrogate(Call& call, const Tensor&) {
-    const auto draws = static_cast<double>(call.spec.num_samples);
+    const auto draws = static_cast<double>(call.spec.num_samples == kAllDraws ? 8 : call.spec.num_samples);
     const Estimator estimator = call.spec.estimator;
     launch(kernels().surrogate, call, takes_draws(estimator) ? 4.0 * draws + 2 : estimator == kMVE ? 12 : 2);
   }

@@ -79,7 +79,8 @@ inline int power_of_2_from(int64_t x) {
 }
 
 // How many adjacent elements one access may take: up to 16 bytes, where every row begins at a multiple of them.
-inline int access_width(const Operand& x, int64_t columns) {
+inline int access_width(const Operand& x, int64_t columns, bool binary) {
+  if (binary) return 1;
   const int64_t element = bytes_of(x.dtype);
   for (int width = element == 8 ? 2 : 4; width > 1; width /= 2) {
     bool aligned = x.column_stride == 1 && columns % width == 0 &&
@@ -97,6 +98,7 @@ inline bool is_contiguous(const Operand& x, int64_t columns) {
 // Whether a block's rows are staged through shared memory: where its own accesses would be less than 16 bytes, or would
 // lie so far apart that each takes half a sector of 32.
 inline void plan_tiles(Call& call, Launch& launch, bool with_grad) {
+  if (call.spec.binary) return;
   const bool adjacent = call.columns % 4 == 0 && (call.team > 1 || call.columns <= 4);
   if (adjacent || !is_contiguous(call.logits, call.columns)) return;
   if (with_grad && !is_contiguous(call.grad, call.columns)) return;
@@ -143,10 +145,11 @@ inline void plan_long(Call& call, Launch& launch, int64_t array_bytes, const Dev
 }
 
 inline Launch plan(Call& call, bool sampling, const Device& device) {
-  call.logits_width = access_width(call.logits, call.columns);
+  const bool binary = call.spec.binary;  // a thread has a variable: adjacent threads, adjacent elements
+  call.logits_width = access_width(call.logits, call.columns, binary);
   const bool with_grad = !sampling && call.mode == Mode::kPullBack;
-  call.grad_width = with_grad ? access_width(call.grad, call.columns) : 1;
-  call.out_width = access_width(call.out, call.columns);
+  call.grad_width = with_grad ? access_width(call.grad, call.columns, binary) : 1;
+  call.out_width = access_width(call.out, call.columns, binary);
   call.split = 1;
   call.tile_bytes = 0;
   const bool mve = !sampling && call.spec.estimator == kMVE;

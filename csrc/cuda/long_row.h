@@ -18,6 +18,7 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   using T = Scalar;
   using V = Scalar;
   static constexpr Mode kMode = kOfMode;
+  static constexpr bool kBinary = false;
   static constexpr Serves kServes = kServesWhat;
   static constexpr int kArrays = serves_mve(kServes, kMode)         ? kLongRowArraysWithMVE
                                  : kServes == Serves::kWithoutDraws ? kLongRowArrays

@@ -1,5 +1,6 @@
 // Loads and stores of quads, the four adjacent columns that one Philox block serves, between tensors of any float dtype
-// and T (float or double). A float64 tensor goes with T = double alone.
+// and T (float or double). A float64 tensor goes with T = double alone; others with double where float has not the
+// precision.
 #pragma once
 
 #include "../bfloat16.h"
@@ -66,6 +67,13 @@ template <class T, int kQuads>
 DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width, int64_t first, int64_t stride,
                                     int64_t columns, T fill, T to[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
+    if (x.dtype != Dtype::kDouble) {
+      float narrow[4 * kQuads];
+      load_quads<float, kQuads>(x, row, width, first, stride, columns, static_cast<float>(fill), narrow);
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4 * kQuads; ++i) to[i] = narrow[i];
+      return;
+    }
     with_width<2>(width, [&](auto w) {
       const double* const from = static_cast<const double*>(row);
       DISCRETE_OPS_UNROLL
@@ -102,6 +110,12 @@ template <class T, int kQuads>
 DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, int64_t first, int64_t stride,
                                      int64_t columns, const T from[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
+    if (x.dtype != Dtype::kDouble) {
+      float narrow[4 * kQuads];
+      DISCRETE_OPS_UNROLL
+      for (int i = 0; i < 4 * kQuads; ++i) narrow[i] = static_cast<float>(from[i]);
+      return store_quads<float, kQuads>(x, row, width, first, stride, columns, narrow);
+    }
     with_width<2>(width, [&](auto w) {
       double* const to = static_cast<double*>(row);
       DISCRETE_OPS_UNROLL

@@ -20,6 +20,7 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kWithGrad = kMode == Mode::kPullBack;
   static constexpr Serves kServes = kServesWhat;
+  static constexpr bool kBinary = kQuads == 1;
   static constexpr int kSteps = 4 * kQuads;
   static constexpr int kCauchySteps = serves_mve(kServes, kMode) ? kSteps : 1;
   static constexpr V kNothing = V(-0.0);  // what a sum starts with: adding to it is no instruction
@@ -27,7 +28,8 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
 
   const Call& call;
   Team team;
-  const int n;  // columns
+  const int n;       // columns
+  const int stored;  // of them in memory
   int64_t row;
   bool is_behind;       // the last row; such a team does what the last row's does, and stores nothing
   int winner_step;      // the winner's step in this thread, or none
@@ -43,10 +45,13 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
         // Else some rows take another path.
         team(call.team, call.draw_groups == 1 && call.groups == 1 && call.spec.estimator != kMVE),
         n(static_cast<int>(call.columns)),
+        stored(is_binary() ? 1 : n),
         row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
         is_behind(row >= call.rows) {
     if (is_behind) row = call.rows - 1;
   }
+
+  DISCRETE_OPS_DEVICE bool is_binary() const { return kBinary && call.spec.binary; }
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -121,6 +126,11 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
     set_winner(team.reduce(first, Min{}));
   }
 
+  template <class Make>
+  DISCRETE_OPS_DEVICE Node<V> node(int, const Make& make) {
+    return make();
+  }
+
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
     V of_winner = 1;
     // Nothing of one draw is kept for the next, but Philox's ten keys, twenty registers, by three quads, which have
@@ -178,14 +188,18 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
       }
       device::block_barrier();
     }
-    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, n, -Math::kInf, z_);
-    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, n, T(0), v_);
+    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, stored, -Math::kInf, z_);
+    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, stored, T(0), v_);
   }
 
   DISCRETE_OPS_DEVICE void load() {
     read(team.rank, team.size);
-    const V top = highest();
-    subtract(top, top > kLarge);
+    if (is_binary()) {
+      add_other_category();
+    } else {
+      const V top = highest();
+      subtract(top, top > kLarge);
+    }
     if constexpr (kWithGrad) {
       const V scale = static_cast<T>(call.grad_scale);
       each([&](int s) { v_[s] *= scale; });
@@ -193,6 +207,14 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
       each([&](int s) { least = Math::min(least, z_[s]); });
       if (least == -Math::kInf) each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
     }
+  }
+
+  // z of a binary variable. Of +inf the other category is masked; where the outcome is certain there is no gradient.
+  DISCRETE_OPS_DEVICE void add_other_category() {
+    const V l = z_[0];
+    invalid = l != l, empty = false;
+    z_[0] = invalid ? T(0) : Math::min(l, T(0)), z_[1] = invalid ? T(0) : Math::min(-l, T(0));
+    if constexpr (kWithGrad) v_[0] = z_[1] == -Math::kInf ? T(0) : v_[0];
   }
 
   // The row's maximum, while z holds the logits. A row without a sample computes on NaN; store() overwrites it.
@@ -254,7 +276,7 @@ struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>
 
   DISCRETE_OPS_DEVICE void store_at(void* at) {
     if (is_behind || !leads()) return;
-    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, n, out_);
+    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, stored, out_);
   }
 };
 
@@ -268,7 +290,11 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   const int first_column = r.team.rank * Row::kSteps;
   const T rate = static_cast<T>(r.call.sample_rate(r.row));
   r.read(r.team.rank * kQuads, 1);
-  r.subtract(r.highest(), rate < T(0x1p-90));  // at any other rate its weight is 0
+  if (r.is_binary()) {
+    r.add_other_category();
+  } else {
+    r.subtract(r.highest(), rate < T(0x1p-90));  // at any other rate its weight is 0
+  }
   r.invalid = r.invalid || rate != rate;
   r.each([&](int s) { r.a(s) = M::share(r.z(s), rate); });
   double of_quad[kQuads], of_thread = 0;
