@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from discrete_ops import bernoulli
 from discrete_ops.estimators import Estimator
 
 POINTS = 40  #: of a curve, after the start
@@ -40,7 +41,7 @@ def losses(x: Tensor, power: float, c: float) -> Tensor:
 
 def draw(estimator: Estimator, theta: Tensor, seed: Tensor) -> Tensor:
     """Latents in {0, 1} of two-category logits ``(..., 2)``, with the estimator's gradient."""
-    return estimator(theta, seed=seed)[..., 0]
+    return bernoulli(theta[..., 0] - theta[..., 1], estimator, seed=seed)
 
 
 def expected(theta: Tensor, power: float, c: float) -> Tensor:

@@ -30,7 +30,7 @@ def write(path: Path, found: Curves, setting: Setting, commits: Sequence[str], c
             rows.append((f"{power:g}", f"`{name}`", str(len(seeds)), *figures))
     notes = [
         f"{setting.latents} binary latents, c = {setting.c}, Adam at {setting.lr}, {setting.batch} samples a step; the "
-        "problem and its setting are Liu et al.'s, NeurIPS 2023, all temperatures 1 where none is named. Commit "
+        "problem and its setting are Liu et al.'s, NeurIPS 2023. Gumbel-Rao is the mean over all of its draws. Commit "
         f"{', '.join(commits)}.",
         "What the expected loss is above its minimum, c^p, in percent of what it is above it at the start: mean, +- "
         "standard deviation over seeds if several. 0 is solved, 100 is no progress.",
@@ -63,7 +63,8 @@ def _draw(found: Curves, setting: Setting, path: Path) -> None:
                 steps, [min(p) for p in points], [max(p) for p in points], color=style["color"], alpha=0.2
             )
         axis.set_title(f"p = {power:g}", fontsize="medium")
-        axis.set(xlabel="step", ylabel="share of the way to the minimum that is left", yscale="log")
+        axis.set(xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
+    figure.supylabel("left of the way to the minimum", fontsize="medium")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     save(figure, path)
