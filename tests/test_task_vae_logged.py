@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from task_helpers import lines, run
 
 from tasks.common.errors import RunError
-from tasks.vae import logged, results, study
+from tasks.vae import logged, report, results, study
 from tasks.vae.recipes import configure
 from tasks.vae.results import Result
 from tasks.vae.tables import STUDIES, TABLES
@@ -93,3 +94,15 @@ def test_the_committed_table_shows_the_settings_of_today() -> None:
     found: list[Result] = results.read(folder, "family")
     shown = study.shown(found, TABLES["family"], {"data": "mnist", "device": "cpu", "epochs": None})
     assert shown == found
+
+
+def test_a_table_of_our_own_has_no_paper_beside_it(tmp_path: Path) -> None:
+    fields = {"table": "family", "column": "8x4", "method": "ReinMax", "split": "test", "epochs": 40, "data": "mnist"}
+    found = [
+        Result(seed=seed, value=value, device="cpu", commit="abc", **fields) for seed, value in ((0, 130.0), (1, 132.0))
+    ]
+    report.write("family", "a title", found, tmp_path, Console(quiet=True))
+    text = (tmp_path / "family.md").read_text()
+    assert "| test | 8x4 | ReinMax | 131.00 +- 1.41 | 2 | 130.00 | 132.00 |" in text
+    assert "paper |" not in text
+    assert TABLES["family"].note in text
