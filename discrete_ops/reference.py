@@ -15,7 +15,7 @@ noise is float32 for float32 and half inputs and float64 for float64 inputs, as 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -23,13 +23,26 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import philox, quadrature
+from .conditional_gumbel import CHUNK, conditional_gumbels, the_draws
 from .minimum_variance import MinimumVariance
 from .perturbation import into_perturbation, perturbed, pi_gap, through_perturbation
+from .variants import (
+    ALL_DRAWS,
+    BINARY,
+    BINARY_NUMBER,
+    NONZERO,
+    STRATIFIED,
+    STRATIFIED_NUMBER,
+    WITH_DRAWS,
+    is_binary,
+    is_stratified,
+    row_of,
+    without_binary,
+)
 
 #: Temperatures whose inverse is a normal float32 too.
 LEAST_TAU = torch.finfo(torch.float32).tiny
 MOST_TAU = 1 / LEAST_TAU
-CHUNK = 2**20  #: Elements of noise held at once: memory does not grow with the number of draws.
 
 Weight = float | Tensor
 #: ``(tau, coefficient, sample_tau)`` of all rows, or a ``(T, 3)`` float64 tensor for T equal groups of rows.
@@ -76,42 +89,6 @@ def J(weight: Weight, p: Tensor, q: Tensor | None = None) -> Term:
 def tempered_softmax(l: Tensor, tau: Weight = 1.0) -> Tensor:  # noqa: E741
     """``softmax(l / tau)``; the maximum goes first, so that no logit overflows however small tau is."""
     return ((l - l.amax(-1, keepdim=True)) / tau).softmax(-1)
-
-
-def the_draws(rows: Rows, lp: Tensor, first: int) -> Iterator[Tensor]:
-    """The K draws of an estimator, from ``first`` on, as :func:`conditional_gumbels`: stratified, if the call's are."""
-    strata = philox.Strata(first, rows.num_samples) if rows.stratified else None
-    return conditional_gumbels(rows, lp, first, rows.num_samples, strata)
-
-
-def conditional_gumbels(
-    rows: Rows, lp: Tensor, first: int, count: int, strata: philox.Strata | None = None
-) -> Iterator[Tensor]:
-    """``softmax(Y(l, D, k) / tau)`` for the draws ``k = first .. first + count - 1``, in chunks.
-
-    ``Y(l, D)`` is ``l + G`` given that its argmax is D. With ``lp`` the normalised log-probabilities and
-    E exponential noise, ``Y_j - Y_i = -softplus(log E_j - log E_i - lp_j)``: at most 0, exactly 0 at
-    the winner, and free of ``exp(l)``, so nothing overflows at any logits or tau.
-
-    Yields:
-        ``(chunk, rows, N)``.
-    """
-    n, columns = lp.shape
-    winner = rows.D.bool()
-    size = count
-    while size > 1 and size * lp.numel() > CHUNK:  # halved by comparisons, which bind no shape under torch.compile
-        size = (size + 1) // 2
-    for start in range(first, first + count, size):
-        draw = torch.arange(start, min(start + size, first + count), device=lp.device)
-        log_e = philox.exponential(rows.seed, draw, n, columns, rows.noise, rows.first_row, strata).double().log()
-        log_e_winner = (log_e * rows.D).sum(-1, keepdim=True)
-        y = -_softplus(log_e - log_e_winner - lp)
-        yield (y.masked_fill(winner, 0.0) / rows.tau).softmax(-1)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    """``log(1 + exp(x))``; of plain operators, for ONNX has that of float64 in none of its runtimes."""
-    return torch.maximum(x, torch.zeros_like(x)) + (-x.abs()).exp().log1p()
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -236,18 +213,6 @@ TERMS: dict[str, Callable[[Rows], Iterable[Term]]] = {
     "mve": mve,
 }
 
-#: Before any of them: logits ``(..., 1)`` of binary variables. The row of l is ``[l, 0]``, of which the second category
-#: is in no memory; what goes in and comes out belongs to the first. And what that adds to the number.
-BINARY, BINARY_NUMBER = "binary_", 512
-#: K of "binary_gumbel_rao": its mean over all draws, without one.
-ALL_DRAWS = 0
-#: Before "gst" or "gst_pi": the same sample and h, with the gradient through m1 and m2 too. In this backend alone.
-NONZERO = "nonzero_"
-
-#: Before an estimator that takes draws: they are stratified. A number that is added to its place in the table.
-STRATIFIED, STRATIFIED_NUMBER = "stratified_", 256
-WITH_DRAWS = ("gumbel_rao", "reinmax_rao", "reinmax_cv", "reinmax_cv_gumbel")
-
 #: The number of every estimator in the compiled backends.
 NUMBERS = {name: number for number, name in enumerate(TERMS)}
 NUMBERS |= {STRATIFIED + name: STRATIFIED_NUMBER + NUMBERS[name] for name in WITH_DRAWS}
@@ -271,23 +236,6 @@ ASYMMETRIC = ("reinmax_rk2", "mve", NONZERO + "gst", NONZERO + "gst_pi")
 # The row kernels: the sample, its pull-back, the soft sample and its derivative in tau. The row rules: -inf masks a
 # category, a row masked whole gives zeros, NaN or +inf in a row gives NaN; the index of the last two is -1. Of a binary
 # variable +inf masks the other category, and NaN alone gives NaN
-
-
-def is_binary(estimator: str) -> bool:
-    return estimator.startswith(BINARY)
-
-
-def without_binary(estimator: str) -> str:
-    return estimator.removeprefix(BINARY)
-
-
-def is_stratified(estimator: str) -> bool:
-    return without_binary(estimator).startswith(STRATIFIED)
-
-
-def row_of(estimator: str) -> str:
-    """Its key in ``TERMS``."""
-    return without_binary(estimator).removeprefix(STRATIFIED).removeprefix(NONZERO)
 
 
 def _as_rows(logits: Tensor, binary: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -105,12 +105,12 @@ def test_infinite_temperature_has_less_variance_than_reinmax() -> None:
     assert min(ratios) < 0.95, "the two would be one"
 
 
-@pytest.mark.parametrize("t", TEMPERATURES)
-def test_unbiased_for_linear_losses(t: float, backend: str) -> None:
+@pytest.mark.parametrize(("name", "t"), [*OTHERS, *(("mve", t) for t in TEMPERATURES)])
+def test_unbiased_for_linear_losses(name: str, t: float, backend: str) -> None:
     for seed in range(5):
         l = problem(seed, 6)  # noqa: E741
         p = l.softmax(-1)
-        mean = (p[:, None, None] * matrices(backend, "mve", t, l)).sum(0)
+        mean = (p[:, None, None] * matrices(backend, name, t, l)).sum(0)
         torch.testing.assert_close(mean, jacobian(p, p), rtol=0, atol=1e-11 + 1e-15 * t)
 
 
