@@ -252,7 +252,9 @@ def _as_rows(logits: Tensor, binary: bool = False) -> tuple[Tensor, Tensor, Tens
 
 
 def _as_output(rows: Tensor, invalid: Tensor, empty: Tensor, like: Tensor) -> Tensor:
-    rows = rows[:, : like.shape[-1]].masked_fill(empty, 0.0).masked_fill(invalid, torch.nan)
+    if rows.shape[-1] > like.shape[-1]:  # of binary variables
+        rows = rows[:, :1]
+    rows = rows.masked_fill(empty, 0.0).masked_fill(invalid, torch.nan)
     return rows.view(like.shape).to(like.dtype, copy=True)  # not a view: those may not be changed in place
 
 

@@ -251,7 +251,7 @@ def test_result_is_like_the_logits(quantity):
 ORDERS = {
     "straight_through": (0.0, first_order, equation_9),
     "reinmax": (0.0, second_order, equation_11),
-    **{f"reinmax_rk2_centred {b}": (b, lambda f, logits, b=b: rk2(f, logits, b), equation_26(b)) for b in BETAS},
+    **{f"mix {2 * b}": (2 * b, lambda f, logits, b=b: rk2(f, logits, b), equation_26(b)) for b in BETAS},
     **{f"reinmax_rk2 {b}": (b, lambda f, logits, b=b: rk2_uncentred(f, logits, b), equation_35(b)) for b in BETAS},
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "../cauchy.h"
 #include "call.h"
 
 namespace discrete_ops {
