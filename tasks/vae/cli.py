@@ -23,7 +23,7 @@ class Train:
     """Train one discrete VAE and write its metrics, checkpoint and pictures to a directory.
 
     Estimators: straight_through, gumbel_softmax, gumbel_rao, gst, reinmax, reinmax_argmax, reinmax_rao,
-    reinmax_cv, reinmax_rk2; score functions: rloo, disarm_tree.
+    reinmax_cv, reinmax_rk2, mix, mve; score functions: rloo, disarm_tree.
     """
 
     estimator: str = "reinmax"
@@ -45,6 +45,8 @@ class Train:
     """Of reinmax_rk2."""
     centred: bool | None = None
     """Of reinmax_rk2: the mean that BR Eq. 26 states."""
+    a: float | None = None
+    """Of mix: 0 is straight_through, 1 is reinmax."""
     mid_tau: float | None = None
     """Mixed temperatures: each --low-every-th batch of an epoch takes --tau, all others this one."""
     low_every: int | None = None
@@ -97,6 +99,7 @@ class Train:
             control=self.control,
             beta=self.beta,
             centred=self.centred,
+            a=self.a,
             mid_tau=self.mid_tau,
             low_every=self.low_every,
             num_samples=self.num_samples,
