@@ -86,12 +86,17 @@ class MinimumVariance:
     Args:
         p: probabilities, ``(rows, N)`` float64.
         D: one-hot of the sampled index.
-        t: temperature, a number >= 0 or ``(rows, 1)``; infinity is ``MOST_TEMPERATURE``.
+        t: temperature, a number >= 0 or ``(rows, 1)``; infinity is ``MOST_TEMPERATURE``. Of another one the row is NaN.
     """
 
     def __init__(self, p: Tensor, D: Tensor, t: float | Tensor) -> None:
         self.p, self.D = p, D
-        self.t = t = t.clamp(max=MOST_TEMPERATURE) if isinstance(t, Tensor) else min(t, MOST_TEMPERATURE)
+        valid = t >= 0
+        if isinstance(t, Tensor):
+            t = torch.where(valid, t.clamp(max=MOST_TEMPERATURE), 0.0)
+        else:
+            t = min(t, MOST_TEMPERATURE) if valid else 0.0
+        self.t, self.valid = t, torch.as_tensor(valid, device=p.device)
         p_x = (p * D).sum(-1, keepdim=True)
         self.of_sample = 1 / (1 + t * (p + p_x))  # 1 / den_xj
         self.ratio = (1 + t * p) / (1 + 2 * t * p)
@@ -101,14 +106,14 @@ class MinimumVariance:
         v = v - (v * D).sum(-1, keepdim=True)
         share = v * self.of_sample
         w = share * (1 + t * p) - D * (t * p * share).sum(-1, keepdim=True)
-        return self.ratio * self.solve(w)
+        return torch.where(self.valid, self.ratio * self.solve(w), torch.nan)
 
     def transposed(self, y: Tensor) -> Tensor:
         p, D, t = self.p, self.D, self.t
         w = self.solve(self.ratio * y)
         v = self.of_sample * (w * (1 + t * p) - t * p * (w * D).sum(-1, keepdim=True))
         v = torch.where(D.bool(), 0.0, v)
-        return v - D * v.sum(-1, keepdim=True)
+        return torch.where(self.valid, v - D * v.sum(-1, keepdim=True), torch.nan)
 
     def solve(self, w: Tensor) -> Tensor:
         """``M^-1 w``."""

@@ -15,7 +15,9 @@ import torch
 from packaging.requirements import Requirement
 
 import discrete_ops as do
+import tasks.frontier.cli
 import tasks.listops.cli
+import tasks.polynomial.cli
 import tasks.vae.cli
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINKED = sorted([*PAGES, *ROOT.glob("tasks/**/*.md"), *ROOT.glob("bench/**/*.md")])
 FENCED = re.compile(r"^```(?P<language>[\w-]*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
-CLI = {"tasks.vae": tasks.vae.cli, "tasks.listops": tasks.listops.cli}
+CLI = {f"tasks.{name}": getattr(tasks, name).cli for name in ("frontier", "listops", "polynomial", "vae")}
 
 
 def name(path: Path) -> str:
@@ -82,7 +84,7 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case ["make", *arguments]:
             targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
             assert {word for word in arguments if "=" not in word} <= targets
-        case ["python", "-m", ("tasks.vae" | "tasks.listops") as module, *arguments]:
+        case ["python", "-m", module, *arguments] if module in CLI:
             for alternative in alternatives(arguments):
                 parse(CLI[module], alternative, monkeypatch)
         case ["python", "-m", module, *_]:

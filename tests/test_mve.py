@@ -190,6 +190,17 @@ def test_rows_of_one_temperature_each(backend: str) -> None:
     assert_close(got, torch.stack(each))
 
 
+def test_a_bad_temperature_shows_in_its_rows_alone(backend: str) -> None:
+    """Of a tensor whose values nobody looked at, as on a GPU."""
+    l, v = torch.randn(2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))  # noqa: E741
+    parameters = torch.tensor([[1.0, t, 1.0] for t in (4.0, -0.2, math.nan, math.inf)], dtype=torch.float64)
+    call = (v, l, torch.arange(4), torch.tensor([0]), parameters, "mve", 1)
+    got, want = (backends.get(name).surrogate_vjp(*call) for name in (backend, "reference"))
+    assert_close(got[[0, 3]], want[[0, 3]])
+    assert got[1:3].isnan().all()
+    assert want[1:3].isnan().all()
+
+
 @pytest.mark.parametrize("t", [0.5, 4.0, 1e3, 2.0**30])
 def test_products_and_solutions_without_the_matrix(t: float) -> None:
     """What long rows take instead of the dense solve."""

@@ -45,6 +45,8 @@ class Train:
     """Of reinmax_rk2."""
     centred: bool | None = None
     """Of reinmax_rk2: the mean that BR Eq. 26 states."""
+    a: float | None = None
+    """Of mix: 0 is straight_through, 1 is reinmax."""
     mid_tau: float | None = None
     """Mixed temperatures: each --low-every-th batch of an epoch takes --tau, all others this one."""
     low_every: int | None = None
@@ -97,6 +99,7 @@ class Train:
             control=self.control,
             beta=self.beta,
             centred=self.centred,
+            a=self.a,
             mid_tau=self.mid_tau,
             low_every=self.low_every,
             num_samples=self.num_samples,

@@ -172,7 +172,8 @@ class Common:
 class TableCommand(Common):
     """Train the runs of a table of the papers and print it beside the paper's figures.
 
-    Names: br-1, br-2, br-3, gst-1, gst-2, gst-3, gst-4, gst-5, gst-7.
+    Names: br-1, br-2, br-3, gst-1, gst-2, gst-3, gst-4, gst-5, gst-7; family is no paper's: mix and MVE beside what
+    the papers tune.
     """
 
     name: tyro.conf.Positional[str]

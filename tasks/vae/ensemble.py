@@ -41,6 +41,11 @@ SHARED = (
 Record = dict[str, float]
 
 
+def first_failure(history: Sequence[Record]) -> int | None:
+    """The first epoch of a run in which a figure was not finite, if there was one."""
+    return next((int(r["epoch"]) for r in history if not all(map(math.isfinite, r.values()))), None)
+
+
 class Ensemble:
     """Blocks and random generators of M runs, and what they have recorded so far.
 
@@ -96,8 +101,7 @@ class Ensemble:
 
     def failed(self, member: int) -> int | None:
         """The first epoch in which a figure of the member was not finite, if there was one."""
-        bad = (int(r["epoch"]) for r in self.history_of(member) if not all(map(math.isfinite, r.values())))
-        return next(bad, None)
+        return first_failure(self.history_of(member))
 
     def member(self, member: int) -> VAE:
         """A copy of one member as a model of its own."""

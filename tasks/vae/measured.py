@@ -147,7 +147,7 @@ def run(
                 continue
             config = configure(estimator="reinmax", tau=what.tau, seed=seed, epochs=epochs[-1], **overrides)
             with piece():
-                paths = _train(config, epochs, pending, images(), out, console)
+                paths = checkpoints(config, epochs, pending, images(), out, console)
                 for epoch in pending:
                     trained = train.load(config, images(), paths[epoch]) if epoch else Ensemble([config], images())
                     found = _measure(trained, what, epoch, console)
@@ -163,7 +163,7 @@ def _folder(out: Path, config: Config) -> Path:
     return files.for_device(out / name, config.device)
 
 
-def _train(
+def checkpoints(
     config: Config, epochs: Sequence[int], wanted: Sequence[int], images: data.Images, out: Path, console: Console
 ) -> dict[int, Path]:
     """Train the VAE that is measured; returns the checkpoint of each epoch but 0, of those wanted for sure."""

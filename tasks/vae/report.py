@@ -14,10 +14,13 @@ from tasks.common.sheets import Sheet
 from .results import Result
 from .tables import TABLES
 
+OWN = ("split", "column", "method", "-ELBO", "seeds", "least", "most")  #: of a table that is no paper's
 HEADER = ("split", "column", "method", "paper", "ours", "seeds", "difference", "in paper's std")
-NOTE = (
+OURS = (
     "ours: mean, +- standard deviation over seeds if several; collapsed: seeds whose code carries nothing (KL "
-    "below half a nat), in the mean only if all are; X: a figure was not finite, in brackets the first such epoch. "
+    "below half a nat), in the mean only if all are; X: a figure was not finite, in brackets the first such epoch."
+)
+PAPERS = (
     "paper: as printed; its +- is a standard deviation over seeds in GST (Table 4 does not say), a standard error over "
     "ten in BR; X: cannot converge, which a collapsed or failed run of ours is too; (?): the print leaves it open. -: "
     "not printed, or of other data or epochs."
@@ -46,15 +49,25 @@ class Cell(NamedTuple):
 
     def text(self) -> tuple[str, ...]:
         """As ``HEADER`` has it."""
+        paper = "-" if self.paper is None else str(self.paper)
+        return self.split, self.column, self.method, paper, self._ours(), self._seeds(), *self._difference()
+
+    def own(self) -> tuple[str, ...]:
+        """As ``OWN`` has it."""
+        ends = (_number(end(self.values)) if self.values else "-" for end in (min, max))
+        return self.split, self.column, self.method, self._ours(), self._seeds(), *ends
+
+    def _ours(self) -> str:
         ours = [] if self.mean is None else [_number(self.mean)]
         if len(self.values) > 1:
             ours.append(f"+- {_number(statistics.stdev(self.values))}")
         if self.collapsed:
             ours.append(f"({len(self.collapsed)} collapsed)")
         ours += [f"X ({epoch})" for epoch in self.failed]
-        seeds = str(len(self.trained) + len(self.collapsed) + len(self.failed))
-        paper = "-" if self.paper is None else str(self.paper)
-        return self.split, self.column, self.method, paper, " ".join(ours), seeds, *self._difference()
+        return " ".join(ours)
+
+    def _seeds(self) -> str:
+        return str(len(self.trained) + len(self.collapsed) + len(self.failed))
 
     def _difference(self) -> tuple[str, str]:
         """In nats and in standard deviations over the paper's seeds."""
@@ -129,12 +142,34 @@ def write(
     runs = f"{first.data}, {first.epochs} epochs, {', '.join(sorted({r.device for r in found}))}"
     rows = cells(first.table, found, compare)
     commits = ", ".join(sorted({r.commit for r in found}))
-    sheet = Sheet(f"{title} ({runs})", HEADER, [row.text() for row in rows], names=3)
-    notes = [f"{runs}; commit {commits}.", NOTE]
+    table = TABLES.get(first.table)
+    caption = f"{title} ({runs})"
+    if table and not table.paper:  # our own
+        about = [table.note, OURS.removeprefix("ours: ")]
+        sheet = Sheet(caption, OWN, [row.own() for row in rows], names=3)
+    else:
+        about = [f"{OURS} {PAPERS}"]
+        sheet = Sheet(caption, HEADER, [row.text() for row in rows], names=3)
+    notes = [f"{runs}; commit {commits}.", *about, *_logs(found)]
     sheets.write(
         folder / f"{name}.md", title, notes, [sheet], console, {f"{name}.png": draw or partial(_plot, rows, title)}
     )
     return rows
+
+
+def _logs(found: Sequence[Result]) -> list[str]:
+    """A paragraph on the runs that were not trained for the table."""
+    runs: dict[str, set[tuple[str, str, int]]] = {}
+    for r in found:
+        if r.log:
+            runs.setdefault(r.log, set()).add((r.column, r.method, r.seed))
+    count, all_runs = sum(map(len, runs.values())), len({(r.column, r.method, r.seed) for r in found})
+    named = "; ".join(
+        f"{log}: {', '.join(f'{method} {column} seed {seed}' for column, method, seed in sorted(members))}"
+        for log, members in sorted(runs.items())
+    )
+    told = f"{count} of the {all_runs} runs are this epoch of other tables' runs, read from their logs: {named}."
+    return [told] if runs else []
 
 
 def _plot(rows: Sequence[Cell], title: str, path: Path) -> None:

@@ -31,6 +31,7 @@ class Result:
     failed: int | None = None  # the first epoch with a figure that was not finite
     kl: float | None = None  # nats an image, of the last epoch's training; None: not noted, or of another figure
     settings: str = ""  # of the run: `Config.settings`
+    log: str = ""  # of another run's epochs, which it is read from; "": it was trained to this end
 
     def __post_init__(self) -> None:
         if (self.value is None) != (self.failed is not None):
@@ -50,6 +51,7 @@ class Result:
         commit: str,
         failed: int | None,
         kl: float | None = None,
+        log: str = "",
     ) -> "Result":
         """What a run shows after so many epochs; ``failed``: its first epoch with a figure that was not finite."""
         if failed is None and not math.isfinite(value):
@@ -69,6 +71,7 @@ class Result:
             failed=failed if is_failed else None,
             kl=None if is_failed else kl,
             settings=config.settings,
+            log=log,
         )
 
     @property

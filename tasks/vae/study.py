@@ -14,8 +14,8 @@ from rich.console import Console
 from tasks.common import files, jsonl
 from tasks.common.errors import RunError
 
-from . import data, results, train
-from .ensemble import Ensemble
+from . import data, logged, results, train
+from .logged import Logged
 from .progress import RunProgress
 from .recipes import Config
 from .results import Result
@@ -154,6 +154,7 @@ def run(plan: Plan, images: data.Source, console: Console) -> None:
     jsonl.commit()  # of the code that runs, which may change on disk before the end
     with files.leaving_occupied() as piece:
         for place, column in enumerate(plan.columns, 1):
+            _take_logged(plan, column, console)
             _tell_known(plan, column, console)
             for members in plan.ensembles(column):
                 with piece():
@@ -193,25 +194,39 @@ def _train(plan: Plan, members: list[Member], images: data.Source, label: str, c
         ensemble = train.fit(
             configs, images(), out, on_step=progress.on_step, on_epoch=progress.on_epoch, on_start=progress.on_start
         )
-    results.add(plan.folder, _results(plan, members, ensemble, train.commits(out)))
+    runs = [
+        Logged("", ensemble.history_of(place), train.commits(out), ensemble.failed(place))
+        for place in range(len(members))
+    ]
+    results.add(plan.folder, (result for pair in zip(members, runs, strict=True) for result in _results(plan, *pair)))
 
 
-def _results(plan: Plan, members: Sequence[Member], ensemble: Ensemble, commit: str) -> Iterator[Result]:
-    for place, (member, config) in enumerate(zip(members, ensemble.configs, strict=True)):
-        failed, history = ensemble.failed(place), ensemble.history_of(place)
-        for name, table in plan.tables(member):
-            for record in history if table.by_epoch else history[-1:]:
-                epochs = int(record["epoch"])
-                for split in table.splits:
-                    yield Result.of(
-                        config,
-                        table=name,
-                        column=member.column,
-                        method=member.method,
-                        split=split,
-                        value=record[split if split == "variance" else f"{split}_loss"],
-                        epochs=epochs,
-                        commit=commit,
-                        failed=failed,
-                        kl=record["train_kl"],
-                    )
+def _take_logged(plan: Plan, column: str, console: Console) -> None:
+    """Add the results of pending runs that are in the logs beside the results."""
+    pending = {plan.config(member): member for member in plan.pending(column)}
+    found = logged.find(plan.folder / logged.LOGS, list(pending))
+    for config, run in found.items():
+        results.add(plan.folder, _results(plan, pending[config], run))
+    if found:
+        names = ", ".join(sorted({run.log for run in found.values()}))
+        text = f"{len(found)} runs are read from the logs {names}"
+        console.print(f"{plan.study} {column}: {text}", highlight=False, soft_wrap=True)
+
+
+def _results(plan: Plan, member: Member, run: Logged) -> Iterator[Result]:
+    for name, table in plan.tables(member):
+        for record in run.history if table.by_epoch else run.history[-1:]:
+            for split in table.splits:
+                yield Result.of(
+                    plan.config(member),
+                    table=name,
+                    column=member.column,
+                    method=member.method,
+                    split=split,
+                    value=record[split if split == "variance" else f"{split}_loss"],
+                    epochs=int(record["epoch"]),
+                    commit=run.commit,
+                    failed=run.failed,
+                    kl=record["train_kl"],
+                    log=run.log,
+                )

@@ -1,0 +1,1 @@
+"""Polynomial programming: which estimator brings binary latents to the minimum of a polynomial."""
