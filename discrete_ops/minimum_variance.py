@@ -91,12 +91,13 @@ class MinimumVariance:
 
     def __init__(self, p: Tensor, D: Tensor, t: float | Tensor) -> None:
         self.p, self.D = p, D
-        valid = t >= 0
         if isinstance(t, Tensor):
-            t = torch.where(valid, t.clamp(max=MOST_TEMPERATURE), 0.0)
+            self.valid = t >= 0
+            t = torch.where(self.valid, t.clamp(max=MOST_TEMPERATURE), 0.0)
         else:
-            t = min(t, MOST_TEMPERATURE) if valid else 0.0
-        self.t, self.valid = t, torch.as_tensor(valid, device=p.device)
+            self.valid = torch.tensor(t >= 0, device=p.device)
+            t = min(t, MOST_TEMPERATURE) if t >= 0 else 0.0
+        self.t = t
         p_x = (p * D).sum(-1, keepdim=True)
         self.of_sample = 1 / (1 + t * (p + p_x))  # 1 / den_xj
         self.ratio = (1 + t * p) / (1 + 2 * t * p)
