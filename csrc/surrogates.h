@@ -333,7 +333,7 @@ struct Surrogate {
     const V shrink = M::divide(M::set(1), size);  // squares of any gradient are to be numbers
     r.each([&](auto s) { r.v(s) *= shrink; });
     V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
-    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-42 : 0x1p-92);
+    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-46 : 0x1p-92);
     constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
     for (int step = 0; step < kMostSteps && M::any(rho > least); ++step) {
       r.moments(

@@ -31,7 +31,7 @@ TOLERANCE = {
 }
 #: Absolute, but for float64. In reinmax_cv_gumbel control and mean cancel, MVE solves a system; -log p is several times
 #: as large as v.
-CANCELLING = {"reinmax_cv_gumbel": 5e-7, "mve": 2e-6}
+CANCELLING = {"reinmax_cv_gumbel": 5e-7, "mve": 1e-6}
 OF_LOGARITHMS = 1e-6
 
 

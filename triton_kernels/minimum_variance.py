@@ -47,7 +47,7 @@ def cauchy_product(x, a, t, reach, count):
 def solve_cauchy(w, p, t):
     """``M^-1 w / size``, ``M = diag(s) - t diag(p) K diag(p)``, ``s = (1 + t p) K p``, by conjugate gradients
     preconditioned by s; and the size, of which that may be 1 + t times as large."""
-    least: tl.constexpr = 2.0**-92 if w.dtype == tl.float64 else 2.0**-42
+    least: tl.constexpr = 2.0**-92 if w.dtype == tl.float64 else 2.0**-46
     most_steps: tl.constexpr = 20 if w.dtype == tl.float64 else 8
     a = t * p + 0.5
     reach = log1p(8.0 * t + 3.0)
