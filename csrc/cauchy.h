@@ -1,5 +1,5 @@
 // Products with the matrix 1 / (1 + t (p_i + p_j)) of a row, and the system of the minimum-variance estimator, which
-// discrete_ops/minimum_variance.py derives. Included by surrogates.h.
+// discrete_ops/minimum_variance.py derives.
 #pragma once
 
 #include "host_device.h"

@@ -21,16 +21,15 @@
 //   expand(c, h, f)     f(step, sum of h[k] u_k) for every step
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
 //   kServes             which estimators it is compiled for
-//   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable; then there
-//   is node(k, make)       make(), of node k of a quadrature rule, or what that was for other rows of the same
-//   temperature draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out
-//   is added to
+//   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable
+//   node(k, make)       of such a Row: make(), node k of a quadrature rule, or what it was for rows of that temperature
+//   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
 #pragma once
 
 #include "call.h"
-#include "cauchy.h"
+#include "minimum_variance.h"
 #include "quadrature.h"
 #include "strata.h"
 
@@ -286,85 +285,10 @@ struct Surrogate {
     });
   }
 
-  // J(pi; y), y = R M^-1 w. All counts from the sampled v on, which leaves w one sum at the winner.
-  DISCRETE_OPS_HD void mve() {
-    const V t = M::select(coefficient >= M::set(0), M::min(coefficient, M::set(T(kMostTemperature))), M::set(M::kNaN));
-    const V inverse = M::divide(M::set(1), r.sum([&](auto s) { return r.a(s) = M::exp(r.z(s)); }));
-    const V v_winner = winner_of_v();
-    const V p_winner = r.sum([&](auto s) {
-      r.a(s) *= inverse;
-      return M::select(r.winner(s), r.a(s), M::set(0));
-    });
-    const V of_others = r.sum([&](auto s) {
-      const V tp = t * r.a(s), share = M::divide(r.v(s) - v_winner, (t * p_winner + T(1)) + tp);
-      r.v(s) = share + share * tp;
-      return share * tp;
-    });
-    r.each([&](auto s) { r.v(s) -= M::select(r.winner(s), of_others, M::set(0)); });
-    const V size = solve_cauchy(t);
-    const V high = r.sum([&](auto s) {  // out is the multipliers, v becomes y
-      const V tp = t * r.a(s);
-      r.v(s) = M::divide(r.out(s) + r.out(s) * tp, (tp + tp) + T(1));
-      return r.a(s) * r.v(s);
-    });
-    const V low = r.sum([&](auto s) { return r.a(s) * (r.v(s) - high); });
-    r.each([&](auto s) { r.out(s) = (r.a(s) * ((r.v(s) - high) - low)) * size; });
-  }
-
-  // out = M^-1 v / size, M = diag(b) - t diag(p) K diag(p), b = (1 + t p) K p: conjugate gradients preconditioned by
-  // b. p is a, the residual v, the direction z. Returns the size, the largest |v|: out may be 1 + t times as large as v
-  // / size, most of which J takes away, so that only then there is room for it.
-  DISCRETE_OPS_HD V solve_cauchy(V t) {
-    const CauchyTerms<M> terms(t);
-    V h[CauchyTerms<M>::kMost];
-    r.prepare_cauchy(terms);
-    const auto weigh_moments = [&] {
-      for (int k = 0; k < terms.count; ++k) h[k] *= terms.shift[k] + terms.shift[k];
-    };
-    r.moments(terms, [&](auto s) { return r.a(s); }, h);
-    weigh_moments();
-    r.expand(terms, h, [&](auto s, V of_p) {
-      r.b(s) = of_p + of_p * (t * r.a(s));
-      r.c(s) = M::divide(M::set(1), r.b(s));
-      r.z(s) = r.out(s) = M::set(0);
-    });
-    const V size = M::min(M::max(r.max([&](auto s) { return M::max(r.v(s), -r.v(s)); }), M::set(M::kTiny)),
-                          M::set(T(1) / M::kTiny));
-    const V shrink = M::divide(M::set(1), size);  // squares of any gradient are to be numbers
-    r.each([&](auto s) { r.v(s) *= shrink; });
-    V rho = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); }), beta = M::set(0);
-    const V least = rho * T(CauchyTerms<M>::kIsFloat ? 0x1p-46 : 0x1p-92);
-    constexpr int kMostSteps = CauchyTerms<M>::kIsFloat ? 8 : 20;
-    for (int step = 0; step < kMostSteps && M::any(rho > least); ++step) {
-      r.moments(
-          terms,
-          [&](auto s) {
-            r.z(s) = r.v(s) * r.c(s) + beta * r.z(s);
-            return r.a(s) * r.z(s);
-          },
-          h);
-      V energy = r.sum([&](auto s) { return r.b(s) * r.z(s) * r.z(s); });
-      for (int k = 0; k < terms.count; ++k) {
-        const V weighed = h[k] * (terms.shift[k] + terms.shift[k]);
-        energy -= t * weighed * h[k];
-        h[k] = weighed;
-      }
-      const V alpha = M::select(rho > least, M::divide(rho, energy), M::set(0));  // a row that has arrived stands
-      r.expand(terms, h, [&](auto s, V of_direction) {
-        r.out(s) += alpha * r.z(s);
-        r.v(s) -= alpha * (r.b(s) * r.z(s) - t * r.a(s) * of_direction);
-      });
-      const V next = r.sum([&](auto s) { return r.v(s) * r.v(s) * r.c(s); });
-      beta = M::select(rho > least, M::divide(next, rho), M::set(0));
-      rho = M::select(rho > least, next, rho);
-    }
-    return size;
-  }
-
   DISCRETE_OPS_HD void run() {
     if constexpr (Row::kServes == Serves::kAll || Row::kServes == Serves::kMVE) {
       if (spec.estimator == kMVE) {
-        if constexpr (kPullsBack) mve();
+        if constexpr (kPullsBack) MinimumVariance<Row>{r}.run(coefficient);
         return;
       }
     }
