@@ -13,12 +13,12 @@ from triton_ahead import BUCKETS, KERNELS, LONG, calls, in_a_process, launches, 
 pytest.importorskip("triton", reason="NOT COVERED: triton is not installed, its specialisations are not counted")
 
 
-def keys(rows: int, columns: int, architecture: int = 90, **call: Any) -> dict[str, list[str]]:
-    """Cache keys of the launches of one call."""
+def keys(rows: int, columns: int, architecture: int = 90, only_mve: bool = False, **call: Any) -> list[str]:
+    """Cache keys of the launches of one call: of all estimators but MVE, or of that."""
     logits = torch.empty(rows, columns)
     if isinstance(parameters := call.get("parameters"), torch.Tensor) and rows % len(parameters):
         call["parameters"] = parameters[:1]
-    of_pull_backs = [of for of in calls() if of[0] in ("sample", "vjp")]
+    of_pull_backs = [of for of in calls() if of[0] == "sample" or (of[0] == "vjp" and (of[1] == "mve") == only_mve)]
     recorded = itertools.chain.from_iterable(launches(*of, logits, **call) for of in of_pull_backs)
     return sorted({specialise(architecture, *launch)[0] for launch in recorded})
 
@@ -50,6 +50,13 @@ def reuse() -> dict[str, Any]:
     return {
         "short": {name: [len(set(itertools.chain(*k))), len(k[0])] for name, k in short.items()},
         "long": [len(set(itertools.chain(*long))), len(long[0])],
+        "mve": [
+            len({key for x in temperatures for key in keys(3, 1024, only_mve=True, **x) if "vjp" in key})
+            for temperatures in (
+                [{"numbers": (1.0, t, 1.0)} for t in (0.0, 4.0, 16.0)],
+                [{"numbers": (1.0, t, 1.0)} for t in (16.5, 1e6)] + [{"parameters": groups[:1]}],
+            )
+        ],
         "buckets": len({keys(2, n)[0] for n in (*BUCKETS, LONG)}),
     }
 
@@ -59,12 +66,13 @@ def test_sizes_and_numbers_compile_nothing_new(tmp_path: Path) -> None:
     bucket are."""
     with without_interpreter(tmp_path):
         found = in_a_process(__name__, "reuse()")
-    estimators = sum(call == "vjp" for call, _ in calls())
+    estimators = sum(call == "vjp" and estimator != "mve" for call, estimator in calls())
     assert found["short"] == {
         "aligned": [1 + estimators, 1 + estimators],
         "unaligned": [1 + estimators, 1 + estimators],
     }
     assert found["long"][0] == found["long"][1]
+    assert found["mve"] == [1, 1]  # up to temperature 16; above it, and of tensors, rows are float64
     assert found["buckets"] == len(BUCKETS) + 1  # so the keys do tell specialisations apart
 
 
