@@ -48,9 +48,13 @@ def test_it_holds_the_architectures_that_the_build_names() -> None:
     print(f"machine code: {', '.join(sorted(machine_code))}; PTX: {', '.join(sorted(ptx))}")
 
 
+#: Bytes of stack that MVE's shifts and moments take, by the kernels that serve it: its own, and that of float64.
+OF_MVE = {"IfLi[12]ELNS_4ModeE0ELNS_6ServesE3E": 80, "IdLi1ELNS_4ModeE0ELNS_6ServesE0E": 1264}
+
+
 @needs_library
 def test_rows_in_registers_spill_nothing() -> None:
-    """The kernels that serve rows of up to 1024 categories (4096 in float32) have no stack; prints them all."""
+    """The kernels that serve rows of up to 1024 categories (4096 in float32) have no stack but MVE's; prints them all."""
     said = cuobjdump("--dump-resource-usage")
     found, architecture, name = 0, "", ""
     for line in said.splitlines():
@@ -63,7 +67,8 @@ def test_rows_in_registers_spill_nothing() -> None:
             print(f"{architecture} {name}: {registers} registers, {stack + local} bytes of stack")
             if "registers" in name:
                 found += 1
-                assert stack + local == 0, (architecture, name)
+                of_mve = next((size for pattern, size in OF_MVE.items() if re.search(pattern, name)), 0)
+                assert stack + local <= of_mve, (architecture, name)
     assert found > 0, said
 
 

@@ -121,7 +121,7 @@ def test_what_lies_behind_a_line_is_of_no_effect() -> None:
 @every_estimator
 def test_masked_choice_is_uniform_over_the_valid(name: str) -> None:
     """10 valid of 20 slots, equal scores, tau = 0.01: each valid one is drawn with probability 0.1."""
-    estimator = ESTIMATORS[name](**({} if name == "reinmax_rk2" else {"tau": 0.01}))
+    estimator = ESTIMATORS[name](**({"tau": 0.01} if hasattr(ESTIMATORS[name], "tau") else {}))
     lines = 5000
     leaves = torch.randn(lines + 1, 21, 4, generator=torch.Generator().manual_seed(5)).requires_grad_()
     lengths = torch.tensor([21] + lines * [11])  # the one long line makes 20 slots
