@@ -54,7 +54,7 @@ OF_MVE = {"IfLi[12]ELNS_4ModeE0ELNS_6ServesE3E": 80, "IdLi1ELNS_4ModeE0ELNS_6Ser
 
 @needs_library
 def test_rows_in_registers_spill_nothing() -> None:
-    """The kernels that serve rows of up to 1024 categories (4096 in float32) have no stack but MVE's; prints them all."""
+    """The kernels that serve rows of up to 1024 categories (4096 in float32) have no stack but for MVE; prints them."""
     said = cuobjdump("--dump-resource-usage")
     found, architecture, name = 0, "", ""
     for line in said.splitlines():
