@@ -43,7 +43,7 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
 // spill nothing.
 constexpr int registers_with_draws(int quads) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-  constexpr int of_two = 104;
+  constexpr int of_two = 112;
 #else
   constexpr int of_two = 96;
 #endif
