@@ -43,7 +43,10 @@ def test_the_operator_is_the_eager_call(backend, name):
         assert torch.equal(sample, want[0])
         assert torch.equal(index, want[1])
         (gradient,) = torch.autograd.grad(sample, x, v)
-        torch.testing.assert_close(gradient, want[2], rtol=1e-14, atol=1e-14)  # a number's last bit is lost in Triton
+        # A number's last bit is lost in Triton; and there MVE with a tensor of temperatures is computed in float64.
+        in_double = backend == "triton" and name.startswith("mve")
+        close = {torch.float32: 2e-6, torch.bfloat16: 2.0**-7}.get(dtype, 1e-14) if in_double else 1e-14
+        torch.testing.assert_close(gradient, want[2], rtol=close, atol=close)
 
 
 @pairs(["straight_through", "gumbel_rao", "gst_pi", "nz_gst", "reinmax_cv", "reinmax_rk2_1.3"])
