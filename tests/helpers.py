@@ -67,7 +67,6 @@ CASES = {
     "reinmax_rk2_centred": lambda tau, k: estimators.ReinMaxRK2(beta=0.2, centred=True),
     "mix": lambda tau, k: estimators.Mix(a=0.7),
     "mve": lambda tau, k: estimators.MVE(),
-    "mve_0.5": lambda tau, k: estimators.MVE(tau=0.5),
     "mve_100": lambda tau, k: estimators.MVE(tau=100),
 }
 

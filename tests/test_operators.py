@@ -25,7 +25,7 @@ def parameters_of(name: str, tau: float = 0.7) -> tuple[torch.Tensor, tuple[str,
     (call,) = (node.args for node in graph.graph.nodes if node.target is torch.ops.discrete_ops.draw.default)
     gap_or_eta = {"gst_0.7": 0.7, "gst_4": 4.0, "nz_gst": 0.7, "reinmax_cv": 1.5, "reinmax_cv_gumbel": 0.6}
     others = {"reinmax_rk2": 0.5, "reinmax_rk2_1.3": 1.3, "reinmax_rk2_centred": 0.4, "mix": 0.7}
-    without_tau = {**others, "mve": 4.0, "mve_0.5": 0.5, "mve_100": 100.0}
+    without_tau = {**others, "mve": 4.0, "mve_100": 100.0}
     numbers = (1.0 if name in without_tau else tau, {**gap_or_eta, **without_tau}.get(name, 0.0), 1.0)
     return torch.tensor([numbers], dtype=torch.float64), call[4:6]
 
