@@ -1,4 +1,4 @@
-"""The minimum-variance estimator on a tile of whole rows. Mirrors ``csrc/surrogates.h`` and ``csrc/cauchy.h``;
+"""The minimum-variance estimator on a tile of whole rows. Mirrors ``csrc/minimum_variance.h`` and ``csrc/cauchy.h``;
 ``discrete_ops/minimum_variance.py`` derives it."""
 
 import triton.language as tl
