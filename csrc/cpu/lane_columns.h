@@ -176,16 +176,14 @@ struct LaneColumns : TakesAllDraws {
     for (winner_ = 0; z[winner_] != T(0);) ++winner_;
   }
 
-  DISCRETE_OPS_HD V exponentials(uint32_t k) {
-    each_chunk([&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, a_ + s);
-    });
-    return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
-  }
+  DISCRETE_OPS_HD V exponentials(uint32_t k) { return noise_of_draw(k); }
+  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) { return noise_of_draw(k, i); }
 
-  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) {
+  // `which` is the draw, and its place among those that share their strata, if it does.
+  template <class... Which>
+  DISCRETE_OPS_HD V noise_of_draw(Which... which) {
     each_chunk([&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; s += 4) exponentials(s, k, i, a_ + s);
+      for (int64_t s = begin; s < end; s += 4) exponentials(s, which..., a_ + s);
     });
     return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
   }

@@ -123,25 +123,16 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     return nodes[k];
   }
 
-  DISCRETE_OPS_HD V exponentials(uint32_t k) {
-    V of_winner = Math::set(1);
-    for (int block = 0; 4 * block < n; ++block) {
-      V e[4];
-      exponentials(block, k, e);
-      for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
-        const int s = 4 * block + lane;
-        a_[s] = e[lane];
-        of_winner = Math::select(winner(s), e[lane], of_winner);
-      }
-    }
-    return of_winner;
-  }
+  DISCRETE_OPS_HD V exponentials(uint32_t k) { return noise_of_draw(k); }
+  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) { return noise_of_draw(k, i); }
 
-  DISCRETE_OPS_HD V stratified_exponentials(uint32_t k, uint32_t i) {
+  // `which` is the draw, and its place among those that share their strata, if it does.
+  template <class... Which>
+  DISCRETE_OPS_HD V noise_of_draw(Which... which) {
     V of_winner = Math::set(1);
     for (int block = 0; 4 * block < n; ++block) {
       V e[4];
-      exponentials(block, k, i, e);
+      exponentials(block, which..., e);
       for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
         const int s = 4 * block + lane;
         a_[s] = e[lane];
