@@ -45,6 +45,9 @@ class EstimatorOptions(Options, total=False):
 
 
 DEFAULTS = {"dim": -1, "sample_tau": 1.0, "mask": None, "generator": None, "seed": None, "backend": None}
+#: An option of the package's own: what is done with the draw, a function of the arguments of :func:`ops.draw` that
+#: returns (result, index), for ``ops.draw``. The result has something in the place of the categories.
+OPERATOR = "_operator"
 
 
 def draw(
@@ -64,6 +67,7 @@ def draw(
         call = (estimator, logits, tau, options, return_index, coefficient, num_samples, hard, coefficient_name)
         return handle_torch_function(draw, (logits,), *call)
     given: Any = {**DEFAULTS, **options}
+    operator = given.pop(OPERATOR, None)
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
     dim, sample_tau, mask, generator, seed, backend = given.values()
@@ -83,7 +87,7 @@ def draw(
     rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
     seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
-    on_devices = sharded.draw if sharded.is_sharded(logits) else ops.draw
+    on_devices = operator or (sharded.draw if sharded.is_sharded(logits) else ops.draw)
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:

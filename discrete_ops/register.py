@@ -33,6 +33,8 @@ def operator(
     fake: Callable[..., Any],
     vmap: Callable[..., tuple[Any, ...]],
     in_graph: Callable[..., Any] | None = None,
+    whole: bool = False,
+    batched_dim: int = 0,
 ) -> OpOverload:
     """Define ``torch.ops.discrete_ops.<name>``.
 
@@ -43,8 +45,10 @@ def operator(
             whose forward goes on by :func:`below_autograd`.
         fake: results without data.
         vmap: from the batch size, the batch dims and the arguments to arguments with the batch in front of what they
-            have in front. Results are batched in dim 0.
+            have in front.
         in_graph: the kernel for torch.compile's graph, if it is another.
+        whole: whether that graph takes the operator as it is: of one that goes over rows in parts, not the parts.
+        batched_dim: where vmap's results are batched.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -55,10 +59,15 @@ def operator(
 
     def batched(info: Any, in_dims: tuple[Any, ...], *call: Any) -> Any:
         output = op(*vmap(info.batch_size, in_dims, *call))
-        return output, (0, 0) if isinstance(output, tuple) else 0
+        return output, (batched_dim,) * len(output) if isinstance(output, tuple) else batched_dim
 
     def captured(mode: Any, op: OpOverload, types: Any, call: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if is_exporting():  # what is exported, and may be trained, keeps the operator
+            return mode.__torch_dispatch__(op, types, call, options)
+        if whole:
+            for argument, value in zip(op._schema.arguments, call, strict=True):
+                if argument.name == "seed":
+                    never_redrawn(value)
             return mode.__torch_dispatch__(op, types, call, options)
         with mode:  # torch.compile takes what is below it, behind autograd: a backend's own operators and launches
             return (in_graph or kernel)(*call)
