@@ -1,9 +1,11 @@
-"""A router: each token goes to one of eight experts, balanced as in the Switch Transformer (Fedus et al., 2022).
+"""A top-2 router: each token goes to two of eight experts, weighed as in Mixtral, balanced as in the Switch Transformer.
 
     python examples/expert_router.py
 
-The tokens are made up: eight kinds, each with a linear map of its own, so that an expert for each kind is what there is
-to find. The experts are small, so all of them compute all tokens. The output is the chosen expert's, unscaled.
+The tokens are made up: each is of two of eight kinds, every kind with a linear map of its own, and what is wanted is the
+mean of its two maps; so an expert for each kind is what there is to find. The two are drawn without replacement, as
+noisy top-k gating does (Shazeer et al., 2017), and the gate learns from what every expert would have put out: they are
+small, so all of them compute all tokens.
 """
 
 from statistics import fmean
@@ -15,13 +17,14 @@ from torch.nn import functional as F
 
 import discrete_ops as do
 
-EXPERTS, WIDTH, BATCH = 8, 16, 512
+EXPERTS, CHOSEN, WIDTH, BATCH = 8, 2, 16, 512
 
 
 class Learned(NamedTuple):
     first_loss: float
     last_loss: float
-    least_share: float  # of the tokens, of the expert that has the fewest
+    test_loss: float  # with the two likeliest experts
+    least_share: float  # of the places, of the expert that has the fewest
     most_share: float
     one_expert_loss: float  # of the best linear map for all tokens
 
@@ -30,52 +33,20 @@ class Experts(nn.Module):
     def __init__(self, estimator: str) -> None:
         super().__init__()
         self.gate = nn.Linear(WIDTH, EXPERTS)
-        self.sample = do.nn.StraightThroughCategorical(estimator)
+        self.estimator = estimator
         self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(EXPERTS))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs, and the loss of an uneven load."""
+        """Outputs, and the share of the places that each expert has."""
         logits = self.gate(tokens)
-        # was: gates, index = logits.softmax(-1).max(-1), and the output scaled by the gate for the sake of its gradient
-        route = self.sample(logits)
-        output = torch.stack([expert(tokens) for expert in self.experts], -1) @ route.unsqueeze(-1)
-        load = EXPERTS * (route.detach().mean(0) * logits.softmax(-1).mean(0)).sum()
-        return output.squeeze(-1), load
-
-
-def main(steps: int = 1000, seed: int = 0, estimator: str = "gumbel_softmax(tau=1.0)") -> Learned:
-    torch.manual_seed(seed)
-    centres, maps = 2 * torch.randn(EXPERTS, WIDTH), torch.randn(EXPERTS, WIDTH, WIDTH) / WIDTH**0.5
-
-    def tokens(count: int) -> tuple[Tensor, Tensor]:
-        kind = torch.randint(EXPERTS, (count,))
-        x = centres[kind] + torch.randn(count, WIDTH)
-        return x, torch.einsum("bw,bwv->bv", x, maps[kind])
-
-    model = Experts(estimator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses: list[float] = []
-    for _ in range(steps):
-        x, y = tokens(BATCH)
-        output, load = model(x)
-        loss = F.mse_loss(output, y)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss + 0.5 * load)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-
-    model.eval()
-    x, y = tokens(4000)
-    with torch.no_grad():
-        share = model.sample(model.gate(x)).mean(0)
-        best_map = torch.linalg.lstsq(x, y).solution
-        one_expert = float(F.mse_loss(x @ best_map, y))
-    learned = Learned(fmean(losses[:5]), fmean(losses[-5:]), float(share.min()), float(share.max()), one_expert)
-    print(f"loss: {learned.first_loss:.2f} at first, {learned.last_loss:.2f} at last")
-    print(f"loss of one expert for all: {learned.one_expert_loss:.2f}")
-    print(f"shares of the {EXPERTS} experts: {learned.least_share:.0%} to {learned.most_share:.0%}")
-    return learned
-
-
-if __name__ == "__main__":
-    main()
+        # was: index = (logits + noise).topk(2).indices, which gives the gate no gradient but by the weights of the two
+        if self.training:
+            route = do.top_k(logits, CHOSEN, self.estimator)
+        else:
+            route = F.one_hot(logits.topk(CHOSEN).indices, EXPERTS).sum(-2)
+        weights = route * logits.softmax(-1)  # over the two it is their softmax
+        weights = weights / weights.sum(-1, keepdim=True)
+        output = torch.stack([expert(tokens) for expert in self.experts], -1) @ weights.unsqueeze(-1)
+        share = route.detach().float().mean(0) / CHOSEN
+        self.load = EXPERTS * (share * logits.softmax(-1).mean(0)).sum()  # 1 where all is even
+        return output.squeeze(-1), share
