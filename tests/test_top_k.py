@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.distributed
 from helpers import (
-    CPU_BACKENDS,
     FLOATS,
     TOLERANCE,
     assert_close,
@@ -122,7 +121,7 @@ def test_any_dtype_and_no_rows(backend, dtype):
 
 
 def orders(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Every order in which k of N may be drawn, ``(orders, k)``; its probability; and ``(orders, k, N)`` each draw's."""
+    """Every order in which k of N may be drawn, ``(orders, k)``; its probability; those of each draw, with N."""
     order = torch.tensor(list(itertools.permutations(range(len(logits)), k)))
     D = torch.nn.functional.one_hot(order, len(logits))
     before = (D.cumsum(1) - D).bool()
@@ -190,15 +189,14 @@ def test_the_mean_gradient_is_the_documented_one(backend, k):
         torch.testing.assert_close(exact, torch.zeros(5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("k", "cosine", "length"), [(1, 1.0, 1.0), (2, 0.99, 1.2), (3, 0.97, 1.4), (4, 0.92, 1.7)])
+@pytest.mark.parametrize(("k", "cosine", "length"), [(1, 1.0, 1.0), (2, 0.995, 1.14), (3, 0.98, 1.30), (4, 0.96, 1.52)])
 def test_how_far_it_is_from_the_exact_gradient(k, cosine, length):
-    """What the page says: of 20 problems with 8 categories."""
-    found = []
+    """What the page says: in the mean of 20 problems with 8 categories."""
+    of_each = []
     for problem in range(20):
         given, _, exact = means(randn(8, seed=problem), randn(8, seed=100 + problem), k)
-        found.append((given @ exact / given.norm() / exact.norm(), given.norm() / exact.norm()))
-    mean = torch.tensor(found).mean(0)
-    torch.testing.assert_close(mean, torch.tensor([cosine, length]), rtol=0, atol=0.05)
+        of_each.append((given @ exact / given.norm() / exact.norm(), given.norm() / exact.norm()))
+    assert torch.tensor(of_each).mean(0).tolist() == pytest.approx([cosine, length], abs=0.005)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -346,18 +344,16 @@ class Model(torch.nn.Module):
 
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
-def test_what_captures_it_keeps_the_gradient(backend):
-    model = Model("gumbel_rao(tau=0.7, num_samples=2)", backend=backend, seed=3)
+def test_what_captures_it_keeps_the_gradient():
+    model = Model("gumbel_rao(tau=0.7, num_samples=2)", seed=3)
     want = draw_and_pull(lambda x, return_index: model(x), LOGITS, V)
     captured = {
         "export": torch.export.export(model, (LOGITS,)).module(),
         "trace": torch.jit.trace(model, LOGITS),
         "make_fx": make_fx(model, tracing_mode="symbolic")(LOGITS),
         "fx": torch.fx.symbolic_trace(model),
-        "aot_eager": torch.compile(model, fullgraph=True, backend="aot_eager"),
+        "inductor": torch.compile(model, fullgraph=True),
     }
-    if backend == CPU_BACKENDS[-1]:
-        captured["inductor"] = torch.compile(model, fullgraph=True)
     for how, call in captured.items():
         got = draw_and_pull(lambda x, return_index, call=call: call(x), LOGITS, V)
         for a, b in zip(got, want, strict=True):
@@ -365,11 +361,11 @@ def test_what_captures_it_keeps_the_gradient(backend):
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-def test_compiled_it_draws_anew_and_recomputes_what_it_drew(backend):
+def test_compiled_it_draws_anew_and_recomputes_what_it_drew():
     """At no memory budget at all: the gradient is that of the sample that was returned."""
     x, v = randn(40, 5).requires_grad_(), randn(40, 5, seed=1)
     with torch._functorch.config.patch(activation_memory_budget=0.0):
-        call = torch.compile(Model("reinmax", backend=backend), fullgraph=True, backend="aot_eager_decomp_partition")
+        call = torch.compile(Model("reinmax"), fullgraph=True, backend="aot_eager_decomp_partition")
         (sample, index), (other, _) = call(x), call(x)
         (gradient,) = torch.autograd.grad(sample, x, v)
     assert not torch.equal(sample, other)
