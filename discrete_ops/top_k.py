@@ -41,7 +41,7 @@ from .call import OPERATOR, Generator, Options, Pair, Real, Seed, Unpack
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
 from .reference import Parameters
-from .register import apply, below_autograd, is_plain, operator
+from .register import apply, at_once, below_autograd, is_plain, operator
 
 
 @overload
@@ -146,22 +146,26 @@ def _of_rows(
     if k == 1:  # the very draw, its gradient to the last bit
         sample, index = ops.draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
         return sample, index.unsqueeze(-1)
-    parameters = ops._as_tensor(parameters, logits)
-    if is_exporting() and torch.onnx.is_in_onnx_export():  # as ops.draw
-        return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
-    return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
+    if not is_plain(logits):  # the ways of ops.draw
+        parameters = ops._as_tensor(parameters, logits)
+        if is_exporting() and torch.onnx.is_in_onnx_export():
+            return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
+        return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
+    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+        return at_once(TopK)(None, logits, seed, parameters, k, estimator, num_samples, first_row, backend)
+    return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
 
 
 def _pull_back(
-    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, transposed: bool, spec: ops.Spec
+    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, transposed: bool, spec: ops.Spec
 ) -> Tensor:
     """As :func:`ops.pull_back`."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, parameters, transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, ops._as_tensor(parameters, logits), transposed, *spec)
     return _pull_back_rows(grad, logits, index, seed, parameters, transposed, *spec)
 
 
-def _tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: ops.Spec) -> Tensor:
+def _tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: ops.Spec) -> Tensor:
     """As :func:`ops.tau_derivative`, of the sum of the soft samples."""
     ops.check_tau_derivative(spec[0])
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
@@ -187,6 +191,10 @@ def _widened(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _zeros(logits: Tensor) -> Tensor:
+    return torch.zeros_like(_widened(logits), memory_format=torch.contiguous_format)
+
+
 def _add(x: Tensor, index: Tensor, value: float) -> None:
     """Adds the value to the rows' categories, in place: to none where the index is -1."""
     each = torch.where(index < 0, 0.0, value).to(x.dtype)
@@ -196,7 +204,7 @@ def _add(x: Tensor, index: Tensor, value: float) -> None:
 def _top_k(
     logits: Tensor,
     seed: Tensor,
-    parameters: Tensor,
+    parameters: Parameters,
     k: int,
     estimator: str,
     num_samples: int,
@@ -221,14 +229,14 @@ def _pull_back_rows(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    parameters: Tensor,
+    parameters: Parameters,
     transposed: bool,
     estimator: str,
     num_samples: int,
     first_row: int,
     backend: str,
 ) -> Tensor:
-    total, grad = torch.zeros_like(_widened(logits)), _widened(grad)
+    grad, total = _widened(grad), _zeros(logits)
     for left, drawn, row in _draws(logits, index, seed, first_row):
         call = (left, drawn, seed, parameters, transposed, estimator, num_samples, row, backend)
         total += ops._pull_back(grad, *call)
@@ -245,7 +253,7 @@ def _tau_derivative_rows(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    total = torch.zeros_like(_widened(logits))
+    total = _zeros(logits)
     for left, drawn, row in _draws(logits, index, seed, first_row):
         total += ops._tau_derivative(left, drawn, seed, parameters, estimator, num_samples, row, backend)
     return total.to(logits.dtype)
@@ -258,11 +266,12 @@ class TopK(ops.Draw):
     """Autograd of ``top_k``."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, keyset: Any, logits: Tensor, seed: Tensor, parameters: Tensor, k: int, *spec: Any
+    def forward(
+        ctx: Any, keyset: Any, logits: Tensor, seed: Tensor, parameters: Parameters, k: int, *spec: Any
     ) -> tuple[Tensor, Tensor]:
-        k_hot, index = below_autograd(_top_k_op, keyset, logits, seed, parameters, k, *spec)
-        ops.keep(ctx, True, logits, index, seed, parameters, spec, _pull_back, _tau_derivative)
+        call = (logits, seed, parameters, k, *spec)
+        k_hot, index = _top_k(*call) if keyset is None else below_autograd(_top_k_op, keyset, *call)
+        ops.keep(ctx, keyset is not None, logits, index, seed, parameters, spec, _pull_back, _tau_derivative)
         return k_hot, index
 
 
