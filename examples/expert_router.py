@@ -1,11 +1,11 @@
-"""A top-2 router: a token goes to two of eight experts, weighed as in Mixtral (Jiang et al., 2024) and balanced as in the
+"""A top-2 router: a token goes to two of eight experts, weighed as in Mixtral (Jiang et al., 2024), balanced as in the
 Switch Transformer (Fedus et al., 2022).
 
     python examples/expert_router.py
 
-The tokens are made up: each is of two of eight kinds, every kind has a linear map, and what is wanted is the mean of the
-two maps' outputs, so that an expert for each kind is what there is to find. The experts are small, so all of them compute
-all tokens, and the gate has a gradient from those that were not chosen, too.
+The tokens are made up: each is of two of eight kinds, every kind has a linear map, and what is wanted is the mean of
+the two maps' outputs, so that an expert for each kind is what there is to find. The experts are small, so all of them
+compute all tokens, and the gate has a gradient from those that were not chosen, too.
 """
 
 from statistics import fmean
