@@ -1,27 +1,11 @@
-r"""k distinct categories of a row, drawn without replacement, with any estimator's gradient.
+"""k distinct categories of a row, drawn without replacement, with any estimator's gradient.
 
-The law is Plackett and Luce's: each draw is from the softmax of what the draws before it left,
-
-    P(i_1, ..., i_k) = \prod_j pi_j(i_j),     pi_j = softmax(logits without i_1 .. i_{j-1}),
-
-which is that of the k largest of the logits plus Gumbel noise ("Gumbel top-k"; Vieira 2014; Kool, van Hoof and Welling,
-ICML 2019). It is drawn one after the other, not from Gumbel noise: a draw costs a number a row and one pass over it,
-noise a random word and a logarithm a category. On a CPU core, 4096 rows, float32, against torch's own ``exponential_``
-and ``topk``: 2 of 8 in 0.2 ms (0.8), 2 of 64 in 1.0 ms (6.8), 32 of 1024 in 139 ms (110). And draw 0 is the
-estimator's own draw, so that k = 1 is the estimator.
-
-The gradient is the sum over the draws of the estimator's pull-back, each at the logits in which the categories that are
-taken are masked. For a loss <v, k_hot> the straight-through estimator's has the mean
-
-    sum_j E[J(pi_j; v)],     J(p; v) = p * (v - <p, v>),
-
-the derivative of each draw's own chances, given the draws before it. What it lacks to the derivative of E<v, k_hot> is
-that a category taken early is gone later:
-
-    sum_j E[(D_j - pi_j) * sum_{m > j} <pi_m, v>],     D_j the one-hot of draw j.
-
-That is nothing at k = 1 and little where k is small beside the categories that have a chance. At k = N, where the k-hot
-is all ones whatever the logits are and its derivative is 0, it is all that the gradient is, with the sign turned.
+The law is that of the k largest of logits plus Gumbel noise. It is drawn as k categories one after the other, each by
+one number and one pass over what the draws before left: exact in the inverse CDF's float64, by the kernels that there
+are, and the first of the draws is the estimator's own, so that k = 1 is the estimator. Noise for all categories at once
+would take a random word and a logarithm each, then torch.topk: on a CPU core, 4096 rows, float32, with torch's own
+``exponential_``, 0.8 ms for 2 of 8 (one after the other: 0.2), 6.8 ms for 2 of 64 (1.0), 110 ms for 32 of 1024 (139).
+The gradient would have to go through the draws one after the other all the same.
 
 Below autograd there are a copy of the logits and a few arrays of its size, whatever k is.
 """
@@ -86,7 +70,17 @@ def top_k(
 ) -> Tensor | Pair:
     """k distinct categories of each row, without replacement, as a k-hot sample with an estimator's gradient.
 
-    Law and gradient: :mod:`discrete_ops.top_k`. ``top_k(l, 1, e, seed=s)`` is ``e(l, seed=s)``, value and gradient.
+    The law is Plackett and Luce's, that of the k largest of ``logits + Gumbel noise`` (Gumbel top-k: Vieira, 2014;
+    Kool, van Hoof, Welling, ICML 2019): draw j is from ``pi_j``, the softmax of the logits without the categories that
+    the draws before it took. The first draw is the estimator's: ``top_k(l, 1, e, seed=s)`` is ``e(l, seed=s)``, value
+    and gradient.
+
+    The gradient is the sum over the draws of the estimator's pull-back, each at the logits in which the categories taken
+    before are masked. For a loss ``<v, k_hot>`` straight-through's has the mean ``sum_j E[J(pi_j; v)]``: the derivative
+    of every draw's mean given the draws before it, which are held fixed. The exact gradient of ``E<v, k_hot>`` has
+    ``sum_j E[(D_j - pi_j) sum_{m > j} <pi_m, v>]`` beside it, ``D_j`` the one-hot of draw j: what is taken early is gone
+    later. It is nothing at k = 1 and grows with k; at k = N it cancels the rest, for all categories are taken whatever
+    the logits are.
 
     Args:
         logits: unnormalised log-probabilities, ``(..., N)`` with the N categories along ``dim``; float64, float32,
