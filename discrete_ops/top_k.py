@@ -75,12 +75,12 @@ def top_k(
     the draws before it took. The first draw is the estimator's: ``top_k(l, 1, e, seed=s)`` is ``e(l, seed=s)``, value
     and gradient.
 
-    The gradient is the sum over the draws of the estimator's pull-back, each at the logits in which the categories taken
-    before are masked. For a loss ``<v, k_hot>`` straight-through's has the mean ``sum_j E[J(pi_j; v)]``: the derivative
-    of every draw's mean given the draws before it, which are held fixed. The exact gradient of ``E<v, k_hot>`` has
-    ``sum_j E[(D_j - pi_j) sum_{m > j} <pi_m, v>]`` beside it, ``D_j`` the one-hot of draw j: what is taken early is gone
-    later. It is nothing at k = 1 and grows with k; at k = N it cancels the rest, for all categories are taken whatever
-    the logits are.
+    The gradient is the sum over the draws of the estimator's pull-back, each at the logits in which the categories
+    taken before are masked. For a loss ``<v, k_hot>`` straight-through's, at temperature 1, has the mean
+    ``sum_j E[J(pi_j; v)]``: the derivative of every draw's mean given the draws before it, which are held fixed. The
+    exact gradient of ``E<v, k_hot>`` has ``sum_j E[(D_j - pi_j) sum_{m > j} <pi_m, v>]`` beside it, ``D_j`` the one-hot
+    of draw j: what is taken early is gone later. It is nothing at k = 1 and grows with k; at k = N it cancels the rest,
+    for all categories are taken whatever the logits are.
 
     Args:
         logits: unnormalised log-probabilities, ``(..., N)`` with the N categories along ``dim``; float64, float32,
