@@ -1,11 +1,11 @@
 """k distinct categories of a row, drawn without replacement, with any estimator's gradient.
 
 The law is that of the k largest of logits plus Gumbel noise. It is drawn as k categories one after the other, each by
-one number and one pass over what the draws before left, by the kernels that there
-are, and the first of the draws is the estimator's own, so that k = 1 is the estimator. Noise for all categories at once
-would take a random word and a logarithm each, then torch.topk: on a CPU core, 4096 rows, float32, with torch's own
-``exponential_``, 0.8 ms for 2 of 8 (one after the other: 0.1), 7 ms for 2 of 64 (0.4), and for 32 of 1024 no less.
-The gradient would have to go through the draws one after the other all the same.
+one number and one pass over what the draws before left, by the kernels that there are; the first of the draws is the
+estimator's own, so that k = 1 is the estimator. Noise for all categories at once would take a random word and a
+logarithm each, then torch.topk: on a CPU core, 4096 rows, float32, with torch's own ``exponential_``, 0.8 ms for 2 of 8
+(one after the other: 0.1) and 7 ms for 2 of 64 (0.4); at 32 of 1024 the two are about level. The gradient would have to
+go through the draws one after the other all the same.
 
 Below autograd there are a copy of the logits and a few arrays of its size, whatever k is.
 """
