@@ -23,6 +23,7 @@ from .functional import (
     reinmax_rk2,
     straight_through,
 )
+from .top_k import top_k
 
 __version__ = "0.1.0"
 
@@ -52,5 +53,6 @@ __all__ = [
     "score_function",
     "set_backend",
     "straight_through",
+    "top_k",
     "use_backend",
 ]

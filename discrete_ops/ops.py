@@ -25,6 +25,7 @@ Args:
         for the noise; a backend's name, or "" for the default of the device that the call runs on.
 """
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -75,10 +76,14 @@ def pull_back(
 
 def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
     """The derivative in tau of the soft sample, of an estimator that has one. None of its own is defined."""
-    if reference.without_binary(spec[0]) not in reference.WITH_SOFT_SAMPLE:
-        what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
-        raise RuntimeError(f"discrete_ops: {what}")
+    check_tau_derivative(spec[0])
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
+
+
+def check_tau_derivative(estimator: str) -> None:
+    if reference.without_binary(estimator) not in reference.WITH_SOFT_SAMPLE:
+        what = f"the derivative in tau is not defined for {estimator}, which has no soft sample"
+        raise RuntimeError(f"discrete_ops: {what}")
 
 
 # --- below autograd -------------------------------------------------------------------------------------------------
@@ -154,7 +159,7 @@ _REFUSED = (
 
 
 class Draw(Function):
-    """Autograd of :func:`draw`."""
+    """Autograd of :func:`draw`; of another kind of draw, whose forward calls :func:`keep`, the derivatives."""
 
     @staticmethod
     def forward(
@@ -162,10 +167,7 @@ class Draw(Function):
     ) -> tuple[Tensor, Tensor]:
         call = (logits, seed, parameters, hard, *spec)
         output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(output[1])
-        ctx.spec = spec
-        save(ctx, keyset is not None, logits, output[1], seed, parameters)
+        keep(ctx, keyset is not None, logits, output[1], seed, parameters, spec, pull_back, tau_derivative)
         return output
 
     @staticmethod
@@ -173,18 +175,20 @@ class Draw(Function):
         if grad is None:
             return (None,) * 9
         saved = restored(ctx)
-        at_logits = pull_back(grad, *saved, False, ctx.spec) if ctx.needs_input_grad[1] else None
-        at_parameters = pull_back_to_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
+        at_logits = ctx.pull_back(grad, *saved, False, ctx.spec) if ctx.needs_input_grad[1] else None
+        at_parameters = None
+        if ctx.needs_input_grad[3]:
+            at_parameters = pull_back_to_parameters(grad, *saved, ctx.spec, ctx.tau_derivative)
         return (None, at_logits, None, at_parameters, *(None,) * 5)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
         saved = restored(ctx)
-        pushed = None if of_logits is None else pull_back(of_logits, *saved, True, ctx.spec)
+        pushed = None if of_logits is None else ctx.pull_back(of_logits, *saved, True, ctx.spec)
         if of_parameters is None:
             return pushed, None
-        derivative = tau_derivative(*saved, ctx.spec)
-        rows, groups = saved[1].numel(), len(of_parameters)
+        derivative = ctx.tau_derivative(*saved, ctx.spec)
+        rows, groups = derivative.numel() // derivative.shape[-1], len(of_parameters)
         each = of_parameters[:, 0].repeat_interleave(rows // groups).view(*derivative.shape[:-1], 1)
         along_tau = (derivative * each).to(derivative.dtype)
         return along_tau if pushed is None else pushed + along_tau, None
@@ -194,25 +198,23 @@ _draw_at_once = at_once(Draw)
 
 
 class PullBack(Function):
-    """Autograd of :func:`pull_back`."""
+    """Autograd of :func:`pull_back`; of another one, whose forward calls :func:`keep_pull_back`, the derivatives."""
 
     @staticmethod
     def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.transposed, ctx.spec = call[4], call[5:]
-        save(ctx, True, *call[:4])
+        keep_pull_back(ctx, call, pull_back)
         return below_autograd(_pull_back_op, keyset, grad, *call)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-        at_grad = None if grad is None else pull_back(grad, *restored(ctx), not ctx.transposed, ctx.spec)
+        at_grad = None if grad is None else ctx.pull_back(grad, *restored(ctx), not ctx.transposed, ctx.spec)
         return (None, at_grad, *(None,) * 9)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
         if any(other is not None for other in others):
             raise RuntimeError(_REFUSED)
-        return None if tangent is None else pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
+        return None if tangent is None else ctx.pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
 
 
 class TauDerivative(Function):
@@ -240,6 +242,31 @@ class NoDerivative(Function):
         return tangent.view_as(tangent)  # to the function behind, which refuses it
 
 
+def keep(
+    ctx: Any,
+    is_dispatched: bool,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    spec: tuple[Any, ...],
+    pull_back: Callable[..., Tensor],
+    tau_derivative: Callable[..., Tensor],
+) -> None:
+    """What the derivatives of :class:`Draw` need."""
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(index)
+    ctx.spec, ctx.pull_back, ctx.tau_derivative = spec, pull_back, tau_derivative
+    save(ctx, is_dispatched, logits, index, seed, parameters)
+
+
+def keep_pull_back(ctx: Any, call: tuple[Any, ...], pull_back: Callable[..., Tensor]) -> None:
+    """What the derivatives of :class:`PullBack` need."""
+    ctx.set_materialize_grads(False)
+    ctx.transposed, ctx.spec, ctx.pull_back = call[4], call[5:], pull_back
+    save(ctx, True, *call[:4])
+
+
 def save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
     if isinstance(parameters, Tensor):
         ctx.numbers = None
@@ -258,10 +285,16 @@ def restored(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
 
 
 def pull_back_to_parameters(
-    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Tensor,
+    spec: Spec,
+    derivative_of: Callable[..., Tensor] = tau_derivative,
 ) -> Tensor:
     """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined."""
-    derivative = tau_derivative(logits, index, seed, parameters, spec)
+    derivative = derivative_of(logits, index, seed, parameters, spec)
     product = torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
     groups = parameters.shape[0]
     at_tau = product.reshape(groups, product.numel() // groups).sum(1, keepdim=True)
@@ -269,10 +302,17 @@ def pull_back_to_parameters(
 
 
 def _pull_back_autograd(
-    keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *rest: Any
+    function: type[PullBack],
+    keyset: Any,
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Tensor,
+    *rest: Any,
 ) -> Tensor:
     logits, parameters = _without_derivative(logits), _without_derivative(parameters)
-    return apply(PullBack, keyset, grad, logits, index, seed, parameters, *rest)
+    return apply(function, keyset, grad, logits, index, seed, parameters, *rest)
 
 
 def _without_derivative(x: Tensor) -> Tensor:
@@ -331,7 +371,7 @@ _pull_back_op = operator(
     "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
     f"{_SPEC}) -> Tensor",
     _pull_back,
-    _pull_back_autograd,
+    partial(_pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     partial(_vmap, 3),
 )

@@ -30,7 +30,7 @@ FIGURES = {
     "masked_policy": ("arrived_after", ("straight_through", "gumbel_softmax(tau=1.0)", "gst(tau=1.0)", "reinmax")),
     "architecture_cell": ("chosen_loss", ("straight_through", "gumbel_softmax(tau=2.0)", "gst(tau=2.0)", "reinmax")),
     "expert_router": (
-        "last_loss",
+        "test_loss",
         ("straight_through", "gumbel_softmax(tau=0.5)", "gumbel_softmax(tau=1.0)", "gst(tau=1.0)", "reinmax"),
     ),
     "world_model": ("imagined_error", ("straight_through", "gumbel_softmax(tau=1.0)", "gst(tau=1.0)", "reinmax")),

@@ -298,8 +298,8 @@ class Known(torch.autograd.Function):
 
 #: The example, its figure, the seeds.
 EXAMPLES = {
-    "expert_router": ("expert_router", "last_loss", range(5)),
-    "expert_router, seven more seeds": ("expert_router", "last_loss", range(5, 12)),
+    "expert_router": ("one_expert_router", "last_loss", range(5)),
+    "expert_router, seven more seeds": ("one_expert_router", "last_loss", range(5, 12)),
     "architecture_cell": ("architecture_cell", "chosen_loss", range(5)),
     "masked_policy": ("masked_policy", "arrived_after", range(5)),
     "table_generator": ("table_generator", "distance_after", range(3)),

@@ -22,6 +22,9 @@ assert_type(do.reinmax_cv(logits, control="gumbel", eta=torch.tensor(0.7)), Tens
 assert_type(do.reinmax_rk2(logits, 0.25, centred=True), Tensor)
 assert_type(do.reinmax_rao(logits, 1.0, 10), Tensor)
 assert_type(do.reinmax_argmax(logits), Tensor)
+assert_type(do.top_k(logits, 2), Tensor)
+assert_type(do.top_k(logits, 2, do.estimators.GST(), return_index=True, dim=0, seed=3), tuple[Tensor, Tensor])
+assert_type(do.top_k(logits, 2, "reinmax", return_index=flag, mask=logits > 0), Tensor | tuple[Tensor, Tensor])
 assert_type(do.expected_gap(logits, logits.argmax(-1)), Tensor)
 
 estimator = do.estimator("gst(tau=0.5)")
