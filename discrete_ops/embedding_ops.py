@@ -21,7 +21,7 @@ Args, beside those of :mod:`.ops`:
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class Embedding(Function):
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * 10
-        weight, *saved = ops.restored(ctx)
+        (weight,), saved = _restored(ctx)
         _, of_logits, of_weight, _, of_parameters, *_ = ctx.needs_input_grad
         at_logits = pull_back(grad, weight, *saved, ctx.spec) if of_logits else None
         at_weight = scatter(grad, *saved, weight.shape[:-1], ctx.soft, ctx.spec) if of_weight else None
@@ -141,7 +141,7 @@ class Embedding(Function):
     def jvp(
         ctx: Any, _: Any, of_logits: Any, of_weight: Any, __: Any, of_parameters: Any, *rest: Any
     ) -> tuple[Any, None]:
-        weight, *saved = ops.restored(ctx)
+        (weight,), saved = _restored(ctx)
         sample = ops.pushed(of_logits, of_parameters, *saved, ctx.spec)
         along = None if sample is None else product(sample, weight)
         if of_weight is None:
@@ -151,6 +151,12 @@ class Embedding(Function):
 
 
 _embedding_at_once = at_once(Embedding)
+
+
+def _restored(ctx: Any) -> tuple[Any, tuple[Tensor, Tensor, Tensor, Any]]:
+    """What is saved before logits, index, seed and parameters, and those."""
+    *first, logits, index, seed, parameters = cast("list[Any]", ops.restored(ctx))
+    return first, (logits, index, seed, parameters)
 
 
 def _of_weight(
@@ -176,7 +182,7 @@ class PullBack(Function):
     def backward(ctx: Any, tangent: Tensor | None) -> tuple[Any, ...]:
         if tangent is None:
             return (None,) * 11
-        grad, weight, *saved = ops.restored(ctx)
+        (grad, weight), saved = _restored(ctx)
         sample = ops.pull_back(tangent, *saved, True, ctx.spec)
         at_grad = product(sample, weight) if ctx.needs_input_grad[1] else None
         at_weight = _product_at_weight(sample, grad, weight.shape[:-1]) if ctx.needs_input_grad[2] else None
@@ -186,7 +192,7 @@ class PullBack(Function):
     def jvp(ctx: Any, _: Any, of_grad: Any, of_weight: Any, *others: Any) -> Tensor | None:
         if any(other is not None for other in others):
             raise RuntimeError(ops.REFUSED)
-        grad, weight, *saved = ops.restored(ctx)
+        (grad, weight), saved = _restored(ctx)
         along = None if of_grad is None else pull_back(of_grad, weight, *saved, ctx.spec)
         if of_weight is None:
             return along
@@ -208,7 +214,7 @@ class Scatter(Function):
     def backward(ctx: Any, at_weight: Tensor | None) -> tuple[Any, ...]:
         if at_weight is None:
             return (None,) * 12
-        grad, *saved = ops.restored(ctx)
+        (grad,), saved = _restored(ctx)
         _, of_grad, of_logits, _, _, of_parameters, *_ = ctx.needs_input_grad
         at_grad = _of_weight(at_weight, *saved, ctx.soft, ctx.spec) if of_grad else None
         at_logits = pull_back(grad, at_weight, *saved, ctx.spec) if of_logits else None
@@ -219,7 +225,7 @@ class Scatter(Function):
     def jvp(
         ctx: Any, _: Any, of_grad: Any, of_logits: Any, __: Any, ___: Any, of_parameters: Any, *rest: Any
     ) -> Tensor | None:
-        grad, *saved = ops.restored(ctx)
+        (grad,), saved = _restored(ctx)
         sample = ops.pushed(of_logits, of_parameters, *saved, ctx.spec)
         along = None if sample is None else _product_at_weight(sample, grad, ctx.tables)
         if of_grad is None:
@@ -250,7 +256,7 @@ def _pull_back_autograd(keyset: Any, grad: Tensor, weight: Tensor, logits: Tenso
 def _vmap(kinds: str, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
     """By the kind of an argument: r has rows, w is a weight, s a seed or parameters, p parameters that a result is
     like, t tables. Batch element b keeps its own groups of rows."""
-    batched = []
+    batched: list[Any] = []
     for kind, x, dim in zip(kinds, call, in_dims, strict=False):
         if kind == "t":
             batched.append([batch_size, *x])

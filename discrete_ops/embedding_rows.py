@@ -30,14 +30,16 @@ def embedding(
 ) -> tuple[Tensor, Tensor]:
     kernels = backends.get(backend or backends.default(logits))
     place, (columns, width) = _placed(logits, weight.shape[:-1]), weight.shape[-2:]
-    lines, rows = weight.reshape(-1, width), logits.shape[:-1].numel()
-    result, index = lines.new_empty((rows, width)), seed.new_empty(rows)
-    for part, x in _each(logits, place, seed, parameters, first_row):
-        sample, drawn = kernels.sample(x, part.seed, part.parameters, part.first_row)
-        found = torch.embedding(lines, _lines(drawn.clamp_min(0), part.begin, place, columns))
-        own = slice(part.begin, part.end)  # of a row without a sample all are NaN, or 0
-        torch.where(drawn.unsqueeze(-1) < 0, sample[:, :1], found, out=result[own])
-        index[own] = drawn
+    lines = weight.reshape(-1, width)
+
+    def pieces() -> Iterator[tuple[Tensor, Tensor]]:
+        for part, x in _each(logits, place, seed, parameters, first_row):
+            sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
+            found = torch.embedding(lines, _lines(index.clamp_min(0), part.begin, place, columns))
+            # Of a row without a sample all of the sample is NaN, or 0.
+            yield torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index
+
+    result, index = _joined(logits, pieces())
     return result.view(*logits.shape[:-1], width), index.view(logits.shape[:-1])
 
 
@@ -55,12 +57,14 @@ def pull_back(
 ) -> Tensor:
     kernels = backends.get(backend or backends.default(logits))
     index = index.reshape(-1)
-    pulled = logits.new_empty((len(index), logits.shape[-1]))
-    for part, x, v in _with_products(grad, weight, logits, seed, parameters, first_row):
-        own = slice(part.begin, part.end)
-        call = (v, x, index[own], part.seed, part.parameters, estimator, num_samples, part.first_row)
-        pulled[own] = kernels.surrogate_vjp(*call)
-    return pulled.view(logits.shape)
+
+    def pieces() -> Iterator[tuple[Tensor]]:
+        for part, x, v in _with_products(grad, weight, logits, seed, parameters, first_row):
+            own = index[part.begin : part.end]
+            call = (v, x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
+            yield (kernels.surrogate_vjp(*call),)
+
+    return _joined(logits, pieces())[0].view(logits.shape)
 
 
 def scatter(
@@ -81,7 +85,9 @@ def scatter(
     index, dtype = index.reshape(-1), torch.promote_types(grad.dtype, torch.float32)
     wide = grad.reshape(-1, width).to(dtype)
     if not soft:
-        lines = torch.where(index < 0, -1, _lines(index, 0, place, columns))
+        lines = index
+        if math.prod(tables[:-1]) > 1:
+            lines = torch.where(index < 0, -1, _lines(index, 0, place, columns))
         total = torch.ops.aten.embedding_dense_backward(wide, lines, math.prod(tables), -1, False)
         return total.to(grad.dtype).view(*tables, width)
     kernels = backends.get(backend or backends.default(logits))
@@ -113,11 +119,14 @@ def pull_back_to_parameters(
 ) -> Tensor:
     kernels = backends.get(backend or backends.default(logits))
     index, each = index.reshape(-1), parameters.reshape(-1, 3)
-    of_rows = torch.empty((len(index),), dtype=torch.float64, device=grad.device)
-    for part, x, v in _with_products(grad, weight, logits, seed, each, first_row):
-        own = slice(part.begin, part.end)
-        call = (x, index[own], part.seed, part.parameters, estimator, num_samples, part.first_row)
-        of_rows[own] = ops.along(v, kernels.tau_derivative(*call)).sum(-1)
+
+    def pieces() -> Iterator[tuple[Tensor]]:
+        for part, x, v in _with_products(grad, weight, logits, seed, each, first_row):
+            own = index[part.begin : part.end]
+            call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
+            yield (ops.along(v, kernels.tau_derivative(*call)).sum(-1),)
+
+    (of_rows,) = _joined(logits, pieces())
     at_tau = of_rows.view(len(each), len(index) // len(each)).sum(-1, keepdim=True)
     return torch.nn.functional.pad(at_tau, (0, 2)).view(parameters.shape)
 
@@ -127,16 +136,34 @@ def pull_back_to_parameters(
 
 def _each(logits: Tensor, place: _Place, seed: Tensor, parameters: Parameters, first_row: int) -> Iterator[Any]:
     """Each part with its rows of the logits. It has whole turns through the tables, but where seeds cut it."""
-    groups, tables, _ = place
-    columns = logits.shape[-1]
+    groups, tables, per_group = place
+    columns, most, rows = logits.shape[-1], _most(logits, tables), groups * per_group
+    if (rows <= most and groups == 1) or rows == 0:  # at once, for small calls
+        yield Part(0, rows, seed, parameters, first_row), logits.reshape(-1, columns)
+        return
     blocks = _blocks(logits)
     length = blocks.shape[1]
-    if len(blocks) > 1 and length >= _most(logits, tables):  # no part has rows of two
+    if len(blocks) > 1 and length >= most:  # no part has rows of two
         groups = math.lcm(groups, len(blocks))
-    for part in parts(logits.numel() // columns, _most(logits, tables), seed, parameters, first_row, groups):
+    for part in parts(rows, most, seed, parameters, first_row, groups):
         first, last = part.begin // length, -(-part.end // length)
-        rows = blocks[first:last].reshape(-1, columns)
-        yield part, rows[part.begin - first * length : part.end - first * length]
+        own = blocks[first:last].reshape(-1, columns)
+        yield part, own[part.begin - first * length : part.end - first * length]
+
+
+def _joined(logits: Tensor, pieces: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What each part has of some results, one below the other."""
+    rows, end = logits.numel() // logits.shape[-1], 0
+    joined: tuple[Tensor, ...] = ()
+    for piece in pieces:
+        length = len(piece[0])
+        if length == rows:
+            return piece
+        joined = joined or tuple(x.new_empty((rows, *x.shape[1:])) for x in piece)
+        for whole, x in zip(joined, piece, strict=True):
+            whole[end : end + length] = x
+        end += length
+    return joined
 
 
 def _most(logits: Tensor, tables: int) -> int:
@@ -179,7 +206,7 @@ def _with_products(
     buffer = grad.new_empty((min(per_group, _most(logits, tables) + 2 * tables), columns))
     for part, x in _each(logits, place, seed, parameters, first_row):
         first, last = part.begin - part.begin % tables, part.end + -part.end % tables
-        tile, own, of_group = buffer[: last - first], grad[first:last], weight[part.begin // per_group]
+        tile, own, of_group = buffer[: last - first], grad[first:last], weight[part.begin // max(1, per_group)]
         if tables == 1:
             torch.mm(own, of_group[0].t(), out=tile)
         else:

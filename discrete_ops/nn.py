@@ -152,8 +152,8 @@ class StraightThroughEmbedding(_Sampler):
         device, dtype: of the weight, as of ``torch.nn.Embedding``.
 
     Shape:
-        logits ``(..., N)`` to ``(..., D)``, or with tables ``(..., L, N)`` to ``(..., L, D)``; of the weight's dtype, or
-        under ``torch.autocast`` of any float dtype.
+        logits ``(..., N)`` to ``(..., D)``, or with tables ``(..., L, N)`` to ``(..., L, D)``; of the weight's dtype,
+        or under ``torch.autocast`` of any float dtype.
 
     Attributes:
         weight: ``(N, D)`` or ``(L, N, D)``, drawn from the standard normal distribution, as of ``torch.nn.Embedding``.
@@ -182,8 +182,8 @@ class StraightThroughEmbedding(_Sampler):
         self.embedding_dim = checks.count("embedding_dim", embedding_dim)
         self.tables = None if tables is None else checks.count("tables", tables)
         self.soft = embeddings.checked_soft(soft, self._estimator)
-        shape = (self.num_embeddings, self.embedding_dim)
-        shape = shape if self.tables is None else (self.tables, *shape)
+        shape: tuple[int, ...] = () if self.tables is None else (self.tables,)
+        shape = (*shape, self.num_embeddings, self.embedding_dim)
         self.weight = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         torch.nn.init.normal_(self.weight)
 

@@ -266,7 +266,7 @@ def save(ctx: Any, is_dispatched: bool, *call: Any) -> None:
         ctx.save_for_forward(*tensors)
 
 
-def restored(ctx: Any) -> tuple[Any, ...]:
+def restored(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
     saved = ctx.saved_tensors
     return saved if ctx.numbers is None else (*saved, ctx.numbers)
 
