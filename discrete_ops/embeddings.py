@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state
 from torch.compiler import is_exporting
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -54,25 +55,24 @@ def embedding(
         NaN, a row masked whole gives zeros; neither adds to the gradient at the weight. ``(result, index)`` with
         ``return_index``. Equal input and seed give equal bits, gradients included.
     """
-    if not isinstance(logits, Tensor) and has_torch_function((logits, weight)):
-        call = {"soft": soft, "return_index": return_index, **options}
-        return handle_torch_function(embedding, (logits, weight), logits, weight, estimator, **call)
     unknown = options.keys() - DEFAULTS.keys()
     if unknown:
         raise _unknown(min(unknown), sys._getframe())
     chosen = estimators.estimator(estimator)
     soft = checked_soft(soft, chosen)
-    return looked_up(chosen, logits, weight, soft, {"return_index": return_index, **options})
+    return look_up(chosen, logits, weight, soft, {"return_index": return_index, **options})
 
 
-def looked_up(
+def look_up(
     estimator: estimators.Estimator, logits: Tensor, weight: Tensor, soft: bool, options: dict[str, Any]
 ) -> Any:
     """:func:`embedding` with any option of the estimator's call."""
-    return estimator(logits, **options, **{OPERATOR: partial(_looked_up, weight, soft)})
+    if not isinstance(logits, Tensor) and has_torch_function((logits, weight)):
+        return handle_torch_function(look_up, (logits, weight), estimator, logits, weight, soft, options)
+    return estimator(logits, **options, **{OPERATOR: partial(_look_up, weight, soft)})
 
 
-def _looked_up(
+def _look_up(
     weight: Tensor,
     soft: bool,
     logits: Tensor,
@@ -128,6 +128,8 @@ def checked(weight: Any, logits: Tensor) -> Tensor:
             allowed = f"allowed: the logits' dtype, {logits.dtype}, or any float dtype under torch.autocast"
             raise TypeError(f"weight: got dtype {weight.dtype}, {allowed}")
         weight = weight.to(logits.dtype)
+    if _get_tracing_state() is not None:  # traced, a size is a tensor
+        return weight if weight.ndim == 3 else weight.unsqueeze(0)
     shape = tuple(weight.shape)
     fits = weight.ndim in (2, 3) and shape[-2] == logits.shape[-1]
     if not fits or (weight.ndim == 3 and logits.shape[-2:-1] != shape[:1]):

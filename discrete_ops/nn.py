@@ -229,7 +229,7 @@ class StraightThroughEmbedding(_Sampler):
             return likeliest(logits, self.weight, self.dim, mask, return_index)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
         options = {"dim": self.dim, "return_index": return_index, **options}
-        return embeddings.looked_up(self._estimator, logits, self.weight, self.soft, options)
+        return embeddings.look_up(self._estimator, logits, self.weight, self.soft, options)
 
     def reset_parameters(self) -> None:
         """Draw the weight anew, and set ``tau`` to what the module was made with."""

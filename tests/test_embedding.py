@@ -5,10 +5,9 @@ import torch
 from helpers import CPU_BACKENDS, FLOATS, TOLERANCE, every_estimator, make, pairs
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import discrete_ops as do
-from discrete_ops import parts, reference
+from discrete_ops import embedding_rows, embeddings, parts
 
 nan, inf = torch.nan, torch.inf
 SOME = ["straight_through", "gumbel_rao", "nz_gst", "reinmax_cv", "reinmax_rk2"]  # draws, asymmetric; one code for all
@@ -21,7 +20,7 @@ def many_parts(monkeypatch):
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def dense(e, logits, weight, soft=False, dim=-1, **options):
@@ -30,7 +29,9 @@ def dense(e, logits, weight, soft=False, dim=-1, **options):
     sample = e(logits, dim=dim, **options).movedim(dim, -1)
     if not soft:
         return torch.einsum(look_up, sample, weight).movedim(-1, dim)
-    p = e(logits, dim=dim, **options, hard=False).movedim(dim, -1).detach()
+    is_plain = isinstance(e, do.estimators.StraightThrough)
+    p = (logits / e.tau).softmax(dim) if is_plain else e(logits, dim=dim, **options, hard=False)
+    p = p.movedim(dim, -1).detach()
     value = torch.einsum(look_up, sample, weight.detach())
     through = torch.einsum(look_up, p, weight)
     return (value + through - through.detach()).movedim(-1, dim)
@@ -69,7 +70,7 @@ def test_it_is_the_product(backend, name):
 @pairs(["straight_through", "gumbel_rao", "gst_0.7", "gst_pi", "nz_gst"])
 def test_the_weight_may_learn_from_the_soft_sample(backend, name):
     for weight, logits in ((randn(5, 3), randn(7, 5)), (randn(3, 5, 2), randn(4, 3, 5))):
-        _, at_logits, at_weight = expect(make(name, 0.7), logits, weight, soft=True, seed=3, backend=backend)
+        _, _, at_weight = expect(make(name, 0.7), logits, weight, soft=True, seed=3, backend=backend)
         hard = do.embedding(logits, weight.requires_grad_(), make(name, 0.7), seed=3, backend=backend)
         assert not torch.allclose(at_weight, torch.autograd.grad(hard.sum(), weight)[0])
 
@@ -227,7 +228,9 @@ def test_vmap(backend, in_dims):
         return do.embedding(x, w, do.estimators.GST(tau), seed=3, backend=backend)
 
     def each(f):
-        slices = [[x.select(d, b) if d is not None else x for x, d in zip(inputs, in_dims, strict=True)] for b in range(3)]
+        slices = [
+            [x.select(d, b) if d is not None else x for x, d in zip(inputs, in_dims, strict=True)] for b in range(3)
+        ]
         return [f(*call) for call in slices]
 
     assert torch.equal(torch.vmap(ours, in_dims)(*inputs), torch.stack(each(ours)))
@@ -257,8 +260,8 @@ def test_the_soft_gradient_under_vmap_and_of_many_gradients(backend):
 # Captured
 
 
-@pytest.mark.parametrize("name", ["gumbel_rao", "reinmax_rk2"])
-def test_operators_pass_opcheck(backend, name):
+def test_operators_pass_opcheck():
+    name, backend = "gumbel_rao", CPU_BACKENDS[-1]
     named, seed = torch.ops.discrete_ops, torch.tensor([3])
     parameters = torch.tensor([[0.7, 0.5, 1.0]], dtype=torch.float64)
     spec = (name, 2, 0, backend)
@@ -269,9 +272,8 @@ def test_operators_pass_opcheck(backend, name):
     rest = (logits, index, seed, parameters)
     torch.library.opcheck(named.embedding_pull_back, (trained[2], trained[1], *rest, *spec))
     torch.library.opcheck(named.embedding_scatter, (trained[2], trained[0], *rest[1:], [2, 5], False, *spec))
-    if name in reference.WITH_SOFT_SAMPLE:
-        torch.library.opcheck(named.embedding_scatter, (trained[2], trained[0], *rest[1:], [2, 5], True, *spec))
-        torch.library.opcheck(named.embedding_pull_back_to_parameters, (grad, weight, *rest, *spec))
+    torch.library.opcheck(named.embedding_scatter, (grad, *rest, [2, 5], True, *spec))
+    torch.library.opcheck(named.embedding_pull_back_to_parameters, (grad, weight, *rest, *spec))
 
 
 class Model(torch.nn.Module):
@@ -293,7 +295,10 @@ X = randn(6, 4, seed=2, dtype=torch.float32)
 def expect_training(captured, model):
     got, want = captured(X), model(X)
     torch.testing.assert_close(got, want)
-    gradients = [torch.autograd.grad(y.square().sum(), dict(m.named_parameters()).values(), allow_unused=True) for y, m in ((got, captured), (want, model))]
+    gradients = [
+        torch.autograd.grad(y.square().sum(), dict(m.named_parameters()).values(), allow_unused=True)
+        for y, m in ((got, captured), (want, model))
+    ]
     names = [dict(m.named_parameters()) for m in (captured, model)]
     for key, value in zip(names[1], gradients[1], strict=True):
         torch.testing.assert_close(dict(zip(names[0], gradients[0], strict=True))[key], value, msg=key)
@@ -305,23 +310,22 @@ def test_an_exported_model_trains(backend, soft):
     program = torch.export.export(model, (X,), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=2)}})
     expect_training(program.module(), model)
     assert torch.equal(program.module()(X[:3]), model(X[:3]))
-    expect_training(torch.jit.trace(model, X), model)
+    if soft:
+        expect_training(torch.jit.trace(model, X), model)
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-@pytest.mark.parametrize(
-    ("compiler", "backend"), [*(("aot_eager", b) for b in CPU_BACKENDS), ("inductor", CPU_BACKENDS[-1])]
-)
-def test_it_compiles_in_one_graph(compiler, backend):
-    for soft in (False, True):
-        model = Model(backend, soft)
-        expect_training(torch.compile(model, fullgraph=True, backend=compiler)._orig_mod, model)
-        compiled = torch.compile(model, fullgraph=True, backend=compiler)
-        got, want = compiled(X), model(X)
-        torch.testing.assert_close(got, want)
-        for a, b in zip(*(torch.autograd.grad(y.square().sum(), [*model.parameters()]) for y in (got, want)), strict=True):
-            torch.testing.assert_close(a, b)
-    anew = torch.compile(Model(backend, seed=None), fullgraph=True, backend=compiler)
+@pytest.mark.parametrize(("compiler", "soft"), [("aot_eager", True), ("inductor", False)])
+def test_it_compiles_in_one_graph(compiler, soft):
+    model = Model(CPU_BACKENDS[-1], soft)
+    compiled = torch.compile(model, fullgraph=True, backend=compiler)
+    got, want = compiled(X), model(X)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(*(torch.autograd.grad(y.square().sum(), [*model.parameters()]) for y in (got, want)), strict=True):
+        torch.testing.assert_close(a, b)
+    model.options["seed"] = None
+    torch._dynamo.reset()
+    anew = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert not torch.equal(anew(X), anew(X))
 
 
@@ -336,7 +340,7 @@ def test_make_fx_and_symbolic_tracing_keep_the_gradient(backend):
     for a, b in zip(*(torch.autograd.grad(f.square().sum(), (x, w)) for f in (graph(x, w), want)), strict=True):
         assert torch.equal(a, b)
     traced = torch.fx.symbolic_trace(model)
-    assert do.embedding in [node.target for node in traced.graph.nodes]
+    assert embeddings.look_up in [node.target for node in traced.graph.nodes]
     expect_training(traced, model)
 
 
@@ -359,35 +363,31 @@ def test_onnx_takes_the_product(tmp_path):
 def test_equal_calls_give_equal_bits(backend):
     logits, weight, v = randn(40, 5, dtype=torch.float32), randn(5, 3, dtype=torch.float32), randn(40, 3).float()
     for soft in (False, True):
-        first, second = (expect(make("gst_0.7"), logits, weight, v, 1e-4, soft=soft, seed=3, backend=backend) for _ in "ab")
+        first, second = (
+            expect(make("gst_0.7"), logits, weight, v, 1e-4, soft=soft, seed=3, backend=backend) for _ in "ab"
+        )
         for a, b in zip(first, second, strict=True):
             assert torch.equal(a, b)
-
-
-class Largest(TorchDispatchMode):
-    """What is computed, by its number of elements."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_memory_is_that_of_the_gradient(monkeypatch, soft):
     """Of the profiler's allocations none but the gradient at the logits is ``(rows, N)``."""
     monkeypatch.setitem(parts.BYTES, "cpu", 2**14)
-    logits, weight = randn(1000, 64, dtype=torch.float32).requires_grad_(), randn(64, 2, dtype=torch.float32).requires_grad_()
+    logits, weight = (
+        randn(1000, 64, dtype=torch.float32).requires_grad_(),
+        randn(64, 2, dtype=torch.float32).requires_grad_(),
+    )
     for wants, most in (((logits, weight), 1), ((weight,), 0)):
         with torch.profiler.profile(profile_memory=True) as profile:
-            rows = do.embedding(logits, weight, "gst", soft=soft, seed=3)
+            rows = do.embedding(logits if most else logits.detach(), weight, "gst", soft=soft, seed=3)
             torch.autograd.grad(rows.sum(), wants)
-        sizes = [event.bytes for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
         large = [size for size in sizes if size >= 1000 * 64 * 4 // 4]
         assert len(large) <= 2 * most, sizes  # allocated, and freed
 
 
 def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
-    from discrete_ops import embedding_rows
-
     called = []
     for name in ("pull_back", "scatter"):
         function = getattr(embedding_rows, name)
@@ -407,7 +407,9 @@ def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
 
 def test_autocast_casts_the_weight():
     logits, weight = randn(6, 5, dtype=torch.bfloat16), randn(5, 3, dtype=torch.float32).requires_grad_()
-    with pytest.raises(TypeError, match=r"weight: got dtype torch\.float32, allowed: the logits' dtype, torch\.bfloat16"):
+    with pytest.raises(
+        TypeError, match=r"weight: got dtype torch\.float32, allowed: the logits' dtype, torch\.bfloat16"
+    ):
         do.embedding(logits, weight)
     with torch.autocast("cpu", torch.bfloat16):
         rows = do.embedding(logits, weight, seed=3)
@@ -452,7 +454,9 @@ def test_other_arguments_are_named():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             do.embedding(logits, weight, **options)
-    with pytest.raises(ValueError, match=r"weight: got shape \(1, 5, 3\) for logits of shape \(5,\), allowed: \(5, D\)"):
+    with pytest.raises(
+        ValueError, match=r"weight: got shape \(1, 5, 3\) for logits of shape \(5,\), allowed: \(5, D\)"
+    ):
         do.embedding(randn(5), randn(1, 5, 3))
 
 
@@ -490,12 +494,14 @@ def test_the_layers_eval_takes_the_likeliest_row(dim, tables):
     rows, index = layer(logits, return_index=True)
     one_hot = do.nn.StraightThroughCategorical(dim=dim).eval()(logits).movedim(dim, -1)
     look_up = "...ln,lnd->...ld" if tables else "...n,nd->...d"
-    assert torch.equal(rows.movedim(dim, -1).nan_to_num(7.0), torch.einsum(look_up, one_hot, layer.weight).nan_to_num(7.0))
+    assert torch.equal(
+        rows.movedim(dim, -1).nan_to_num(7.0), torch.einsum(look_up, one_hot, layer.weight).nan_to_num(7.0)
+    )
     assert torch.equal(index == -1, one_hot.sum(-1) != 1)
     assert torch.equal(index[index >= 0], one_hot.argmax(-1)[index >= 0])
     at_logits, at_weight = torch.autograd.grad(rows.nan_to_num().sum(), (logits, layer.weight), allow_unused=True)
     assert at_logits is None
-    torch.testing.assert_close(at_weight.sum(), torch.tensor(3.0 * (index >= 0).sum()))
+    torch.testing.assert_close(at_weight.sum(), 3.0 * (index >= 0).sum())
     mask = one_hot.nan_to_num(0.0).movedim(-1, dim) == 0
     assert torch.equal(layer(logits, mask, return_index=True)[1] == index, index == -1)
 
