@@ -32,14 +32,13 @@ def embedding(
     place, (columns, width) = _placed(logits, weight.shape[:-1]), weight.shape[-2:]
     lines = weight.reshape(-1, width)
 
-    def pieces() -> Iterator[tuple[Tensor, Tensor]]:
-        for part, x in _each(logits, place, seed, parameters, first_row):
-            sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
-            found = torch.embedding(lines, _lines(index.clamp_min(0), part.begin, place, columns))
-            # Of a row without a sample all of the sample is NaN, or 0.
-            yield torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index
+    def of(part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
+        sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
+        found = torch.embedding(lines, _lines(index.clamp_min(0), part.begin, place, columns))
+        return torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index  # that row is all NaN, or 0
 
-    result, index = _joined(logits, pieces())
+    each = _each(logits, place, seed, parameters, first_row)
+    result, index = _joined(logits, (of(*part) for part in each))
     return result.view(*logits.shape[:-1], width), index.view(logits.shape[:-1])
 
 
@@ -58,13 +57,13 @@ def pull_back(
     kernels = backends.get(backend or backends.default(logits))
     index = index.reshape(-1)
 
-    def pieces() -> Iterator[tuple[Tensor]]:
-        for part, x, v in _with_products(grad, weight, logits, seed, parameters, first_row):
-            own = index[part.begin : part.end]
-            call = (v, x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
-            yield (kernels.surrogate_vjp(*call),)
+    def of(part: Part, x: Tensor, v: Tensor) -> tuple[Tensor]:
+        own = index[part.begin : part.end]
+        call = (v, x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
+        return (kernels.surrogate_vjp(*call),)
 
-    return _joined(logits, pieces())[0].view(logits.shape)
+    each = _with_products(grad, weight, logits, seed, parameters, first_row)
+    return _joined(logits, (of(*part) for part in each))[0].view(logits.shape)
 
 
 def scatter(
@@ -118,16 +117,16 @@ def pull_back_to_parameters(
     backend: str,
 ) -> Tensor:
     kernels = backends.get(backend or backends.default(logits))
-    index, each = index.reshape(-1), parameters.reshape(-1, 3)
+    index, flat = index.reshape(-1), parameters.reshape(-1, 3)
 
-    def pieces() -> Iterator[tuple[Tensor]]:
-        for part, x, v in _with_products(grad, weight, logits, seed, each, first_row):
-            own = index[part.begin : part.end]
-            call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
-            yield (ops.along(v, kernels.tau_derivative(*call)).sum(-1),)
+    def of(part: Part, x: Tensor, v: Tensor) -> tuple[Tensor]:
+        own = index[part.begin : part.end]
+        call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
+        return (ops.along(v, kernels.tau_derivative(*call)).sum(-1),)
 
-    (of_rows,) = _joined(logits, pieces())
-    at_tau = of_rows.view(len(each), len(index) // len(each)).sum(-1, keepdim=True)
+    each = _with_products(grad, weight, logits, seed, flat, first_row)
+    (of_rows,) = _joined(logits, (of(*part) for part in each))
+    at_tau = of_rows.view(len(flat), len(index) // len(flat)).sum(-1, keepdim=True)
     return torch.nn.functional.pad(at_tau, (0, 2)).view(parameters.shape)
 
 
@@ -163,6 +162,7 @@ def _joined(logits: Tensor, pieces: Iterator[tuple[Tensor, ...]]) -> tuple[Tenso
         for whole, x in zip(joined, piece, strict=True):
             whole[end : end + length] = x
         end += length
+        del piece, x  # the next one comes where this one was, in the cache
     return joined
 
 
