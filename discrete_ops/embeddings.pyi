@@ -3,14 +3,14 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from . import estimators
 from .call import Options, Pair, Unpack
-from .estimators import Estimator
 
 @overload
 def embedding(
     logits: Tensor,
     weight: Tensor,
-    estimator: str | Estimator = "straight_through",
+    estimator: str | estimators.Estimator = "straight_through",
     *,
     soft: bool = False,
     return_index: Literal[False] = False,
@@ -20,7 +20,7 @@ def embedding(
 def embedding(
     logits: Tensor,
     weight: Tensor,
-    estimator: str | Estimator = "straight_through",
+    estimator: str | estimators.Estimator = "straight_through",
     *,
     soft: bool = False,
     return_index: Literal[True],
@@ -30,12 +30,14 @@ def embedding(
 def embedding(
     logits: Tensor,
     weight: Tensor,
-    estimator: str | Estimator = "straight_through",
+    estimator: str | estimators.Estimator = "straight_through",
     *,
     soft: bool = False,
     return_index: bool,
     **options: Unpack[Options],
 ) -> Tensor | Pair: ...
-def look_up(estimator: Estimator, logits: Tensor, weight: Tensor, soft: bool, options: dict[str, Any]) -> Any: ...
+def look_up(
+    estimator: estimators.Estimator, logits: Tensor, weight: Tensor, soft: bool, options: dict[str, Any]
+) -> Any: ...
 def checked(weight: Any, logits: Tensor) -> Tensor: ...
-def checked_soft(soft: Any, estimator: Estimator) -> bool: ...
+def checked_soft(soft: Any, estimator: estimators.Estimator) -> bool: ...
