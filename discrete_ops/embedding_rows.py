@@ -4,8 +4,7 @@ Rows go in parts: of each there is one tile ``(rows, N)`` at a time, which stays
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -34,11 +33,12 @@ def embedding(
 
     def of(part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
         sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
+        if index.is_cpu and index.numel() and index.min() >= 0:
+            return torch.embedding(lines, _lines(index, part.begin, place, columns)), index
         found = torch.embedding(lines, _lines(index.clamp_min(0), part.begin, place, columns))
-        return torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index  # that row is all NaN, or 0
+        return torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index  # without a sample all NaN, or 0
 
-    each = _each(logits, place, seed, parameters, first_row)
-    result, index = _joined(logits, (of(*part) for part in each))
+    result, index = _by_parts(of, logits, place, seed, parameters, first_row)
     return result.view(*logits.shape[:-1], width), index.view(logits.shape[:-1])
 
 
@@ -55,15 +55,15 @@ def pull_back(
     backend: str,
 ) -> Tensor:
     kernels = backends.get(backend or backends.default(logits))
-    index = index.reshape(-1)
+    place, index = _placed(logits, weight.shape[:-1]), index.reshape(-1)
+    product = _products(grad, weight, logits, place)
 
-    def of(part: Part, x: Tensor, v: Tensor) -> tuple[Tensor]:
+    def of(part: Part, x: Tensor) -> tuple[Tensor]:
         own = index[part.begin : part.end]
-        call = (v, x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
-        return (kernels.surrogate_vjp(*call),)
+        call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
+        return (kernels.surrogate_vjp(product(part), *call),)
 
-    each = _with_products(grad, weight, logits, seed, parameters, first_row)
-    return _joined(logits, (of(*part) for part in each))[0].view(logits.shape)
+    return _by_parts(of, logits, place, seed, parameters, first_row)[0].view(logits.shape)
 
 
 def scatter(
@@ -94,13 +94,17 @@ def scatter(
     total = wide.new_zeros((groups, cycle, columns, width))
     without = (index < 0).unsqueeze(-1)
     wide = wide.masked_fill(without, 0.0)
-    for part, x in _each(logits, place, seed, parameters, first_row):
+
+    def of(part: Part, x: Tensor) -> tuple[()]:
         own = slice(part.begin, part.end)
         call = (x, index[own], part.seed, part.parameters, estimator, num_samples, part.first_row)
         sample = kernels.surrogate(*call).to(dtype).masked_fill_(without[own], 0.0)
         for table in range(cycle):
             every = slice((table - part.begin) % cycle, None, cycle)
-            total[part.begin // per_group, table].addmm_(sample[every].t(), wide[own][every])
+            total[part.begin // max(1, per_group), table].addmm_(sample[every].t(), wide[own][every])
+        return ()
+
+    _by_parts(of, logits, place, seed, parameters, first_row)
     return total.to(grad.dtype).view(*tables, width)
 
 
@@ -119,13 +123,15 @@ def pull_back_to_parameters(
     kernels = backends.get(backend or backends.default(logits))
     index, flat = index.reshape(-1), parameters.reshape(-1, 3)
 
-    def of(part: Part, x: Tensor, v: Tensor) -> tuple[Tensor]:
+    place = _placed(logits, weight.shape[:-1])
+    product = _products(grad, weight, logits, place)
+
+    def of(part: Part, x: Tensor) -> tuple[Tensor]:
         own = index[part.begin : part.end]
         call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
-        return (ops.along(v, kernels.tau_derivative(*call)).sum(-1),)
+        return (ops.along(product(part), kernels.tau_derivative(*call)).sum(-1),)
 
-    each = _with_products(grad, weight, logits, seed, flat, first_row)
-    (of_rows,) = _joined(logits, (of(*part) for part in each))
+    (of_rows,) = _by_parts(of, logits, place, seed, flat, first_row)
     at_tau = of_rows.view(len(flat), len(index) // len(flat)).sum(-1, keepdim=True)
     return torch.nn.functional.pad(at_tau, (0, 2)).view(parameters.shape)
 
@@ -133,36 +139,34 @@ def pull_back_to_parameters(
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _each(logits: Tensor, place: _Place, seed: Tensor, parameters: Parameters, first_row: int) -> Iterator[Any]:
-    """Each part with its rows of the logits. It has whole turns through the tables, but where seeds cut it."""
+def _by_parts(
+    of: Callable[[Part, Tensor], tuple[Tensor, ...]],
+    logits: Tensor,
+    place: _Place,
+    seed: Tensor,
+    parameters: Parameters,
+    first_row: int,
+) -> tuple[Tensor, ...]:
+    """What a function makes of each part and its rows of the logits, one below the other. A part has whole turns
+    through the tables, but where seeds cut it."""
     groups, tables, per_group = place
     columns, most, rows = logits.shape[-1], _most(logits, tables), groups * per_group
     if (rows <= most and groups == 1) or rows == 0:  # at once, for small calls
-        yield Part(0, rows, seed, parameters, first_row), logits.reshape(-1, columns)
-        return
+        return of(Part(0, rows, seed, parameters, first_row), logits.reshape(-1, columns))
     blocks = _blocks(logits)
     length = blocks.shape[1]
     if len(blocks) > 1 and length >= most:  # no part has rows of two
         groups = math.lcm(groups, len(blocks))
+    joined: tuple[Tensor, ...] = ()
     for part in parts(rows, most, seed, parameters, first_row, groups):
         first, last = part.begin // length, -(-part.end // length)
-        own = blocks[first:last].reshape(-1, columns)
-        yield part, own[part.begin - first * length : part.end - first * length]
-
-
-def _joined(logits: Tensor, pieces: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """What each part has of some results, one below the other."""
-    rows, end = logits.numel() // logits.shape[-1], 0
-    joined: tuple[Tensor, ...] = ()
-    for piece in pieces:
-        length = len(piece[0])
-        if length == rows:
-            return piece
+        own = blocks[first:last].reshape(-1, columns)[part.begin - first * length : part.end - first * length]
+        piece = of(part, own)
         joined = joined or tuple(x.new_empty((rows, *x.shape[1:])) for x in piece)
         for whole, x in zip(joined, piece, strict=True):
-            whole[end : end + length] = x
-        end += length
-        del piece, x  # the next one comes where this one was, in the cache
+            whole[part.begin : part.end] = x
+            del x
+        del piece  # the next one comes where this one was, in the cache
     return joined
 
 
@@ -196,20 +200,20 @@ def _lines(index: Tensor, begin: int, place: _Place, columns: int) -> Tensor:
     return index + (row // per_group * tables + row % tables) * columns
 
 
-def _with_products(
-    grad: Tensor, weight: Tensor, logits: Tensor, seed: Tensor, parameters: Parameters, first_row: int
-) -> Iterator[tuple[Part, Tensor, Tensor]]:
-    """Each part, its logits and the gradient at its sample, which the next one writes over."""
-    groups, tables, per_group = place = _placed(logits, weight.shape[:-1])
+def _products(grad: Tensor, weight: Tensor, logits: Tensor, place: _Place) -> Callable[[Part], Tensor]:
+    """The gradient at a part's sample, ``grad W^T``, which that of the next part writes over."""
+    groups, tables, per_group = place
     columns, width = weight.shape[-2:]
     grad, weight = grad.reshape(-1, width), weight.reshape(groups, tables, columns, width)
     buffer = grad.new_empty((min(per_group, _most(logits, tables) + 2 * tables), columns))
-    for part, x in _each(logits, place, seed, parameters, first_row):
+
+    def of(part: Part) -> Tensor:
         first, last = part.begin - part.begin % tables, part.end + -part.end % tables
         tile, own, of_group = buffer[: last - first], grad[first:last], weight[part.begin // max(1, per_group)]
         if tables == 1:
-            torch.mm(own, of_group[0].t(), out=tile)
-        else:
-            by_table = tile.view(-1, tables, columns).transpose(0, 1)
-            torch.bmm(own.view(-1, tables, width).transpose(0, 1), of_group.transpose(1, 2), out=by_table)
-        yield part, x, tile[part.begin - first : part.end - first]
+            return torch.mm(own, of_group[0].t(), out=tile)
+        by_table = tile.view(-1, tables, columns).transpose(0, 1)
+        torch.bmm(own.view(-1, tables, width).transpose(0, 1), of_group.transpose(1, 2), out=by_table)
+        return tile[part.begin - first : part.end - first]
+
+    return of
