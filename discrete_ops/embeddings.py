@@ -1,7 +1,9 @@
 """What a sample looks up in a table: ``estimator(logits) @ weight`` without the sample.
 
 The value is a row of the table, the gradient at the logits is the estimator's for the incoming gradient times the
-table. Neither one-hot vectors nor gradients at them are ever in memory but for a few rows.
+table. Neither one-hot vectors nor gradients at them are ever in memory but for a few rows. It is how codebooks are
+used, as by the quantizer of wav2vec 2.0 (Baevski et al., NeurIPS 2020), and latents that a linear layer takes, as in
+DreamerV3 (Hafner et al., 2023).
 """
 
 import sys
@@ -34,12 +36,13 @@ def embedding(
 ) -> Tensor | Pair:
     """The rows of a table that an estimator's sample chooses, ``estimator(logits) @ weight``, in value and gradient.
 
-    What is never in memory is the sample, nor the gradient at it: beside logits, table, result and their gradients
-    there are a few MiB (a quarter of a GiB on a GPU). A row of the table that no sample chooses is not read in the
-    forward pass, so that inf or NaN in it spoils nothing there, as it does in a product.
+    Neither the sample is in memory, nor the gradient at it: beside logits, table, result and their gradients there is
+    room for a part of the rows, of 4 MiB on a CPU and 256 MiB on a GPU, a few times. (A mask takes a copy of the
+    logits.) A row of the table that is not chosen is not read in the forward pass, so that inf or NaN in it does not
+    spoil the others, as in a product.
 
-    The gradient's own derivatives in the incoming gradient and in the weight, and forward mode, take as much memory as
-    the product takes.
+    Derivatives of the gradient, in the incoming gradient and in the weight, and forward mode in the logits take as much
+    memory as the product.
 
     Args:
         weight: the table, ``(N, D)``; or ``(L, N, D)``, a table for each of L latents, of logits ``(..., L, N)``. On
