@@ -2,8 +2,8 @@
 
 python -m bench.embedding
 
-Medians of turns in CPU time, one thread, float32. Memory is what torch's profiler counts at its peak, over inputs, result and
-gradients.
+Medians of turns in CPU time, one thread, float32. Memory is what torch's profiler counts at its peak, over inputs,
+result and gradients.
 """
 
 import time

@@ -84,10 +84,12 @@ def scatter(
     index, dtype = index.reshape(-1), torch.promote_types(grad.dtype, torch.float32)
     wide = grad.reshape(-1, width).to(dtype)
     if not soft:
-        lines = index
-        if math.prod(tables[:-1]) > 1:
-            lines = torch.where(index < 0, -1, _lines(index, 0, place, columns))
-        total = torch.ops.aten.embedding_dense_backward(wide, lines, math.prod(tables), -1, False)
+        lines, none = _lines(index, 0, place, columns), math.prod(tables)
+        if wide.is_cpu:  # a row more, for those without a sample
+            total = wide.new_zeros((none + 1, width)).index_add_(0, torch.where(index < 0, none, lines), wide)[:none]
+        else:  # which sorts them, and so is the same at every call
+            lines = torch.where(index < 0, -1, lines)
+            total = torch.ops.aten.embedding_dense_backward(wide, lines, none, -1, False)
         return total.to(grad.dtype).view(*tables, width)
     kernels = backends.get(backend or backends.default(logits))
     groups, cycle, per_group = place
