@@ -38,8 +38,10 @@ def embedding(
 
     Neither the sample is in memory, nor the gradient at it: beside logits, table, result and their gradients there is
     room for a part of the rows, of 4 MiB on a CPU and 256 MiB on a GPU, a few times. (A mask takes a copy of the
-    logits.) Of logits of some hundred KiB the product is quicker on a CPU, if the sample may be in memory. A row of the table that is not chosen is not read in the forward pass, so that inf or NaN in it does not
-    spoil the others, as in a product.
+    logits.) Where all logits are some hundred KiB, the product is quicker on a CPU.
+
+    A row of the table that is not chosen is not read in the forward pass, so that inf or NaN in it does not spoil the
+    others, as in a product.
 
     Derivatives of the gradient, in the incoming gradient and in the weight, and forward mode in the logits take as much
     memory as the product.
