@@ -33,6 +33,7 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m pytest bench --benchmark-json=build/bench/cpu.json --benchmark-columns=median,iqr,rounds
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.embedding
 
 # With the machine's own torch, which must have CUDA; builds in place and installs nothing.
 gpu:  ## everything that needs a GPU: build, tests, sanitizers, benchmarks; JSON and table in bench/results

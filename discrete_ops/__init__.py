@@ -8,6 +8,7 @@ from . import compat, diagnostics, distributions, estimators, nn, score_function
 from .backends import available_backends, build_info, set_backend, use_backend
 from .binary import bernoulli
 from .compat import patch_torch
+from .embeddings import embedding
 from .estimators import estimator
 from .functional import (
     expected_gap,
@@ -35,6 +36,7 @@ __all__ = [
     "compat",
     "diagnostics",
     "distributions",
+    "embedding",
     "estimator",
     "estimators",
     "expected_gap",

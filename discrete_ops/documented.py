@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from textwrap import fill
+from textwrap import fill, indent
 from typing import Any, TypeVar, get_type_hints
 
 from .call import DEFAULTS, Options
@@ -54,10 +54,11 @@ _ARGUMENTS = {
 }
 
 _RESULT = """
-Returns:
-    The sample, like ``logits`` in shape, dtype and device: rows exactly one-hot{soft}.
-    ``(sample, index)`` with ``return_index``.
+The sample, like ``logits`` in shape, dtype and device: rows exactly one-hot{soft}.
+``(sample, index)`` with ``return_index``.
+"""
 
+_ERRORS = """
 Raises:
     TypeError, ValueError: naming the argument, what came and what is allowed.
     RuntimeError: when the gradient itself is differentiated in the logits or in tau; in the
@@ -68,7 +69,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def documented(function: _F) -> _F:
-    """Complete an estimator's signature and docstring: each argument is explained by the docstring itself, or here."""
+    """Complete an estimator's signature and docstring: each argument is explained by the docstring itself, or here,
+    and so is the result."""
     signature = inspect.signature(function)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     shared = [
@@ -79,11 +81,13 @@ def documented(function: _F) -> _F:
     function.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     if function.__doc__:  # python -OO has none
         text, _, given = inspect.cleandoc(function.__doc__).partition("\nArgs:\n")
+        given, _, result = given.partition("\nReturns:\n")
         explained = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", given, re.DOTALL | re.MULTILINE))
         lines = [text.rstrip(), "", "Args:"]
         for parameter in [*own, *shared]:
             words = " ".join((explained.get(parameter.name) or _ARGUMENTS[parameter.name]).split())
             lines.append(fill(f"{parameter.name}: {words}", 100, initial_indent=" " * 4, subsequent_indent=" " * 8))
         soft = ", or soft with ``hard=False``" if "hard" in signature.parameters else ""
-        function.__doc__ = "\n".join(lines) + "\n" + _RESULT.format(soft=soft)
+        result = indent(inspect.cleandoc(result or _RESULT.format(soft=soft)), " " * 4)
+        function.__doc__ = "\n".join([*lines, "", "Returns:", result]) + "\n" + _ERRORS
     return function

@@ -54,7 +54,7 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
     if not is_plain(logits):
-        parameters = _as_tensor(parameters, logits)
+        parameters = parameters_tensor(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():  # which has no such operator, but those of the formulas
             return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
         return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
@@ -70,20 +70,44 @@ def pull_back(
     """The pull-back of ``grad``, or its transpose, which pushes a tangent forward. Linear, so differentiable, in
     ``grad``; the derivative in the others is refused."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, _as_tensor(parameters, logits), transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, parameters_tensor(parameters, logits), transposed, *spec)
     return _pull_back(grad, logits, index, seed, parameters, transposed, *spec)
 
 
 def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
     """The derivative in tau of the soft sample, of an estimator that has one. None of its own is defined."""
-    check_tau_derivative(spec[0])
+    check_tau_derivative(spec)
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
 
 
-def check_tau_derivative(estimator: str) -> None:
-    if reference.without_binary(estimator) not in reference.WITH_SOFT_SAMPLE:
-        what = f"the derivative in tau is not defined for {estimator}, which has no soft sample"
+def check_tau_derivative(spec: Spec) -> None:
+    if reference.without_binary(spec[0]) not in reference.WITH_SOFT_SAMPLE:
+        what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
         raise RuntimeError(f"discrete_ops: {what}")
+
+
+def pushed(
+    of_logits: Tensor | None,
+    of_parameters: Tensor | None,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Tensor,
+    spec: Spec,
+    pull_back: Callable[..., Tensor] = pull_back,
+    tau_derivative: Callable[..., Tensor] = tau_derivative,
+) -> Tensor | None:
+    """The tangent of the sample of tangents at the logits and at the parameters; None is no tangent."""
+    along_logits = None
+    if of_logits is not None:
+        along_logits = pull_back(of_logits, logits, index, seed, parameters, True, spec)
+    if of_parameters is None:
+        return along_logits
+    derivative = tau_derivative(logits, index, seed, parameters, spec)
+    rows = derivative.numel() // derivative.shape[-1]
+    each = of_parameters[:, 0].repeat_interleave(rows // len(of_parameters)).view(*derivative.shape[:-1], 1)
+    along_tau = (derivative * each).to(derivative.dtype)
+    return along_tau if along_logits is None else along_logits + along_tau
 
 
 # --- below autograd -------------------------------------------------------------------------------------------------
@@ -151,7 +175,7 @@ def _tau_derivative(
 # ``keyset`` comes from the dispatcher, for the call below autograd; None is a call without it.
 
 
-_REFUSED = (
+REFUSED = (
     "discrete_ops: double backward is not defined in the logits or in tau: the pull-back of a straight-through "
     "estimator is not the derivative of its sample, and its own derivative would mean nothing. In the incoming "
     "gradient it is defined. Detach the first gradient, or leave create_graph=False."
@@ -183,15 +207,8 @@ class Draw(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
-        saved = restored(ctx)
-        pushed = None if of_logits is None else ctx.pull_back(of_logits, *saved, True, ctx.spec)
-        if of_parameters is None:
-            return pushed, None
-        derivative = ctx.tau_derivative(*saved, ctx.spec)
-        rows, groups = derivative.numel() // derivative.shape[-1], len(of_parameters)
-        each = of_parameters[:, 0].repeat_interleave(rows // groups).view(*derivative.shape[:-1], 1)
-        along_tau = (derivative * each).to(derivative.dtype)
-        return along_tau if pushed is None else pushed + along_tau, None
+        call = (*restored(ctx), ctx.spec, ctx.pull_back, ctx.tau_derivative)
+        return pushed(of_logits, of_parameters, *call), None
 
 
 _draw_at_once = at_once(Draw)
@@ -213,7 +230,7 @@ class PullBack(Function):
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
         if any(other is not None for other in others):
-            raise RuntimeError(_REFUSED)
+            raise RuntimeError(REFUSED)
         return None if tangent is None else ctx.pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
 
 
@@ -224,7 +241,7 @@ class TauDerivative(Function):
     def forward(ctx: Any, keyset: Any, *call: Any) -> Tensor:
         return below_autograd(_tau_derivative_op, keyset, *call)
 
-    backward = jvp = refuses(_REFUSED)
+    backward = jvp = refuses(REFUSED)
 
 
 class NoDerivative(Function):
@@ -235,7 +252,7 @@ class NoDerivative(Function):
         with below():
             return x.view_as(x)
 
-    backward = refuses(_REFUSED)
+    backward = refuses(REFUSED)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
@@ -267,13 +284,10 @@ def keep_pull_back(ctx: Any, call: tuple[Any, ...], pull_back: Callable[..., Ten
     save(ctx, True, *call[:4])
 
 
-def save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
-    if isinstance(parameters, Tensor):
-        ctx.numbers = None
-        tensors: tuple[Tensor, ...] = (logits, index, seed, parameters)
-    else:
-        ctx.numbers = parameters
-        tensors = (logits, index, seed)
+def save(ctx: Any, is_dispatched: bool, *call: Any) -> None:
+    """Tensors, and parameters, which may be numbers."""
+    ctx.numbers = None if isinstance(call[-1], Tensor) else call[-1]
+    tensors = call if ctx.numbers is None else call[:-1]
     ctx.save_for_backward(*tensors)
     if is_dispatched:  # forward mode is: see is_plain
         ctx.save_for_forward(*tensors)
@@ -294,11 +308,15 @@ def pull_back_to_parameters(
     derivative_of: Callable[..., Tensor] = tau_derivative,
 ) -> Tensor:
     """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined."""
-    derivative = derivative_of(logits, index, seed, parameters, spec)
-    product = torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
+    product = along(grad, derivative_of(logits, index, seed, parameters, spec))
     groups = parameters.shape[0]
     at_tau = product.reshape(groups, product.numel() // groups).sum(1, keepdim=True)
     return torch.nn.functional.pad(at_tau, (0, 2))
+
+
+def along(grad: Tensor, derivative: Tensor) -> Tensor:
+    """Their product, in float64."""
+    return torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
 
 
 def _pull_back_autograd(
@@ -311,11 +329,11 @@ def _pull_back_autograd(
     parameters: Tensor,
     *rest: Any,
 ) -> Tensor:
-    logits, parameters = _without_derivative(logits), _without_derivative(parameters)
+    logits, parameters = without_derivative(logits), without_derivative(parameters)
     return apply(function, keyset, grad, logits, index, seed, parameters, *rest)
 
 
-def _without_derivative(x: Tensor) -> Tensor:
+def without_derivative(x: Tensor) -> Tensor:
     return apply(NoDerivative, x) if torch.is_grad_enabled() and x.requires_grad else x
 
 
@@ -342,7 +360,7 @@ def without_gradient(x: Tensor, name: str) -> Tensor:
     return _without_gradient_op(x, name)
 
 
-def _as_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
+def parameters_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
     if isinstance(parameters, Tensor):
         return parameters
     return torch.stack([as_tensor(number, logits.device) for number in parameters], -1)
@@ -358,9 +376,9 @@ def _vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> t
     return (*folded[:rows], *(x.flatten(0, 1) for x in folded[rows:]), *call[rows + 2 :])
 
 
-_SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
+SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
 _draw_op = operator(
-    f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {_SPEC}) -> (Tensor sample, Tensor index)",
+    f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {SPEC}) -> (Tensor sample, Tensor index)",
     _draw,
     partial(apply, Draw),
     lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
@@ -369,14 +387,14 @@ _draw_op = operator(
 )
 _pull_back_op = operator(
     "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
-    f"{_SPEC}) -> Tensor",
+    f"{SPEC}) -> Tensor",
     _pull_back,
     partial(_pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     partial(_vmap, 3),
 )
 _tau_derivative_op = operator(
-    f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {_SPEC}) -> Tensor",
+    f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {SPEC}) -> Tensor",
     _tau_derivative,
     partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),

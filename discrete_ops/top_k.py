@@ -141,7 +141,7 @@ def _of_rows(
         sample, index = ops.draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
         return sample, index.unsqueeze(-1)
     if not is_plain(logits):  # the ways of ops.draw
-        parameters = ops._as_tensor(parameters, logits)
+        parameters = ops.parameters_tensor(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():
             return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
         return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
@@ -155,13 +155,13 @@ def _pull_back(
 ) -> Tensor:
     """As :func:`ops.pull_back`."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, ops._as_tensor(parameters, logits), transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, ops.parameters_tensor(parameters, logits), transposed, *spec)
     return _pull_back_rows(grad, logits, index, seed, parameters, transposed, *spec)
 
 
 def _tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: ops.Spec) -> Tensor:
     """As :func:`ops.tau_derivative`, of the sum of the soft samples."""
-    ops.check_tau_derivative(spec[0])
+    ops.check_tau_derivative(spec)
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
 
 
@@ -287,7 +287,7 @@ class TauDerivative(ops.TauDerivative):
 
 
 _top_k_op = operator(
-    f"top_k(Tensor logits, Tensor seed, Tensor parameters, SymInt k, {ops._SPEC}) -> (Tensor k_hot, Tensor index)",
+    f"top_k(Tensor logits, Tensor seed, Tensor parameters, SymInt k, {ops.SPEC}) -> (Tensor k_hot, Tensor index)",
     _top_k,
     partial(apply, TopK),
     lambda logits, seed, parameters, k, *_: (
@@ -299,7 +299,7 @@ _top_k_op = operator(
 )
 _pull_back_op = operator(
     "top_k_pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
-    f"{ops._SPEC}) -> Tensor",
+    f"{ops.SPEC}) -> Tensor",
     _pull_back_rows,
     partial(ops._pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
@@ -307,7 +307,7 @@ _pull_back_op = operator(
     whole=True,
 )
 _tau_derivative_op = operator(
-    f"top_k_tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {ops._SPEC}) -> Tensor",
+    f"top_k_tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {ops.SPEC}) -> Tensor",
     _tau_derivative_rows,
     partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),

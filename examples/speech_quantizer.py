@@ -31,16 +31,15 @@ class Quantizer(nn.Module):
     def __init__(self, estimator: str) -> None:
         super().__init__()
         self.logits = nn.Linear(FEATURES, GROUPS * ENTRIES)
-        self.sample = do.nn.StraightThroughCategorical(estimator)
-        self.codebooks = nn.Parameter(torch.randn(GROUPS, ENTRIES, WIDTH))
+        self.codebooks = do.nn.StraightThroughEmbedding(ENTRIES, WIDTH, estimator, tables=GROUPS)
         self.decoder = nn.Sequential(nn.Linear(GROUPS * WIDTH, 128), nn.ReLU(), nn.Linear(128, FEATURES))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames ``(B, T, features)`` to frames, codes ``(B * T, groups, entries)`` and their logits."""
+        """Frames ``(B, T, features)`` to frames, codes ``(B * T, groups)`` and logits ``(B * T, groups, entries)``."""
         logits = self.logits(frames).view(-1, GROUPS, ENTRIES)
-        # was: F.gumbel_softmax(logits.float(), self.tau, hard=True).type_as(logits), in eval() scatter_ of the argmax
-        codes = self.sample(logits)
-        vectors = torch.einsum("bgv,gvw->bgw", codes, self.codebooks)
+        # was: F.gumbel_softmax(logits.float(), self.tau, hard=True).type_as(logits), in eval() scatter_ of the argmax,
+        # and its product with the codebooks
+        vectors, codes = self.codebooks(logits, return_index=True)
         return self.decoder(vectors.flatten(1)).view_as(frames), codes, logits
 
 
@@ -55,14 +54,14 @@ def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
     model = Quantizer(estimator)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses: list[float] = []
-    tau = model.sample.tau.clone()
+    tau = model.codebooks.tau.clone()
 
     def speech() -> Tensor:
         units = torch.randint(UNITS, (BATCH, FRAMES // 4)).repeat_interleave(4, 1)  # a unit lasts four frames
         return prototypes[units] + 0.3 * torch.randn(BATCH, FRAMES, FEATURES)
 
     for step in range(steps):
-        model.sample.tau = (tau * 0.5 ** (4 * step / steps)).clamp_min(tau / 4)
+        model.codebooks.tau = (tau * 0.5 ** (4 * step / steps)).clamp_min(tau / 4)
         frames = speech()
         with torch.autocast("cpu", torch.bfloat16):
             heard, _, logits = model(frames)
@@ -76,8 +75,8 @@ def main(steps: int = 400, seed: int = 0, estimator: str = "gumbel_softmax(tau=2
 
     model.eval()
     with torch.no_grad():
-        use = torch.stack([model(speech())[1].mean(0) for _ in range(8)]).mean(0)
-    learned = Learned(fmean(losses[:5]), fmean(losses[-5:]), float(perplexity(use).mean()), float(model.sample.tau))
+        use = F.one_hot(torch.cat([model(speech())[1] for _ in range(8)]), ENTRIES).float().mean(0)
+    learned = Learned(fmean(losses[:5]), fmean(losses[-5:]), float(perplexity(use).mean()), float(model.codebooks.tau))
     print(f"error of the frames: {learned.first_loss:.3f} at first, {learned.last_loss:.3f} at last")
     print(f"codes in use: {learned.perplexity:.0f} of {ENTRIES} for {UNITS} units, at temperature {learned.tau:.2f}")
     return learned

@@ -49,6 +49,19 @@ for shape in ((7, 6), (5, 3, 6), (1, 6), (6,)):
             torch.testing.assert_close(spread.grad.full_tensor(), x.grad)
             if tau.grad is not None:
                 torch.testing.assert_close(tau_too.grad, tau.grad)
+    weight = torch.randn(3, 6, 2, generator=generator) if len(shape) == 3 else torch.randn(6, 2, generator=generator)
+    x, w = logits.clone().requires_grad_(), weight.clone().requires_grad_()
+    for soft in (False, True):
+        want = do.embedding(x, w, "gst", soft=soft, seed=3)
+        spread = distribute_tensor(logits.clone(), mesh, [Shard(0)]).requires_grad_()
+        table = distribute_tensor(weight.clone(), mesh, [Replicate()]).requires_grad_()
+        got = do.embedding(spread, table, "gst", soft=soft, seed=3)
+        torch.testing.assert_close(got.full_tensor(), want)
+        for y in (want, got):
+            y.square().sum().backward()
+        torch.testing.assert_close(spread.grad.full_tensor(), x.grad)
+        torch.testing.assert_close(table.grad.full_tensor(), w.grad)
+        x.grad = w.grad = None
     torch.manual_seed(4)
     ours = do.reinmax(distribute_tensor(logits, mesh, [Shard(0)])).full_tensor()
     torch.manual_seed(4)

@@ -21,3 +21,7 @@ do.nn.StraightThroughCategorical(estimator=3)
 do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix="1%")
 do.estimators.GST()(logits, dimm=3)
 do.nn.StraightThroughCategorical().tau = "1"
+do.embedding(logits, logits.T, tau=0.5)
+do.embedding(logits, logits.T, soft="yes")
+do.embedding(logits, logits.T, return_index=True).sum()
+do.nn.StraightThroughEmbedding(3)

@@ -37,6 +37,16 @@ layer.tau = 0.5
 model: nn.Module = nn.Sequential(nn.Linear(3, 3), layer)
 sampler: Callable[[Tensor], Tensor] = do.straight_through
 
+table = nn.Parameter(torch.zeros(3, 8))
+assert_type(do.embedding(logits, table), Tensor)
+assert_type(do.embedding(logits, table, "gst", soft=True, return_index=True), tuple[Tensor, Tensor])
+assert_type(do.embedding(logits, table, estimator, dim=0, return_index=flag), Tensor | tuple[Tensor, Tensor])
+codebooks = do.nn.StraightThroughEmbedding(3, 8, "reinmax", tables=4, dtype=torch.float64)
+codebooks.tau = 0.5
+assert_type(codebooks.forward(logits), Tensor)
+assert_type(codebooks.forward(logits, return_index=True), tuple[Tensor, Tensor])
+assert_type(codebooks.weight, nn.Parameter)
+
 policy = do.distributions.OneHotCategoricalStraightThrough(logits=logits, estimator="reinmax", unimix=0.01)
 assert_type(policy.rsample((2,)), Tensor)
 assert_type(policy.expand((2, 4)).sample(), Tensor)
