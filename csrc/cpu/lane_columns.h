@@ -16,7 +16,7 @@ struct LaneColumns : TakesAllDraws {
 
   const Call& call;
   const int64_t n, steps, chunks;
-  int64_t row = 0, winner_ = 0;
+  int64_t row = 0, draw = 0, winner_ = 0;  // the row as draws count them
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
@@ -83,6 +83,8 @@ struct LaneColumns : TakesAllDraws {
       body(0, chunks, &context);
     }
   }
+
+  DISCRETE_OPS_HD int64_t count() const { return steps; }
 
   template <class F>
   DISCRETE_OPS_HD void each(const F& f) {
@@ -191,7 +193,7 @@ struct LaneColumns : TakesAllDraws {
   // --- loading and storing ----------------------------------------------------------------------------------------
 
   void load(int64_t at_row) {
-    row = at_row;
+    row = at_row, draw = 0;
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
@@ -204,6 +206,13 @@ struct LaneColumns : TakesAllDraws {
     each([&](int64_t s) {  // a difference beyond the finite range is no mask
       z_[s] = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
     });
+  }
+
+  // Go on with another draw of this row: its index, its gradient, its noise.
+  void take_draw(int64_t number) {
+    row += (number - draw) * call.rows;
+    local_row += static_cast<uint64_t>((number - draw) * (call.rows / call.seeds));
+    draw = number;
   }
 
   bool without_sample() const { return invalid || empty; }
@@ -321,17 +330,21 @@ struct LaneColumns : TakesAllDraws {
   }
 };
 
-// Draw the winner of one long row: the chunk by its sum, then the column inside it.
-template <class T>
-static void sample_lane_columns(LaneColumns<T>& r) {
+// Draw the winner of one long row: the chunk by its sum, then the column inside it. write() after each draw.
+template <class T, class Write>
+static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
   using M = typename LaneColumns<T>::Math;
   using V = typename M::V;
   const V rate = T(1) / r.parameter(kSampleTau);
   r.invalid = r.invalid || rate[0] != rate[0];
-  if (r.invalid || r.empty) {
-    r.call.index[r.row] = r.invalid ? kInvalid : -1;
-    return;
-  }
+  const auto each_draw = [&](const auto& winner) {
+    for (int64_t draw = 0; draw < r.call.draws; ++draw) {
+      r.take_draw(draw);
+      r.call.index[r.row] = winner();
+      write();
+    }
+  };
+  if (r.invalid || r.empty) return each_draw([&] { return r.invalid ? kInvalid : -1; });
   const auto weight = [&](int64_t s) { return M::exp(r.z(s) * rate); };
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
     Doubles sums{};
@@ -349,17 +362,19 @@ static void sample_lane_columns(LaneColumns<T>& r) {
   });
   double total = 0;
   for (int64_t chunk = 0; chunk < r.chunks; ++chunk) total += r.partial[2 * chunk];
-  const double target = philox::uniform(r.seed, r.local_row) * total;
-  double below = 0;
-  int64_t chunk = 0;
-  while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
-  const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
-  const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
-  int64_t winner = -1;
-  for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
-    if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
-    below += w[j];
-    if (below > target) break;
-  }
-  r.call.index[r.row] = winner;
+  each_draw([&] {
+    const double target = philox::uniform(r.seed, r.local_row) * total;
+    double below = 0;
+    int64_t chunk = 0;
+    while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
+    const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
+    const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
+    int64_t winner = -1;
+    for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
+      if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
+      below += w[j];
+      if (below > target) break;
+    }
+    return winner;
+  });
 }
