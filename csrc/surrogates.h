@@ -67,12 +67,18 @@ struct Surrogate {
 
   // --- terms ------------------------------------------------------------------------------------------------------
 
-  // exp(z) and exp(z / tau), which are the same for every sample of a row.
-  DISCRETE_OPS_HD auto at_one() {
-    return [this](auto s) { return r.kept(0, s, [&] { return M::exp(r.z(s)); }); };
+  // exp(z), exp(z / tau) and, off the winner, exp(h / tau): what is the same for every sample of a row is kept.
+  template <class Step>
+  DISCRETE_OPS_HD V at_one(Step s) {
+    return r.kept(0, s, [&] { return M::exp(r.z(s)); });
   }
-  DISCRETE_OPS_HD auto at_tau() {
-    return [this, rate = inv_tau](auto s) { return r.kept(1, s, [&] { return M::exp(r.z(s) * rate); }); };
+  template <class Step>
+  DISCRETE_OPS_HD V at_tau(Step s, V rate) {
+    return r.kept(1, s, [&] { return M::exp(r.z(s) * rate); });
+  }
+  template <class Step>
+  DISCRETE_OPS_HD V perturbed(Step s, V gap) {
+    return M::exp(M::min(r.z(s), -gap) * inv_tau);
   }
 
   // 1 / the weights' total, and <p, v> as a sum of two: rounding <p, v> alone would cost v - <p, v> more than anything
@@ -217,21 +223,27 @@ struct Surrogate {
 
   // --- estimators -------------------------------------------------------------------------------------------------
 
-  DISCRETE_OPS_HD void straight_through() { add(inv_tau, at_tau()); }
-  DISCRETE_OPS_HD void subtract_half() { add(M::set(T(-0.5)), at_one()); }  // of J(pi; v), as ReinMax does
+  DISCRETE_OPS_HD void straight_through() {
+    const V rate = inv_tau;
+    add(rate, [&, rate](auto s) { return at_tau(s, rate); });
+  }
+
+  DISCRETE_OPS_HD void subtract_half() {  // of J(pi; v), as ReinMax does
+    add(M::set(T(-0.5)), [&](auto s) { return at_one(s); });
+  }
 
   DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
   DISCRETE_OPS_HD void gst() {
-    add(inv_tau, [&](auto s) { return M::select(r.winner(s), M::set(1), r.kept(1, s, [&] { return behind(s, coefficient); })); });
+    add_gst([&](auto s) { return r.kept(1, s, [&] { return perturbed(s, coefficient); }); });
   }
   DISCRETE_OPS_HD void gst_pi() {
     const V gap = pi_gap();
-    add(inv_tau, [&](auto s) { return M::select(r.winner(s), M::set(1), behind(s, gap)); });
+    add_gst([&](auto s) { return perturbed(s, gap); });
   }
-  template <class Step>
-  DISCRETE_OPS_HD V behind(Step s, V gap) {  // exp(h / tau), off the winner
-    return M::exp(M::min(r.z(s), -gap) * inv_tau);
+  template <class F>
+  DISCRETE_OPS_HD void add_gst(const F& off_winner) {
+    add(inv_tau, [&](auto s) { return M::select(r.winner(s), M::set(1), off_winner(s)); });
   }
 
   // softplus(a) / sigmoid(a), a = l_i - logsumexp_{j != i} l_j: Lemma 1 of GST.
@@ -252,7 +264,8 @@ struct Surrogate {
 
   DISCRETE_OPS_HD void reinmax() {
     if (M::all(tau == M::set(1))) return reinmax_rk2(M::set(T(0.5)));  // the same, with one softmax
-    add_half_way(at_tau());
+    const V rate = inv_tau;
+    add_half_way([&, rate](auto s) { return at_tau(s, rate); });
     subtract_half();
   }
 
@@ -265,7 +278,7 @@ struct Surrogate {
     const V pi_total = prepare(M::set(1));
     if (r.leads()) {
       subtract_half();
-      add_half_way(at_one());
+      add_half_way([&](auto s) { return at_one(s); });
       add_control(soft, pi_total);
     }
     return {coefficient, 1, pi_total * T(2)};
@@ -286,7 +299,7 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax_rk2(V beta) {
-    const Mean mean = weigh(at_one());
+    const Mean mean = weigh([&](auto s) { return at_one(s); });
     const V inverse = mean.inverse, v_winner = winner_of_v();
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
@@ -298,7 +311,7 @@ struct Surrogate {
   // J(pi) + a / 2 ((D - pi) (D - pi)^T - J(pi)): what a weighs is one product, in whose order 0 meets no inf.
   DISCRETE_OPS_HD void mix(V a) {
     const V half_a = a * T(0.5);
-    const Mean mean = weigh(at_one());
+    const Mean mean = weigh([&](auto s) { return at_one(s); });
     const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));

@@ -21,7 +21,7 @@ class StraightThroughCategorical(torch.nn.Module):
         dim: the dimension of the categories.
 
     Shape:
-        logits ``(..., N)`` to ``(..., N)``, any float dtype.
+        logits ``(..., N)`` to ``(..., N)``, or to ``(R, ..., N)`` with ``num_draws=R``; any float dtype.
 
     ``tau`` may be read and set at any time: ``module.tau = 0.5``, ``module.tau *= 0.99``. It is kept as a float64
     buffer, so it is in the ``state_dict``, follows the module to its device (``half()`` leaves its precision) and
@@ -66,15 +66,19 @@ class StraightThroughCategorical(torch.nn.Module):
         generator: Generator = None,
         seed: Seed = None,
         backend: str | None = None,
+        num_draws: int | None = None,
     ) -> Tensor:
-        """The sample; ``mask``, ``generator``, ``seed`` and ``backend`` as of the estimators.
+        """The sample; ``mask``, ``generator``, ``seed``, ``backend`` and ``num_draws`` as of the estimators.
 
         In ``eval()`` the one-hot of the largest logit that is not masked, without a gradient; nothing is drawn.
         """
         if not self.training:
-            return mode(logits, self.dim, mask)
+            likeliest = mode(logits, self.dim, mask)
+            if num_draws is None:
+                return likeliest
+            return likeliest.expand(checks.count("num_draws", num_draws), *likeliest.shape)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
-        return self._estimator(logits, dim=self.dim, **options)
+        return self._estimator(logits, dim=self.dim, num_draws=num_draws, **options)
 
     def reset_parameters(self) -> None:
         """Set ``tau`` to what the module was made with."""

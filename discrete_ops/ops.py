@@ -53,7 +53,7 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
     if not is_plain(logits):
-        parameters = _as_tensor(parameters, logits)
+        parameters = as_parameters(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():  # which has no such operator, but those of the formulas
             return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
         return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
@@ -69,7 +69,7 @@ def pull_back(
     """The pull-back of ``grad``, or its transpose, which pushes a tangent forward. Linear, so differentiable, in
     ``grad``; the derivative in the others is refused."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, _as_tensor(parameters, logits), transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, as_parameters(parameters, logits), transposed, *spec)
     return _pull_back(grad, logits, index, seed, parameters, transposed, *spec)
 
 
@@ -84,7 +84,7 @@ def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tens
 # --- below autograd -------------------------------------------------------------------------------------------------
 
 
-def _kernels(backend: str, logits: Tensor) -> ModuleType:
+def kernels_of(backend: str, logits: Tensor) -> ModuleType:
     return backends.get(backend or backends.default(logits))
 
 
@@ -98,7 +98,7 @@ def _draw(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = _kernels(backend, logits)
+    kernels = kernels_of(backend, logits)
     sample, index = kernels.sample(logits, seed, parameters, first_row, reference.is_binary(estimator))
     if not hard:
         sample = kernels.surrogate(logits, index, seed, parameters, estimator, num_samples, first_row)
@@ -125,7 +125,7 @@ def _pull_back(
     call = (grad, logits, index, seed, parameters, estimator, num_samples, first_row)
     if transposed and estimator in reference.ASYMMETRIC:  # the others, and binary ones, are their own transpose
         return reference.surrogate_jvp(*call)
-    return _kernels(backend, logits).surrogate_vjp(*call)
+    return kernels_of(backend, logits).surrogate_vjp(*call)
 
 
 def _tau_derivative(
@@ -138,7 +138,7 @@ def _tau_derivative(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    kernels = _kernels(backend, logits)
+    kernels = kernels_of(backend, logits)
     return kernels.tau_derivative(logits, index, seed, parameters, estimator, num_samples, first_row)
 
 
@@ -183,10 +183,7 @@ class Draw(Function):
         pushed = None if of_logits is None else pull_back(of_logits, *saved, True, ctx.spec)
         if of_parameters is None:
             return pushed, None
-        derivative = tau_derivative(*saved, ctx.spec)
-        rows, groups = saved[1].numel(), len(of_parameters)
-        each = of_parameters[:, 0].repeat_interleave(rows // groups).view(*derivative.shape[:-1], 1)
-        along_tau = (derivative * each).to(derivative.dtype)
+        along_tau = push_tau(of_parameters, *saved, ctx.spec)
         return along_tau if pushed is None else pushed + along_tau, None
 
 
@@ -210,8 +207,7 @@ class PullBack(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
-        if any(other is not None for other in others):
-            raise RuntimeError(_REFUSED)
+        refuse_tangents(others)
         return None if tangent is None else pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
 
 
@@ -268,14 +264,27 @@ def pull_back_to_parameters(
     return torch.nn.functional.pad(at_tau, (0, 2))
 
 
+def push_tau(of_parameters: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+    """A tangent at the parameters, pushed forward: along tau."""
+    derivative = tau_derivative(logits, index, seed, parameters, spec)
+    rows, groups = index.numel(), len(of_parameters)
+    each = of_parameters[:, 0].repeat_interleave(rows // groups).view(*derivative.shape[:-1], 1)
+    return (derivative * each).to(derivative.dtype)
+
+
+def refuse_tangents(tangents: Any) -> None:
+    if any(tangent is not None for tangent in tangents):
+        raise RuntimeError(_REFUSED)
+
+
 def _pull_back_autograd(
     keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *rest: Any
 ) -> Tensor:
-    logits, parameters = _without_derivative(logits), _without_derivative(parameters)
+    logits, parameters = without_derivative(logits), without_derivative(parameters)
     return apply(PullBack, keyset, grad, logits, index, seed, parameters, *rest)
 
 
-def _without_derivative(x: Tensor) -> Tensor:
+def without_derivative(x: Tensor) -> Tensor:
     return apply(NoDerivative, x) if torch.is_grad_enabled() and x.requires_grad else x
 
 
@@ -302,7 +311,7 @@ def without_gradient(x: Tensor, name: str) -> Tensor:
     return _without_gradient_op(x, name)
 
 
-def _as_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
+def as_parameters(parameters: Parameters, logits: Tensor) -> Tensor:
     if isinstance(parameters, Tensor):
         return parameters
     return torch.stack([as_tensor(number, logits.device) for number in parameters], -1)
@@ -311,36 +320,36 @@ def _as_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
 # --- registration ---------------------------------------------------------------------------------------------------
 
 
-def _vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
+def vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
     """The first ``rows`` arguments have rows; a seed and parameters follow: batch element b keeps its own groups of
     rows."""
     folded = [fold(batch_size, x, dim) for x, dim in zip(call[: rows + 2], in_dims, strict=False)]
     return (*folded[:rows], *(x.flatten(0, 1) for x in folded[rows:]), *call[rows + 2 :])
 
 
-_SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
+SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
 _draw_op = operator(
-    f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {_SPEC}) -> (Tensor sample, Tensor index)",
+    f"draw(Tensor logits, Tensor seed, Tensor parameters, bool hard, {SPEC}) -> (Tensor sample, Tensor index)",
     _draw,
     partial(apply, Draw),
     lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
-    partial(_vmap, 1),
+    partial(vmap, 1),
     _draw_in_graph,
 )
 _pull_back_op = operator(
     "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
-    f"{_SPEC}) -> Tensor",
+    f"{SPEC}) -> Tensor",
     _pull_back,
     _pull_back_autograd,
     lambda grad, logits, *_: logits.new_empty(logits.shape),
-    partial(_vmap, 3),
+    partial(vmap, 3),
 )
 _tau_derivative_op = operator(
-    f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {_SPEC}) -> Tensor",
+    f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {SPEC}) -> Tensor",
     _tau_derivative,
     partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),
-    partial(_vmap, 2),
+    partial(vmap, 2),
 )
 _without_gradient_op = operator(
     "without_gradient(Tensor x, str name) -> Tensor",

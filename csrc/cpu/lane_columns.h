@@ -208,12 +208,15 @@ struct LaneColumns : TakesAllDraws {
     });
   }
 
-  // Go on with another draw of this row: its index, its gradient, its noise.
-  void take_draw(int64_t number) {
-    row += (number - draw) * call.rows;
-    local_row += static_cast<uint64_t>((number - draw) * (call.rows / call.seeds));
-    draw = number;
+  // Go on with the next draw of this row, if there is one: its index, its gradient, its noise.
+  bool take_next_draw() {
+    if (++draw == call.draws) return false;
+    row += call.rows;
+    local_row += static_cast<uint64_t>(call.rows / call.seeds);
+    return true;
   }
+
+  void take_first_draw() { row %= call.rows, draw = 0; }
 
   bool without_sample() const { return invalid || empty; }
 
@@ -231,7 +234,7 @@ struct LaneColumns : TakesAllDraws {
   }
 
   V parameter(Parameter p) const {
-    return Math::set(static_cast<T>(call.parameters[row / (call.rows / call.groups) * kParameters + p]));
+    return Math::set(static_cast<T>(call.parameters[row % call.rows / (call.rows / call.groups) * kParameters + p]));
   }
 
   void read(const Operand& x, V* to, T padding) {
@@ -338,11 +341,10 @@ static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
   const V rate = T(1) / r.parameter(kSampleTau);
   r.invalid = r.invalid || rate[0] != rate[0];
   const auto each_draw = [&](const auto& winner) {
-    for (int64_t draw = 0; draw < r.call.draws; ++draw) {
-      r.take_draw(draw);
+    do {
       r.call.index[r.row] = winner();
       write();
-    }
+    } while (r.take_next_draw());
   };
   if (r.invalid || r.empty) return each_draw([&] { return r.invalid ? kInvalid : -1; });
   const auto weight = [&](int64_t s) { return M::exp(r.z(s) * rate); };

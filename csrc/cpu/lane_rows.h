@@ -165,11 +165,14 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     }
   }
 
-  // Go on with another draw of these rows: its index, its gradient, its noise.
-  void take_draw(int64_t number) {
-    first += (number - draw) * call.rows;
-    draw = number;
+  // Go on with the next draw of these rows, if there is one: its index, its gradient, its noise.
+  bool take_next_draw() {
+    if (++draw == call.draws) return false;
+    first += call.rows;
+    return true;
   }
+
+  void take_first_draw() { first %= call.rows, draw = 0; }
 
   void load_variables() {
     V l = read_variables(call.logits);
@@ -215,7 +218,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     if (call.groups == 1) return value;  // without a division, which is as slow as a column
     const int64_t per_group = call.rows / call.groups;
     for (int lane = 0; lane < lanes; ++lane) {
-      value[lane] = static_cast<T>(call.parameters[(first + lane) / per_group * kParameters + p]);
+      value[lane] = static_cast<T>(call.parameters[(first - draw * call.rows + lane) / per_group * kParameters + p]);
     }
     return value;
   }
@@ -399,7 +402,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   }
 };
 
-// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double. write() after each draw.
+// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double; write() after each draw.
 template <class R, class Write>
 static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
   using T = typename R::T;
@@ -421,9 +424,7 @@ static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
       cdf[s][part] = total[part];
     }
   }
-  for (int64_t draw = 0; draw < r.call.draws; ++draw) {
-    r.take_draw(draw);
-    r.prepare_noise();
+  for (;;) {
     if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
       Words w[4];
       r.words(0, philox::kForwardDraw, w);
@@ -448,5 +449,7 @@ static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
       }
     }
     write();
+    if (!r.take_next_draw()) return;
+    r.prepare_noise();
   }
 }

@@ -1,68 +1,61 @@
-// The Rows of one sample a row, and of several, whose pull-backs are added up.
+// The Rows of one draw a row, and of several, whose pull-backs are added up: a loop over the draws of loaded rows ends
+// with adds_another().
 // Included inside the namespace of an instruction set.
 
 template <class Row>
 struct OneDraw : Row {
   using Row::Row;
 
-  template <class F>
-  DISCRETE_OPS_HD void each_draw(const F& f) {
-    f();
-  }
+  static constexpr bool take_next_draw() { return false; }
+  static constexpr bool adds_another() { return false; }
 };
 
 template <class Row>
 struct ManyDraws : Row {
   using V = typename Row::V;
-  static constexpr int kSlots = 2;
 
-  Scratch<V> kept_;  // what no draw of a row changes: slots, of steps
-  int64_t steps_ = 0;
+  const bool sums_first = forgets_draw(this->call.spec.estimator);  // gradients, for one pull-back
+  const bool overwrites = this->call.spec.estimator == kMVE;        // out and z, so that slots have the sum and z
+  const int64_t steps = this->count();
+  Scratch<V> kept_;  // what no draw of a row changes: two slots of steps
   bool is_kept = false;
 
-  using Row::Row;
+  explicit ManyDraws(const Call& call) : Row(call) { kept_.of(2 * steps); }
 
   template <class Step>
-  DISCRETE_OPS_HD V& kept_at(int slot, Step s) {
-    return kept_.data[slot * steps_ + s];
+  DISCRETE_OPS_HD V& slot(int number, Step s) {
+    return kept_.data[number * steps + s];
   }
 
   template <class Step, class Make>
-  DISCRETE_OPS_HD V kept(int slot, Step s, const Make& make) {
-    if (is_kept) return kept_at(slot, s);
-    return kept_at(slot, s) = make();
+  DISCRETE_OPS_HD V kept(int number, Step s, const Make& make) {
+    if (is_kept) return slot(number, s);
+    return slot(number, s) = make();
   }
 
-  // f() for the draws of the loaded rows; it adds to out.
-  template <class F>
-  void each_draw(const F& f) {
-    const Problem& call = this->call;
-    steps_ = this->count();
-    kept_.of(kSlots * steps_);
+  void load(int64_t row) {
+    Row::load(row);
     is_kept = false;
-    if (forgets_draw(call.spec.estimator)) return f();  // of the sum, which load_grad() gives
-    const bool overwrites = call.spec.estimator == kMVE;  // out, and z
-    if (overwrites) this->each([&](auto s) { kept_at(0, s) = this->z(s), kept_at(1, s) = V{}; });
-    for (int64_t draw = 0; draw < call.draws; ++draw) {
-      this->take_draw(draw);
-      f();
-      is_kept = true;
-      if (overwrites) this->each([&](auto s) { this->z(s) = kept_at(0, s), kept_at(1, s) += this->out(s); });
-    }
-    if (overwrites) this->each([&](auto s) { this->out(s) = kept_at(1, s); });
-    this->take_draw(0);
+    if (overwrites) this->each([&](auto s) { slot(0, s) = this->z(s), slot(1, s) = V{}; });
   }
 
   void load_grad() {
     Row::load_grad();
-    const Problem& call = this->call;
-    if (!forgets_draw(call.spec.estimator)) return;
-    for (int64_t draw = 1; draw < call.draws; ++draw) {
+    if (!sums_first) return;
+    while (this->take_next_draw()) {
       this->each([&](auto s) { this->a(s) = this->v(s); });
-      this->take_draw(draw);
       Row::load_grad();
       this->each([&](auto s) { this->v(s) += this->a(s); });
     }
-    this->take_draw(0);
+    this->take_first_draw();
+  }
+
+  bool adds_another() {
+    is_kept = true;
+    if (overwrites) this->each([&](auto s) { slot(1, s) += this->out(s), this->z(s) = slot(0, s); });
+    if (!sums_first && this->take_next_draw()) return true;
+    if (overwrites) this->each([&](auto s) { this->out(s) = slot(1, s); });
+    this->take_first_draw();
+    return false;
   }
 };
