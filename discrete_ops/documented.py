@@ -53,8 +53,8 @@ _ARGUMENTS = {
         one of ``available_backends()``; the device's default if None.""",
     "num_draws": """
         R, independent samples of each row: result and index get a dimension of R in front, and the gradient is the sum
-        over it. The same as the call on ``logits.expand(R, *logits.shape)``, in the time that the samples take: a row is
-        read once, and on a CPU its softmax is taken once. None: one sample, without that dimension.""",
+        over it. The same as the call on ``logits.expand(R, *logits.shape)``; on a CPU a row and its softmax are taken
+        once for all. None: one sample, without that dimension.""",
 }
 
 _RESULT = """

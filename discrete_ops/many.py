@@ -26,7 +26,7 @@ from torch.compiler import is_exporting
 from . import backends, ops, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, fold, is_plain, never_redrawn, operator
+from .register import apply, at_once, below_autograd, is_plain, never_redrawn, operator
 
 
 def draw(
@@ -44,9 +44,7 @@ def draw(
     return _draw(logits, seed, parameters, num_draws, hard, *spec)
 
 
-def pull_back(
-    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: Spec
-) -> Tensor:
+def pull_back(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: Spec) -> Tensor:
     """The sum over the draws of the pull-backs of ``grad``, in which it is linear."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
         return _pull_back_op(grad, logits, index, seed, ops.as_parameters(parameters, logits), *spec)

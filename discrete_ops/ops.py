@@ -264,7 +264,9 @@ def pull_back_to_parameters(
     return torch.nn.functional.pad(at_tau, (0, 2))
 
 
-def push_tau(of_parameters: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+def push_tau(
+    of_parameters: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec
+) -> Tensor:
     """A tangent at the parameters, pushed forward: along tau."""
     derivative = tau_derivative(logits, index, seed, parameters, spec)
     rows, groups = index.numel(), len(of_parameters)

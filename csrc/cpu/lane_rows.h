@@ -208,6 +208,17 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
   }
 
+  // Ask for the gradient of the rows that come so many later: far from these, where no processor looks for it.
+  void expect_grad(int64_t later) const {
+    const Operand& x = call.grad;
+    if (x.column_stride != 1) return;
+    const int64_t size = bytes_of(x.dtype), bytes = n * size;
+    for (int lane = 0; lane < lanes; ++lane) {
+      const char* const row = static_cast<const char*>(x.data) + x.offset(first + later + lane) * size;
+      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
+    }
+  }
+
   void restore_scale() {
     const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
     for (int s = 0; s < n; ++s) out_[s] *= scale;

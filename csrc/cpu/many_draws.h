@@ -40,14 +40,20 @@ struct ManyDraws : Row {
   }
 
   void load_grad() {
-    Row::load_grad();
+    load_one_grad();
     if (!sums_first) return;
+    this->each([&](auto s) { this->a(s) = this->v(s); });
     while (this->take_next_draw()) {
-      this->each([&](auto s) { this->a(s) = this->v(s); });
-      Row::load_grad();
-      this->each([&](auto s) { this->v(s) += this->a(s); });
+      load_one_grad();
+      this->each([&](auto s) { this->a(s) += this->v(s); });
     }
+    this->each([&](auto s) { this->v(s) = this->a(s); });
     this->take_first_draw();
+  }
+
+  void load_one_grad() {
+    Row::load_grad();
+    if (this->draw + 1 < this->call.draws) this->expect_grad(this->call.rows);
   }
 
   bool adds_another() {
