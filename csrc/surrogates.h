@@ -26,7 +26,8 @@
 //   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
-//   kept(slot, s, make) make(), or what slot 0 or 1 was at this step for an earlier sample of the same row
+//   keep(slot, make)    takes the function make for slot 0 or 1, unless an earlier sample of the same row has
+//   kept(slot, s, make) and gives make(s), perhaps as it was when it was taken
 #pragma once
 
 #include "call.h"
@@ -40,9 +41,11 @@ enum class Serves { kAll, kWithoutDraws, kWithDraws, kMVE };
 
 // What a Row inherits whose row has one sample.
 struct SampledOnce {
+  template <class Make>
+  static DISCRETE_OPS_HD void keep(int, const Make&) {}
   template <class Step, class Make>
-  static DISCRETE_OPS_HD auto kept(int, Step, const Make& make) {
-    return make();
+  static DISCRETE_OPS_HD auto kept(int, Step s, const Make& make) {
+    return make(s);
   }
 };
 
@@ -67,18 +70,20 @@ struct Surrogate {
 
   // --- terms ------------------------------------------------------------------------------------------------------
 
-  // exp(z), exp(z / tau) and, off the winner, exp(h / tau): what is the same for every sample of a row is kept.
-  template <class Step>
-  DISCRETE_OPS_HD V at_one(Step s) {
-    return r.kept(0, s, [&] { return M::exp(r.z(s)); });
+  // use(weights): the function `make` of the step, which is the same for every sample of a row.
+  template <class Make, class Use>
+  DISCRETE_OPS_HD void keep(int slot, const Make& make, const Use& use) {
+    r.keep(slot, make);
+    use([&](auto s) { return r.kept(slot, s, make); });
   }
-  template <class Step>
-  DISCRETE_OPS_HD V at_tau(Step s, V rate) {
-    return r.kept(1, s, [&] { return M::exp(r.z(s) * rate); });
+  template <class Use>
+  DISCRETE_OPS_HD void at_one(const Use& use) {
+    keep(0, [&](auto s) { return M::exp(r.z(s)); }, use);
   }
-  template <class Step>
-  DISCRETE_OPS_HD V perturbed(Step s, V gap) {
-    return M::exp(M::min(r.z(s), -gap) * inv_tau);
+  template <class Use>
+  DISCRETE_OPS_HD void at_tau(const Use& use) {
+    const V rate = inv_tau;
+    keep(1, [&, rate](auto s) { return M::exp(r.z(s) * rate); }, use);
   }
 
   // 1 / the weights' total, and <p, v> as a sum of two: rounding <p, v> alone would cost v - <p, v> more than anything
@@ -224,22 +229,26 @@ struct Surrogate {
   // --- estimators -------------------------------------------------------------------------------------------------
 
   DISCRETE_OPS_HD void straight_through() {
-    const V rate = inv_tau;
-    add(rate, [&, rate](auto s) { return at_tau(s, rate); });
+    at_tau([&](const auto& weights) { add(inv_tau, weights); });
   }
 
   DISCRETE_OPS_HD void subtract_half() {  // of J(pi; v), as ReinMax does
-    add(M::set(T(-0.5)), [&](auto s) { return at_one(s); });
+    at_one([&](const auto& weights) { add(M::set(T(-0.5)), weights); });
   }
 
   DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
   DISCRETE_OPS_HD void gst() {
-    add_gst([&](auto s) { return r.kept(1, s, [&] { return perturbed(s, coefficient); }); });
+    const auto make = [&](auto s) { return off_winner(s, coefficient); };
+    keep(1, make, [&](const auto& weights) { add_gst(weights); });
   }
   DISCRETE_OPS_HD void gst_pi() {
     const V gap = pi_gap();
-    add_gst([&](auto s) { return perturbed(s, gap); });
+    add_gst([&](auto s) { return off_winner(s, gap); });
+  }
+  template <class Step>
+  DISCRETE_OPS_HD V off_winner(Step s, V gap) {
+    return M::exp(M::min(r.z(s), -gap) * inv_tau);
   }
   template <class F>
   DISCRETE_OPS_HD void add_gst(const F& off_winner) {
@@ -264,8 +273,7 @@ struct Surrogate {
 
   DISCRETE_OPS_HD void reinmax() {
     if (M::all(tau == M::set(1))) return reinmax_rk2(M::set(T(0.5)));  // the same, with one softmax
-    const V rate = inv_tau;
-    add_half_way([&, rate](auto s) { return at_tau(s, rate); });
+    at_tau([&](const auto& weights) { add_half_way(weights); });
     subtract_half();
   }
 
@@ -278,7 +286,7 @@ struct Surrogate {
     const V pi_total = prepare(M::set(1));
     if (r.leads()) {
       subtract_half();
-      add_half_way([&](auto s) { return at_one(s); });
+      at_one([&](const auto& weights) { add_half_way(weights); });
       add_control(soft, pi_total);
     }
     return {coefficient, 1, pi_total * T(2)};
@@ -299,7 +307,8 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax_rk2(V beta) {
-    const Mean mean = weigh([&](auto s) { return at_one(s); });
+    Mean mean;
+    at_one([&](const auto& weights) { mean = weigh(weights); });
     const V inverse = mean.inverse, v_winner = winner_of_v();
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
@@ -311,7 +320,8 @@ struct Surrogate {
   // J(pi) + a / 2 ((D - pi) (D - pi)^T - J(pi)): what a weighs is one product, in whose order 0 meets no inf.
   DISCRETE_OPS_HD void mix(V a) {
     const V half_a = a * T(0.5);
-    const Mean mean = weigh([&](auto s) { return at_one(s); });
+    Mean mean;
+    at_one([&](const auto& weights) { mean = weigh(weights); });
     const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));

@@ -73,10 +73,7 @@ class StraightThroughCategorical(torch.nn.Module):
         In ``eval()`` the one-hot of the largest logit that is not masked, without a gradient; nothing is drawn.
         """
         if not self.training:
-            likeliest = mode(logits, self.dim, mask)
-            if num_draws is None:
-                return likeliest
-            return likeliest.expand(checks.count("num_draws", num_draws), *likeliest.shape)
+            return mode(logits, self.dim, mask, num_draws)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
         return self._estimator(logits, dim=self.dim, num_draws=num_draws, **options)
 
@@ -135,11 +132,11 @@ class StraightThroughCategorical(torch.nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None, num_draws: int | None = None) -> Tensor:
     """One-hot of the largest logit, the first of equal ones, without a gradient; rows that cannot be sampled as when
-    they are sampled: zero if masked whole, NaN where NaN or +inf is."""
+    they are sampled: zero if masked whole, NaN where NaN or +inf is. As often as they would be drawn."""
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        return handle_torch_function(mode, (logits,), logits, dim, mask)
+        return handle_torch_function(mode, (logits,), logits, dim, mask, num_draws)
     dim = checks.logits(logits, dim)
     logits = logits.detach() if mask is None else checks.masked(logits.detach(), mask)
     top, index = logits.max(dim, keepdim=True)
@@ -147,4 +144,7 @@ def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
     shape[dim] = -1
     chosen = torch.arange(logits.shape[dim], device=logits.device).view(shape) == index
     one_hot = (chosen & (top > -torch.inf)).to(logits.dtype)
-    return torch.where(top < torch.inf, one_hot, torch.nan)
+    likeliest = torch.where(top < torch.inf, one_hot, torch.nan)
+    if num_draws is None:
+        return likeliest
+    return likeliest.expand(checks.count("num_draws", num_draws), *likeliest.shape)

@@ -27,10 +27,13 @@ struct ManyDraws : Row {
     return kept_.data[number * steps + s];
   }
 
+  template <class Make>
+  DISCRETE_OPS_HD void keep(int number, const Make& make) {
+    if (!is_kept) this->each([&](auto s) { slot(number, s) = make(s); });
+  }
   template <class Step, class Make>
-  DISCRETE_OPS_HD V kept(int number, Step s, const Make& make) {
-    if (is_kept) return slot(number, s);
-    return slot(number, s) = make();
+  DISCRETE_OPS_HD V kept(int number, Step s, const Make&) {
+    return slot(number, s);
   }
 
   void load(int64_t row) {
