@@ -67,9 +67,8 @@ def medians(name: str) -> dict[str, float]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(
-        f"{platform.machine()}, one thread; commit {commit}; {DRAWS} draws of {ROWS}x{COLUMNS}; medians, ms of CPU time\n"
-    )
+    what = f"{DRAWS} draws of {ROWS}x{COLUMNS}; medians, ms of CPU time"
+    print(f"{platform.machine()}, one thread; commit {commit}; {what}\n")
     print(f"| estimator | {DRAWS} calls | on {DRAWS} copies | num_draws={DRAWS} | num_draws / calls |")
     print("|---|---:|---:|---:|---:|")
     for name in ESTIMATORS:

@@ -30,18 +30,28 @@ from .register import apply, at_once, below_autograd, is_plain, never_redrawn, o
 
 
 def draw(
-    logits: Tensor, seed: Tensor, parameters: Parameters, hard: bool, *spec: Any, num_draws: int
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+    *,
+    num_draws: int,
 ) -> tuple[Tensor, Tensor]:
     """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
+    spec = (estimator, num_samples, first_row)
     if not is_plain(logits):
         parameters = ops.as_parameters(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():  # as ops.draw
-            return _draw(logits, seed, parameters, num_draws, hard, *spec[:3], "reference")
-        return _draw_op(logits, seed, parameters, num_draws, hard, *spec)
-    spec = (*spec[:3], spec[3] or backends.default(logits))
+            return _draw(logits, seed, parameters, num_draws, hard, *spec, "reference")
+        return _draw_op(logits, seed, parameters, num_draws, hard, *spec, backend)
+    backend = backend or backends.default(logits)
     if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
-        return at_once(DrawMany)(None, logits, seed, parameters, num_draws, hard, *spec)
-    return _draw(logits, seed, parameters, num_draws, hard, *spec)
+        return _draw_at_once(None, logits, seed, parameters, num_draws, hard, *spec, backend)
+    return _draw(logits, seed, parameters, num_draws, hard, *spec, backend)
 
 
 def pull_back(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: Spec) -> Tensor:
@@ -67,7 +77,7 @@ class Copies(NamedTuple):
         shape = (self.seeds, self.draws, self.rows, columns)
         return x.reshape(self.seeds, 1, self.rows, columns).expand(shape)
 
-    def of_parameters(self, parameters: Parameters) -> Parameters:
+    def of_parameters(self, parameters: Any) -> Any:
         if not isinstance(parameters, Tensor) or parameters.shape[0] == 1:
             return parameters
         each = self.seeds * self.rows // parameters.shape[0]
@@ -209,11 +219,13 @@ class DrawMany(Function):
     def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
         logits, *others = ops.restored(ctx)
         copies, call = _of_copies(logits, *others)
-        pushed = None if of_logits is None else ops.pull_back(copies.of(of_logits), *call, True, ctx.spec)
+        parts = [] if of_logits is None else [ops.pull_back(copies.of(of_logits), *call, True, ctx.spec)]
         if of_parameters is not None:
-            along_tau = ops.push_tau(copies.of_parameters(of_parameters), *call, ctx.spec)
-            pushed = along_tau if pushed is None else pushed + along_tau
-        return copies.back(pushed, logits.shape), None
+            parts.append(ops.push_tau(copies.of_parameters(of_parameters), *call, ctx.spec))
+        return copies.back(parts[0] if len(parts) == 1 else parts[0] + parts[1], logits.shape), None
+
+
+_draw_at_once = at_once(DrawMany)
 
 
 class PullBackMany(Function):
