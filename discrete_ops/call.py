@@ -101,9 +101,9 @@ def draw(
     on_devices = operator or (sharded.draw if is_sharded else ops.draw)
     if num_draws is not None:
         num_draws = checks.count("num_draws", num_draws)
-        if operator or is_sharded:
-            raise ValueError(f"num_draws: got {num_draws}, allowed {'for a DTensor' if is_sharded else 'here'}: None")
-        on_devices, dim = partial(many.draw, num_draws=num_draws), dim + 1
+        if operator:
+            raise ValueError(f"num_draws: got {num_draws}, allowed here: None")
+        on_devices, dim = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws), dim + 1
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:

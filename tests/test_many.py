@@ -5,7 +5,8 @@ import torch
 from helpers import FLOATS, assert_close, chi_squared, every_estimator, every_soft, make
 
 import discrete_ops as do
-from discrete_ops import reference
+from discrete_ops import ops, reference
+from discrete_ops.call import OPERATOR
 
 R = 3
 
@@ -250,6 +251,12 @@ def test_a_distribution_draws_as_the_call_on_copies():
 def test_what_is_no_number_of_draws_is_refused(num_draws, error):
     with pytest.raises(error, match=r"num_draws: got .*, allowed: an int from 1"):
         do.gst(torch.zeros(2, 3), num_draws=num_draws)
+
+
+def test_what_is_done_with_one_draw_is_refused():
+    """An operator of the package's own in place of ``draw`` says itself how it draws again."""
+    with pytest.raises(ValueError, match="num_draws: got 2, allowed here: None"):
+        do.gst(torch.zeros(2, 3), num_draws=2, **{OPERATOR: ops.draw})
 
 
 def test_first_row_counts_on():
