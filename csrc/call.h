@@ -52,6 +52,9 @@ struct Problem {
   int64_t seeds, groups;
   int64_t first_row;  // the number, for the noise, of the first row: these may be a part of more
   int64_t rows, columns;
+  // Draws of each row: draw d of row i has row d * rows + i of index, of a sample and of a gradient that is pulled
+  // back, and the noise of that number; where seeds have groups of rows, d counts inside a group.
+  int64_t draws;
   Spec spec;
   Mode mode;  // of surrogate
   // Powers of 2: what a gradient is multiplied by while it is pulled back, and after.

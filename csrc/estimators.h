@@ -35,6 +35,11 @@ DISCRETE_OPS_HD constexpr bool has_soft_sample(Estimator e) {
   return e == kStraightThrough || e == kGumbelRao || e == kGST || e == kGSTPi;
 }
 
+// Whether its pull-back is the same function for every draw of a row.
+DISCRETE_OPS_HD constexpr bool forgets_draw(Estimator e) {
+  return e == kStraightThrough || e == kReinMaxArgmax;
+}
+
 // The operators' number of an estimator is its row, and what reference.NUMBERS adds to it: for stratified draws, and
 // for logits (..., 1) of binary variables. A row of these is l and a 0 that is in no memory; what is read and written
 // belongs to the first of the two.

@@ -96,12 +96,23 @@ inline bool divides(int64_t groups, int64_t rows) {
   return groups >= 1 ? rows % groups == 0 : rows == 0;
 }
 
+// In place of a number of draws: tensors have no dimension of them.
+constexpr int64_t kNoDraws = 0;
+
 template <class Device>
 struct Operators {
   using Call = typename Device::Call;
 
-  static Tensor empty_like(const Tensor& logits, int64_t dims, ScalarType dtype) {
-    return empty(logits.sizes().data(), dims, dtype, Device::type(), logits.get_device_index());
+  // Of the first `dims` of the logits' sizes, behind one of `draws` if there are any.
+  static Tensor empty_like(const Tensor& logits, int64_t dims, ScalarType dtype, int64_t draws = kNoDraws) {
+    const int64_t* sizes = logits.sizes().data();
+    std::vector<int64_t> with_draws;
+    if (draws != kNoDraws) {
+      with_draws.assign(1, draws);
+      with_draws.insert(with_draws.end(), sizes, sizes + dims++);
+      sizes = with_draws.data();
+    }
+    return empty(sizes, dims, dtype, Device::type(), logits.get_device_index());
   }
 
   // What the operators share; the seed and the parameters are contiguous, and kept by the caller.
@@ -113,6 +124,7 @@ struct Operators {
     call.logits = operand(logits, "logits");
     call.columns = logits.size(-1);
     call.rows = logits.numel() / call.columns;
+    call.draws = 1;
     STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && divides(seed.size(0), call.rows),
                     "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
     call.seed = static_cast<const int64_t*>(seed.data_ptr());
@@ -133,6 +145,12 @@ struct Operators {
     if (!call.spec.binary) return;
     STD_TORCH_CHECK(call.columns == 1, "logits: got ", call.columns, " categories, allowed: one, of binary variables");
     call.columns = 2;
+  }
+
+  static void set_draws(Call& call, int64_t num_draws) {
+    STD_TORCH_CHECK(num_draws >= 0 && num_draws < (int64_t{1} << 31), "num_draws: got ", num_draws,
+                    ", allowed: 1 to 2**31 - 1");
+    if (num_draws != kNoDraws) call.draws = num_draws;
   }
 
   // Where a call's parameters come from: a tensor, or numbers for all rows.
@@ -162,19 +180,32 @@ struct Operators {
   }
 
   static std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor seed) {
-    return sample_of_rows(logits, seed, std::nullopt, 1, 0, 0);
+    return draw(logits, seed, std::nullopt, 1, kNoDraws, 0, 0);
   }
 
   static std::tuple<Tensor, Tensor> sample_of_rows(Tensor logits, Tensor seed, std::optional<Tensor> parameters,
                                                    double sample_tau, int64_t first_row, int64_t estimator) {
+    return draw(logits, seed, parameters, sample_tau, kNoDraws, first_row, estimator);
+  }
+
+  static std::tuple<Tensor, Tensor> sample_many(Tensor logits, Tensor seed, std::optional<Tensor> parameters,
+                                                double sample_tau, int64_t num_draws, int64_t first_row,
+                                                int64_t estimator) {
+    STD_TORCH_CHECK(num_draws != kNoDraws, "num_draws: got 0, allowed: 1 to 2**31 - 1");
+    return draw(logits, seed, parameters, sample_tau, num_draws, first_row, estimator);
+  }
+
+  static std::tuple<Tensor, Tensor> draw(Tensor logits, Tensor seed, std::optional<Tensor> parameters,
+                                         double sample_tau, int64_t num_draws, int64_t first_row, int64_t estimator) {
     check_same_device(logits, seed, "seed");
     seed = dense(seed);
     Call call = common(logits, seed, first_row);
+    set_draws(call, num_draws);
     set_spec(call, estimator, 1);
     Parameters given{parameters, {1, 0, sample_tau}};
     [[maybe_unused]] const auto kept = set_parameters(call, logits, given);
-    Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
-    Tensor index = empty_like(logits, logits.dim() - 1, ScalarType::Long);
+    Tensor out = empty_like(logits, logits.dim(), logits.scalar_type(), num_draws);
+    Tensor index = empty_like(logits, logits.dim() - 1, ScalarType::Long, num_draws);
     call.out = operand(out, "out");
     call.index = static_cast<int64_t*>(index.data_ptr());
     if (call.rows) Device::sample(call, logits);
@@ -182,15 +213,17 @@ struct Operators {
   }
 
   static Tensor run_surrogate(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
-                              Parameters parameters, int64_t estimator, int64_t num_samples, int64_t first_row) {
+                              Parameters parameters, int64_t estimator, int64_t num_samples, int64_t first_row,
+                              int64_t num_draws = kNoDraws) {
     check_same_device(logits, seed, "seed");
     check_same_device(logits, index, "index");
     seed = dense(seed), index = dense(index);
     Call call = common(logits, seed, first_row);
+    set_draws(call, num_draws);
     [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
     set_spec(call, estimator, num_samples);
-    STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
-                    "index: allowed: an int64 tensor with one element a row");
+    STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.draws * call.rows,
+                    "index: allowed: an int64 tensor with one element a row and draw");
     call.index = static_cast<int64_t*>(index.data_ptr());
     Device::check_index(call);
     call.mode = mode;
@@ -199,11 +232,12 @@ struct Operators {
     if (grad) {
       check_same_device(logits, *grad, "grad");
       const auto want = logits.sizes(), got = grad->sizes();
-      bool same = want.size() == got.size();
-      for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d];
-      STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape");
+      const size_t behind = num_draws == kNoDraws ? 0 : 1;
+      bool same = want.size() + behind == got.size() && (!behind || got[0] == num_draws);
+      for (size_t d = 0; same && d < want.size(); ++d) same = want[d] == got[d + behind];
+      STD_TORCH_CHECK(same, "grad: allowed: a tensor of the logits' shape, behind the draws if there are any");
       call.grad = operand(*grad, "grad");
-      call.grad_scale = grad_scale(call.columns);
+      call.grad_scale = grad_scale(call.columns * call.draws);
       call.inverse_grad_scale = 1 / call.grad_scale;
       STD_TORCH_CHECK((call.grad.dtype == Dtype::kDouble) == (call.logits.dtype == Dtype::kDouble),
                       "grad: allowed: float64 with float64 logits, and only with them");
@@ -225,6 +259,14 @@ struct Operators {
                               int64_t first_row) {
     return run_surrogate(Mode::kPullBack, grad, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
                          num_samples, first_row);
+  }
+
+  static Tensor surrogate_vjp_many(Tensor grad, Tensor logits, Tensor index, Tensor seed,
+                                   std::optional<Tensor> parameters, double tau, double coefficient, int64_t estimator,
+                                   int64_t num_samples, int64_t first_row) {
+    STD_TORCH_CHECK(grad.dim() > 0 && grad.size(0) > 0, "grad: got no draw, allowed: one or more");
+    return run_surrogate(Mode::kPullBack, grad, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
+                         num_samples, first_row, grad.size(0));
   }
 
   static Tensor tau_derivative(Tensor logits, Tensor index, Tensor seed, std::optional<Tensor> parameters, double tau,

@@ -24,7 +24,11 @@
       "int estimator=0) -> (Tensor, Tensor)");                                                              \
   m.def("surrogate(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                    \
   m.def("surrogate_vjp(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");   \
-  m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");
+  m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");               \
+  m.def(                                                                                                    \
+      "sample_many(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt num_draws, "    \
+      "SymInt first_row, int estimator) -> (Tensor, Tensor)");                                              \
+  m.def("surrogate_vjp_many(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");
 
 #define DISCRETE_OPS_IMPLEMENT(m, On)                       \
   m.impl("sample", TORCH_BOX(&On::sample));                 \
@@ -32,3 +36,8 @@
   m.impl("surrogate", TORCH_BOX(&On::surrogate));           \
   m.impl("surrogate_vjp", TORCH_BOX(&On::surrogate_vjp));   \
   m.impl("tau_derivative", TORCH_BOX(&On::tau_derivative));
+
+// Of a device whose kernels draw each row several times: sample (R, ..., N), index (R, ...), grad as the sample.
+#define DISCRETE_OPS_IMPLEMENT_MANY(m, On)            \
+  m.impl("sample_many", TORCH_BOX(&On::sample_many)); \
+  m.impl("surrogate_vjp_many", TORCH_BOX(&On::surrogate_vjp_many));

@@ -26,6 +26,8 @@
 //   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
 //                       its own, take the rest
 //   leads()             whether it is the one of them that adds the terms without draws
+//   keep(slot, make)    takes the function make for slot 0 or 1, unless an earlier sample of the same row has
+//   kept(slot, s, make) and gives make(s), perhaps as it was when it was taken
 #pragma once
 
 #include "call.h"
@@ -37,8 +39,18 @@ namespace discrete_ops {
 
 enum class Serves { kAll, kWithoutDraws, kWithDraws, kMVE };
 
+// What a Row inherits whose row has one sample.
+struct SampledOnce {
+  template <class Make>
+  static DISCRETE_OPS_HD void keep(int, const Make&) {}
+  template <class Step, class Make>
+  static DISCRETE_OPS_HD auto kept(int, Step s, const Make& make) {
+    return make(s);
+  }
+};
+
 // What a Row that takes all draws itself inherits.
-struct TakesAllDraws {
+struct TakesAllDraws : SampledOnce {
   static constexpr Serves kServes = Serves::kAll;
   static DISCRETE_OPS_HD constexpr uint32_t draw_begin() { return 0; }
   static DISCRETE_OPS_HD constexpr uint32_t draw_step() { return 1; }
@@ -57,6 +69,22 @@ struct Surrogate {
   const V tau, inv_tau, coefficient;  // of each row; the coefficient is GST's gap, ReinMax-CV's eta, RK2's beta
 
   // --- terms ------------------------------------------------------------------------------------------------------
+
+  // use(weights): the function `make` of the step, which is the same for every sample of a row.
+  template <class Make, class Use>
+  DISCRETE_OPS_HD void keep(int slot, const Make& make, const Use& use) {
+    r.keep(slot, make);
+    use([&](auto s) { return r.kept(slot, s, make); });
+  }
+  template <class Use>
+  DISCRETE_OPS_HD void at_one(const Use& use) {
+    keep(0, [&](auto s) { return M::exp(r.z(s)); }, use);
+  }
+  template <class Use>
+  DISCRETE_OPS_HD void at_tau(const Use& use) {
+    const V rate = inv_tau;
+    keep(1, [&, rate](auto s) { return M::exp(r.z(s) * rate); }, use);
+  }
 
   // 1 / the weights' total, and <p, v> as a sum of two: rounding <p, v> alone would cost v - <p, v> more than anything
   // else does.
@@ -107,9 +135,10 @@ struct Surrogate {
     }
   }
 
-  // out += 2 J((softmax(l / tau) + D) / 2; v).
-  DISCRETE_OPS_HD void add_half_way(V temperature_inverse) {
-    const Mean mean = weigh([&](auto s) { return M::exp(r.z(s) * temperature_inverse); });
+  // out += 2 J((p + D) / 2; v) with p = w / sum w, w = unnormalised(step).
+  template <class F>
+  DISCRETE_OPS_HD void add_half_way(const F& unnormalised) {
+    const Mean mean = weigh(unnormalised);
     const V v_winner = winner_of_v(), half_inverse = mean.inverse * T(0.5);
     r.each([&](auto s) {
       const V half_p_plus_D = r.a(s) * half_inverse + M::select(r.winner(s), M::set(0.5), M::set(0));
@@ -199,18 +228,31 @@ struct Surrogate {
 
   // --- estimators -------------------------------------------------------------------------------------------------
 
-  DISCRETE_OPS_HD void straight_through(T weight, V temperature_inverse) {
-    const V rate = temperature_inverse;
-    add(rate * weight, [&, rate](auto s) { return M::exp(r.z(s) * rate); });
+  DISCRETE_OPS_HD void straight_through() {
+    at_tau([&](const auto& weights) { add(inv_tau, weights); });
+  }
+
+  DISCRETE_OPS_HD void subtract_half() {  // of J(pi; v), as ReinMax does
+    at_one([&](const auto& weights) { add(M::set(T(-0.5)), weights); });
   }
 
   DISCRETE_OPS_HD Draws gumbel_rao() { return {M::set(1), 0, prepare(M::set(1))}; }
 
-  DISCRETE_OPS_HD void gst(V gap) {
-    add(inv_tau, [&](auto s) {
-      const V h = M::select(r.winner(s), M::set(0), M::min(r.z(s), -gap));
-      return M::exp(h * inv_tau);
-    });
+  DISCRETE_OPS_HD void gst() {
+    const auto make = [&](auto s) { return off_winner(s, coefficient); };
+    keep(1, make, [&](const auto& weights) { add_gst(weights); });
+  }
+  DISCRETE_OPS_HD void gst_pi() {
+    const V gap = pi_gap();
+    add_gst([&](auto s) { return off_winner(s, gap); });
+  }
+  template <class Step>
+  DISCRETE_OPS_HD V off_winner(Step s, V gap) {
+    return M::exp(M::min(r.z(s), -gap) * inv_tau);
+  }
+  template <class F>
+  DISCRETE_OPS_HD void add_gst(const F& off_winner) {
+    add(inv_tau, [&](auto s) { return M::select(r.winner(s), M::set(1), off_winner(s)); });
   }
 
   // softplus(a) / sigmoid(a), a = l_i - logsumexp_{j != i} l_j: Lemma 1 of GST.
@@ -231,20 +273,20 @@ struct Surrogate {
 
   DISCRETE_OPS_HD void reinmax() {
     if (M::all(tau == M::set(1))) return reinmax_rk2(M::set(T(0.5)));  // the same, with one softmax
-    add_half_way(inv_tau);
-    straight_through(T(-0.5), M::set(1));
+    at_tau([&](const auto& weights) { add_half_way(weights); });
+    subtract_half();
   }
 
   DISCRETE_OPS_HD Draws reinmax_rao() {
-    if (r.leads()) straight_through(T(-0.5), M::set(1));
+    if (r.leads()) subtract_half();
     return {M::set(2), 0, prepare(inv_tau) * T(2)};  // off the winner p_D is pi_t / 2
   }
 
   DISCRETE_OPS_HD Draws reinmax_cv(bool soft) {
     const V pi_total = prepare(M::set(1));
     if (r.leads()) {
-      straight_through(T(-0.5), M::set(1));
-      add_half_way(M::set(1));
+      subtract_half();
+      at_one([&](const auto& weights) { add_half_way(weights); });
       add_control(soft, pi_total);
     }
     return {coefficient, 1, pi_total * T(2)};
@@ -265,7 +307,8 @@ struct Surrogate {
   }
 
   DISCRETE_OPS_HD void reinmax_rk2(V beta) {
-    const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
+    Mean mean;
+    at_one([&](const auto& weights) { mean = weigh(weights); });
     const V inverse = mean.inverse, v_winner = winner_of_v();
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, D = M::select(r.winner(s), M::set(1), M::set(0));
@@ -277,7 +320,8 @@ struct Surrogate {
   // J(pi) + a / 2 ((D - pi) (D - pi)^T - J(pi)): what a weighs is one product, in whose order 0 meets no inf.
   DISCRETE_OPS_HD void mix(V a) {
     const V half_a = a * T(0.5);
-    const Mean mean = weigh([&](auto s) { return M::exp(r.z(s)); });
+    Mean mean;
+    at_one([&](const auto& weights) { mean = weigh(weights); });
     const V inverse = mean.inverse, of_winner = (winner_of_v() - mean.high) - mean.low;
     r.each([&](auto s) {
       const V pi = r.a(s) * inverse, half_D = M::select(r.winner(s), M::set(0.5), M::set(0));
@@ -300,11 +344,11 @@ struct Surrogate {
   DISCRETE_OPS_HD void without_draws() {
     switch (spec.estimator) {
       case kStraightThrough:
-        return straight_through(T(1), inv_tau);
+        return straight_through();
       case kGST:
-        return gst(coefficient);
+        return gst();
       case kGSTPi:
-        return gst(pi_gap());
+        return gst_pi();
       default:
         if constexpr (kPullsBack) reinmax_without_draws();
     }

@@ -25,6 +25,7 @@ def bernoulli(
     generator: Generator = None,
     seed: Seed = None,
     backend: str | None = None,
+    num_draws: int | None = None,
 ) -> Tensor:
     """Straight-through sampling of binary variables, ``x ~ Bernoulli(sigmoid(logits))``, with any estimator.
 
@@ -46,9 +47,10 @@ def bernoulli(
             equal consecutive groups of variables has its own). Equal seed, equal sample, and equal gradient up to
             rounding, in every backend.
         backend: one of ``available_backends()``; the device's default if None.
+        num_draws: R, independent samples of each variable in a dimension in front. As every estimator's.
 
     Returns:
-        x, like ``logits`` in shape, dtype and device.
+        x, like ``logits`` in shape, dtype and device; ``(R, ...)`` with ``num_draws``.
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what is allowed.
@@ -57,6 +59,7 @@ def bernoulli(
     """
     chosen = estimator_of(estimator)
     options: dict[str, Any] = {"dim": checks.NO_DIM, "generator": generator, "seed": seed, "backend": backend}
+    options["num_draws"] = num_draws
     if sample_tau is not None:
         options["sample_tau"] = sample_tau
     if not checks.flag("hard", hard):

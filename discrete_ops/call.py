@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias, TypedDict
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, reference, sharded
+from . import backends, checks, many, ops, reference, sharded
 
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
@@ -22,14 +23,20 @@ Generator: TypeAlias = torch.Generator | None
 Pair: TypeAlias = tuple[Tensor, Tensor]  # (sample, index)
 
 
-class RowOptions(TypedDict, total=False):
-    """What every call takes by keyword, of logits whose categories are along a dimension that is known."""
+class DrawOptions(TypedDict, total=False):
+    """What every call that draws takes by keyword."""
 
     sample_tau: Real
     mask: Tensor | None
     generator: Generator
     seed: Seed
     backend: str | None
+
+
+class RowOptions(DrawOptions, total=False):
+    """What every estimator takes by keyword, of logits whose categories are along a dimension that is known."""
+
+    num_draws: int | None
 
 
 class Options(RowOptions, total=False):
@@ -44,7 +51,15 @@ class EstimatorOptions(Options, total=False):
     hard: bool
 
 
-DEFAULTS = {"dim": -1, "sample_tau": 1.0, "mask": None, "generator": None, "seed": None, "backend": None}
+DEFAULTS = {
+    "dim": -1,
+    "sample_tau": 1.0,
+    "mask": None,
+    "generator": None,
+    "seed": None,
+    "backend": None,
+    "num_draws": None,
+}
 #: An option of the package's own: what is done with the draw, a function of the arguments of :func:`ops.draw` that
 #: returns (result, index), for ``ops.draw``. The result has something in the place of the categories.
 OPERATOR = "_operator"
@@ -70,7 +85,7 @@ def draw(
     operator = given.pop(OPERATOR, None)
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
-    dim, sample_tau, mask, generator, seed, backend = given.values()
+    dim, sample_tau, mask, generator, seed, backend, num_draws = given.values()
     dim = checks.logits(logits, dim)
     if mask is not None:
         logits = checks.masked(logits, mask)
@@ -87,7 +102,13 @@ def draw(
     rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
     seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
-    on_devices = operator or (sharded.draw if sharded.is_sharded(logits) else ops.draw)
+    is_sharded = sharded.is_sharded(logits)
+    on_devices = operator or (sharded.draw if is_sharded else ops.draw)
+    if num_draws is not None:
+        num_draws = checks.count("num_draws", num_draws)
+        if operator:
+            raise ValueError(f"num_draws: got {num_draws}, allowed here: None")
+        on_devices, dim = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws), dim + 1
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:

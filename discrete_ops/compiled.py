@@ -45,6 +45,7 @@ CPU_LIBRARY = load("libdiscrete_ops_cpu.so")
 _kernels = getattr(torch.ops, f"{NAMESPACE}_kernels")
 _sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.of_rows, _kernels.surrogate.default
 _surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
+_sample_many, _surrogate_vjp_many = _kernels.sample_many.default, _kernels.surrogate_vjp_many.default
 
 
 def sample(
@@ -97,6 +98,34 @@ def tau_derivative(
     return _tau_derivative(logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
 
 
+def sample_many(
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    num_draws: int,
+    first_row: int = 0,
+    binary: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`discrete_ops.many.sample_many`, in one pass over the rows. On a CPU."""
+    given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
+    return _sample_many(logits, seed, *given, num_draws, first_row, reference.BINARY_NUMBER if binary else 0)
+
+
+def surrogate_vjp_many(
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """As :func:`discrete_ops.many.surrogate_vjp_many`, in one pass over the rows. On a CPU."""
+    call = (grad, logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
+    return _surrogate_vjp_many(*call)
+
+
 def _split(parameters: Parameters) -> tuple[Tensor | None, float, float]:
     """The operators take a tensor, or tau and the coefficient where there is none."""
     return (parameters, 1.0, 0.0) if isinstance(parameters, Tensor) else (None, parameters[0], parameters[1])
@@ -113,6 +142,14 @@ def _fake_sample(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
     return logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)
 
 
+def _fake_sample_many(
+    logits: Tensor, seed: Tensor, parameters: Tensor | None, sample_tau: float, num_draws: int, *rest: object
+) -> tuple[Tensor, Tensor]:
+    _check_devices(logits, seed, parameters)
+    index = logits.new_empty((num_draws, *logits.shape[:-1]), dtype=torch.int64)
+    return logits.new_empty((num_draws, *logits.shape)), index
+
+
 def _fake_like_logits(logits: Tensor, *rest: object) -> Tensor:
     _check_devices(logits, *rest)
     return logits.new_empty(logits.shape)
@@ -127,3 +164,5 @@ torch.library.register_fake(f"{NAMESPACE}_kernels::sample.of_rows", _fake_sample
 torch.library.register_fake(f"{NAMESPACE}_kernels::surrogate", _fake_like_logits)
 torch.library.register_fake(f"{NAMESPACE}_kernels::tau_derivative", _fake_like_logits)
 torch.library.register_fake(f"{NAMESPACE}_kernels::surrogate_vjp", _fake_like_grad)
+torch.library.register_fake(f"{NAMESPACE}_kernels::sample_many", _fake_sample_many)
+torch.library.register_fake(f"{NAMESPACE}_kernels::surrogate_vjp_many", _fake_like_grad)

@@ -2,9 +2,25 @@
 
 import ctypes
 
-from .compiled import CPU_LIBRARY, sample, surrogate, surrogate_vjp, tau_derivative
+from .compiled import (
+    CPU_LIBRARY,
+    sample,
+    sample_many,
+    surrogate,
+    surrogate_vjp,
+    surrogate_vjp_many,
+    tau_derivative,
+)
 
-__all__ = ["instruction_set", "sample", "surrogate", "surrogate_vjp", "tau_derivative"]
+__all__ = [
+    "instruction_set",
+    "sample",
+    "sample_many",
+    "surrogate",
+    "surrogate_vjp",
+    "surrogate_vjp_many",
+    "tau_derivative",
+]
 
 
 def instruction_set() -> str:

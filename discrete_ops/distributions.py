@@ -108,7 +108,11 @@ class OneHotCategoricalStraightThrough(_Stock):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """One-hot samples with the estimator's gradient, ``(*sample_shape, *batch, N)``."""
-        return self.estimator(self._unnormalised.expand(self._extended_shape(torch.Size(sample_shape))))
+        shape = torch.Size(sample_shape)
+        if not shape.numel() or not shape:  # no draws, or one without a dimension
+            return self.estimator(self._unnormalised.expand(self._extended_shape(shape)))
+        sample = self.estimator(self._unnormalised, num_draws=shape.numel())
+        return sample.view(self._extended_shape(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of one-hot samples; 0 for a row masked whole, whose sample is a zero row."""

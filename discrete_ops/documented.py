@@ -51,6 +51,10 @@ _ARGUMENTS = {
         backend (two may differ where a draw falls within rounding of a category's edge).""",
     "backend": """
         one of ``available_backends()``; the device's default if None.""",
+    "num_draws": """
+        R, independent samples of each row: result and index get a dimension of R in front, and the gradient is the sum
+        over it. The same as the call on ``logits.expand(R, *logits.shape)``; on a CPU a row and its softmax are taken
+        once for all. None: one sample, without that dimension.""",
 }
 
 _RESULT = """

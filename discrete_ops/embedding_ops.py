@@ -37,7 +37,7 @@ def embedding(
 ) -> tuple[Tensor, Tensor]:
     """``(D W, index)``."""
     if not is_plain(logits, weight):
-        return _embedding_op(logits, weight, seed, ops.parameters_tensor(parameters, logits), soft, *spec)
+        return _embedding_op(logits, weight, seed, ops.as_parameters(parameters, logits), soft, *spec)
     spec = (*spec[:-1], spec[-1] or backends.default(logits))
     trains = logits.requires_grad or weight.requires_grad
     if torch.is_grad_enabled() and (trains or (type(parameters) is Tensor and parameters.requires_grad)):
@@ -56,7 +56,7 @@ def pull_back(
 ) -> Tensor:
     """The gradient at the logits."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        call = (grad, weight, logits, index, seed, ops.parameters_tensor(parameters, logits))
+        call = (grad, weight, logits, index, seed, ops.as_parameters(parameters, logits))
         return _pull_back_op(*call, *spec)
     return embedding_rows.pull_back(grad, weight, logits, index, seed, parameters, *spec)
 
@@ -73,7 +73,7 @@ def scatter(
 ) -> Tensor:
     """The gradient at the weight."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        call = (grad, logits, index, seed, ops.parameters_tensor(parameters, logits))
+        call = (grad, logits, index, seed, ops.as_parameters(parameters, logits))
         return _scatter_op(*call, tables, soft, *spec)
     return embedding_rows.scatter(grad, logits, index, seed, parameters, tables, soft, *spec)
 

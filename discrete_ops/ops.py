@@ -54,7 +54,7 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
     if not is_plain(logits):
-        parameters = parameters_tensor(parameters, logits)
+        parameters = as_parameters(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():  # which has no such operator, but those of the formulas
             return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
         return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
@@ -70,7 +70,7 @@ def pull_back(
     """The pull-back of ``grad``, or its transpose, which pushes a tangent forward. Linear, so differentiable, in
     ``grad``; the derivative in the others is refused."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, parameters_tensor(parameters, logits), transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, as_parameters(parameters, logits), transposed, *spec)
     return _pull_back(grad, logits, index, seed, parameters, transposed, *spec)
 
 
@@ -113,7 +113,7 @@ def pushed(
 # --- below autograd -------------------------------------------------------------------------------------------------
 
 
-def _kernels(backend: str, logits: Tensor) -> ModuleType:
+def kernels_of(backend: str, logits: Tensor) -> ModuleType:
     return backends.get(backend or backends.default(logits))
 
 
@@ -127,7 +127,7 @@ def _draw(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = _kernels(backend, logits)
+    kernels = kernels_of(backend, logits)
     sample, index = kernels.sample(logits, seed, parameters, first_row, reference.is_binary(estimator))
     if not hard:
         sample = kernels.surrogate(logits, index, seed, parameters, estimator, num_samples, first_row)
@@ -154,7 +154,7 @@ def _pull_back(
     call = (grad, logits, index, seed, parameters, estimator, num_samples, first_row)
     if transposed and estimator in reference.ASYMMETRIC:  # the others, and binary ones, are their own transpose
         return reference.surrogate_jvp(*call)
-    return _kernels(backend, logits).surrogate_vjp(*call)
+    return kernels_of(backend, logits).surrogate_vjp(*call)
 
 
 def _tau_derivative(
@@ -167,7 +167,7 @@ def _tau_derivative(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    kernels = _kernels(backend, logits)
+    kernels = kernels_of(backend, logits)
     return kernels.tau_derivative(logits, index, seed, parameters, estimator, num_samples, first_row)
 
 
@@ -229,8 +229,7 @@ class PullBack(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
-        if any(other is not None for other in others):
-            raise RuntimeError(REFUSED)
+        refuse_tangents(others)
         return None if tangent is None else ctx.pull_back(tangent, *restored(ctx), ctx.transposed, ctx.spec)
 
 
@@ -319,6 +318,11 @@ def along(grad: Tensor, derivative: Tensor) -> Tensor:
     return torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
 
 
+def refuse_tangents(tangents: Any) -> None:
+    if any(tangent is not None for tangent in tangents):
+        raise RuntimeError(REFUSED)
+
+
 def _pull_back_autograd(
     function: type[PullBack],
     keyset: Any,
@@ -360,7 +364,7 @@ def without_gradient(x: Tensor, name: str) -> Tensor:
     return _without_gradient_op(x, name)
 
 
-def parameters_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
+def as_parameters(parameters: Parameters, logits: Tensor) -> Tensor:
     if isinstance(parameters, Tensor):
         return parameters
     return torch.stack([as_tensor(number, logits.device) for number in parameters], -1)
@@ -369,7 +373,7 @@ def parameters_tensor(parameters: Parameters, logits: Tensor) -> Tensor:
 # --- registration ---------------------------------------------------------------------------------------------------
 
 
-def _vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
+def vmap(rows: int, batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
     """The first ``rows`` arguments have rows; a seed and parameters follow: batch element b keeps its own groups of
     rows."""
     folded = [fold(batch_size, x, dim) for x, dim in zip(call[: rows + 2], in_dims, strict=False)]
@@ -382,7 +386,7 @@ _draw_op = operator(
     _draw,
     partial(apply, Draw),
     lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
-    partial(_vmap, 1),
+    partial(vmap, 1),
     _draw_in_graph,
 )
 _pull_back_op = operator(
@@ -391,14 +395,14 @@ _pull_back_op = operator(
     _pull_back,
     partial(_pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
-    partial(_vmap, 3),
+    partial(vmap, 3),
 )
 _tau_derivative_op = operator(
     f"tau_derivative(Tensor logits, Tensor index, Tensor seed, Tensor parameters, {SPEC}) -> Tensor",
     _tau_derivative,
     partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),
-    partial(_vmap, 2),
+    partial(vmap, 2),
 )
 _without_gradient_op = operator(
     "without_gradient(Tensor x, str name) -> Tensor",

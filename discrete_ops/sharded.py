@@ -56,6 +56,19 @@ def draw(
     )
 
 
+def draw_many(logits: Any, seed: Tensor, parameters: Parameters, *call: Any, num_draws: int) -> tuple[Tensor, Tensor]:
+    """:func:`discrete_ops.many.draw` of a DTensor, on copies: each device draws all rows, for a row's later draws are
+    numbered behind every row's first."""
+    from torch.distributed.tensor import Replicate
+
+    if seed.numel() > 1:
+        raise ValueError(f"seed: got {seed.numel()} seeds with num_draws for a DTensor, allowed: one")
+    if isinstance(parameters, Tensor) and len(parameters) > 1:
+        parameters = parameters.repeat(num_draws, 1)
+    whole = logits.redistribute(logits.device_mesh, [Replicate()] * logits.device_mesh.ndim)
+    return draw(whole.expand(num_draws, *logits.shape), seed, parameters, *call)
+
+
 def _spread(kind: Any, local: Tensor, mesh: Any, placements: Any, shape: Any) -> Any:
     stride, strides = 1, []
     for length in reversed(shape):

@@ -21,7 +21,7 @@ from torch.compiler import is_exporting
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import backends, checks, ops, sharded
-from .call import OPERATOR, Generator, Options, Pair, Real, Seed, Unpack
+from .call import OPERATOR, DrawOptions, Generator, Pair, Real, Seed, Unpack
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
 from .reference import Parameters
@@ -35,7 +35,8 @@ def top_k(
     estimator: str | Estimator = "straight_through",
     *,
     return_index: Literal[False] = False,
-    **options: Unpack[Options],
+    dim: int = -1,
+    **options: Unpack[DrawOptions],
 ) -> Tensor: ...
 @overload
 def top_k(
@@ -44,7 +45,8 @@ def top_k(
     estimator: str | Estimator = "straight_through",
     *,
     return_index: Literal[True],
-    **options: Unpack[Options],
+    dim: int = -1,
+    **options: Unpack[DrawOptions],
 ) -> Pair: ...
 @overload
 def top_k(
@@ -53,7 +55,8 @@ def top_k(
     estimator: str | Estimator = "straight_through",
     *,
     return_index: bool,
-    **options: Unpack[Options],
+    dim: int = -1,
+    **options: Unpack[DrawOptions],
 ) -> Tensor | Pair: ...
 def top_k(
     logits: Tensor,
@@ -141,7 +144,7 @@ def _of_rows(
         sample, index = ops.draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
         return sample, index.unsqueeze(-1)
     if not is_plain(logits):  # the ways of ops.draw
-        parameters = ops.parameters_tensor(parameters, logits)
+        parameters = ops.as_parameters(parameters, logits)
         if is_exporting() and torch.onnx.is_in_onnx_export():
             return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
         return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
@@ -155,7 +158,7 @@ def _pull_back(
 ) -> Tensor:
     """As :func:`ops.pull_back`."""
     if torch.is_grad_enabled() or not is_plain(grad, logits):
-        return _pull_back_op(grad, logits, index, seed, ops.parameters_tensor(parameters, logits), transposed, *spec)
+        return _pull_back_op(grad, logits, index, seed, ops.as_parameters(parameters, logits), transposed, *spec)
     return _pull_back_rows(grad, logits, index, seed, parameters, transposed, *spec)
 
 
@@ -294,7 +297,7 @@ _top_k_op = operator(
         logits.new_empty(logits.shape),
         logits.new_empty((*logits.shape[:-1], k), dtype=torch.int64),
     ),
-    partial(ops._vmap, 1),
+    partial(ops.vmap, 1),
     whole=True,
 )
 _pull_back_op = operator(
@@ -303,7 +306,7 @@ _pull_back_op = operator(
     _pull_back_rows,
     partial(ops._pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
-    partial(ops._vmap, 3),
+    partial(ops.vmap, 3),
     whole=True,
 )
 _tau_derivative_op = operator(
@@ -311,6 +314,6 @@ _tau_derivative_op = operator(
     _tau_derivative_rows,
     partial(apply, TauDerivative),
     lambda logits, *_: logits.new_empty(logits.shape),
-    partial(ops._vmap, 2),
+    partial(ops.vmap, 2),
     whole=True,
 )

@@ -31,6 +31,7 @@ for shape in ((7, 6), (5, 3, 6), (1, 6), (6,)):
         "reinmax": lambda x, tau: do.reinmax(x, seed=3, return_index=True),
         "per row": lambda x, tau: do.gumbel_rao(x, tau, 3, seed=3, return_index=True),
         "soft": lambda x, tau: do.gst(x, tau.mean(), hard=False, seed=3, return_index=True),
+        "draws": lambda x, tau: do.gst(x, tau, num_draws=2, seed=3, return_index=True),
         "dim 0": lambda x, tau: do.gumbel_softmax(x, hard=True, dim=0, seed=3, return_index=True),
     }
     for name, f in calls.items():
@@ -42,7 +43,8 @@ for shape in ((7, 6), (5, 3, 6), (1, 6), (6,)):
             tau_too = column.clone().requires_grad_()
             got, got_index = f(spread, tau_too)
             kept = got.placements[0] == placement
-            assert kept or placement != Shard(0) or name == "dim 0" or len(shape) == 1, (shape, name, placement)
+            gathered = name in ("draws", "dim 0") or len(shape) == 1
+            assert kept or placement != Shard(0) or gathered, (shape, name, placement)
             (got * distribute_tensor(v, mesh, [placement])).sum().backward()
             for a, b in ((got.full_tensor(), sample), (got_index.full_tensor(), index)):
                 assert torch.equal(a, b), (shape, name, placement)

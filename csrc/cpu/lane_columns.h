@@ -16,7 +16,7 @@ struct LaneColumns : TakesAllDraws {
 
   const Call& call;
   const int64_t n, steps, chunks;
-  int64_t row = 0, winner_ = 0;
+  int64_t row = 0, draw = 0, winner_ = 0;  // the row as draws count them
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
@@ -83,6 +83,8 @@ struct LaneColumns : TakesAllDraws {
       body(0, chunks, &context);
     }
   }
+
+  DISCRETE_OPS_HD int64_t count() const { return steps; }
 
   template <class F>
   DISCRETE_OPS_HD void each(const F& f) {
@@ -191,7 +193,7 @@ struct LaneColumns : TakesAllDraws {
   // --- loading and storing ----------------------------------------------------------------------------------------
 
   void load(int64_t at_row) {
-    row = at_row;
+    row = at_row, draw = 0;
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
@@ -206,6 +208,16 @@ struct LaneColumns : TakesAllDraws {
     });
   }
 
+  // Go on with the next draw of this row, if there is one: its index, its gradient, its noise.
+  bool take_next_draw() {
+    if (++draw == call.draws) return false;
+    row += call.rows;
+    local_row += static_cast<uint64_t>(call.rows / call.seeds);
+    return true;
+  }
+
+  void take_first_draw() { row %= call.rows, draw = 0; }
+
   bool without_sample() const { return invalid || empty; }
 
   void load_winner() { winner_ = call.index[row] < 0 ? 0 : call.index[row]; }
@@ -216,13 +228,15 @@ struct LaneColumns : TakesAllDraws {
     each([&](int64_t s) { v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale); });
   }
 
+  void expect_grad(int64_t) const {}  // the processor sees it coming
+
   void restore_scale() {
     const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
     each([&](int64_t s) { out_[s] *= scale; });
   }
 
   V parameter(Parameter p) const {
-    return Math::set(static_cast<T>(call.parameters[row / (call.rows / call.groups) * kParameters + p]));
+    return Math::set(static_cast<T>(call.parameters[row % call.rows / (call.rows / call.groups) * kParameters + p]));
   }
 
   void read(const Operand& x, V* to, T padding) {
@@ -321,17 +335,20 @@ struct LaneColumns : TakesAllDraws {
   }
 };
 
-// Draw the winner of one long row: the chunk by its sum, then the column inside it.
-template <class T>
-static void sample_lane_columns(LaneColumns<T>& r) {
+// Draw the winner of one long row: the chunk by its sum, then the column inside it. write() after each draw.
+template <class T, class Write>
+static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
   using M = typename LaneColumns<T>::Math;
   using V = typename M::V;
   const V rate = T(1) / r.parameter(kSampleTau);
   r.invalid = r.invalid || rate[0] != rate[0];
-  if (r.invalid || r.empty) {
-    r.call.index[r.row] = r.invalid ? kInvalid : -1;
-    return;
-  }
+  const auto each_draw = [&](const auto& winner) {
+    do {
+      r.call.index[r.row] = winner();
+      write();
+    } while (r.take_next_draw());
+  };
+  if (r.invalid || r.empty) return each_draw([&] { return r.invalid ? kInvalid : -1; });
   const auto weight = [&](int64_t s) { return M::exp(r.z(s) * rate); };
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
     Doubles sums{};
@@ -349,17 +366,19 @@ static void sample_lane_columns(LaneColumns<T>& r) {
   });
   double total = 0;
   for (int64_t chunk = 0; chunk < r.chunks; ++chunk) total += r.partial[2 * chunk];
-  const double target = philox::uniform(r.seed, r.local_row) * total;
-  double below = 0;
-  int64_t chunk = 0;
-  while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
-  const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
-  const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
-  int64_t winner = -1;
-  for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
-    if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
-    below += w[j];
-    if (below > target) break;
-  }
-  r.call.index[r.row] = winner;
+  each_draw([&] {
+    const double target = philox::uniform(r.seed, r.local_row) * total;
+    double below = 0;
+    int64_t chunk = 0;
+    while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
+    const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
+    const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
+    int64_t winner = -1;
+    for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
+      if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
+      below += w[j];
+      if (below > target) break;
+    }
+    return winner;
+  });
 }

@@ -27,8 +27,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   using RowLength<kBinary>::n;
 
   const Call& call;
-  int64_t first = 0;  // row of lane 0
-  int lanes = 0;      // rows in this bundle
+  int64_t first = 0;  // row of lane 0, as draws count them
+  int64_t draw = 0;
+  int lanes = 0;  // rows in this bundle
   V z_[kMost], v_[kMost], out_[kMost];
   V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
@@ -53,6 +54,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   DISCRETE_OPS_HD V& b(int s) { return b_[s]; }
   DISCRETE_OPS_HD V& c(int s) { return c_[s]; }
   DISCRETE_OPS_HD Mask winner(int s) const { return winner_ == static_cast<typename Math::Index>(s); }
+
+  DISCRETE_OPS_HD int64_t count() const { return n; }
 
   template <class F>
   DISCRETE_OPS_HD void each(const F& f) {
@@ -146,7 +149,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum.
   void load(int64_t first_row) {
-    first = first_row;
+    first = first_row, draw = 0;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
     if constexpr (kBinary) return load_variables();
     transpose_in(call.logits, z_);
@@ -161,6 +164,15 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
       z_[s] = Math::select(valid, z, V{});
     }
   }
+
+  // Go on with the next draw of these rows, if there is one: its index, its gradient, its noise.
+  bool take_next_draw() {
+    if (++draw == call.draws) return false;
+    first += call.rows;
+    return true;
+  }
+
+  void take_first_draw() { first %= call.rows, draw = 0; }
 
   void load_variables() {
     V l = read_variables(call.logits);
@@ -196,6 +208,17 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
   }
 
+  // Ask for the gradient of the rows that come so many later: far from these, where no processor looks for it.
+  void expect_grad(int64_t later) const {
+    const Operand& x = call.grad;
+    if (x.column_stride != 1) return;
+    const int64_t size = bytes_of(x.dtype), bytes = n * size;
+    for (int lane = 0; lane < lanes; ++lane) {
+      const char* const row = static_cast<const char*>(x.data) + x.offset(first + later + lane) * size;
+      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte);
+    }
+  }
+
   void restore_scale() {
     const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
     for (int s = 0; s < n; ++s) out_[s] *= scale;
@@ -206,7 +229,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     if (call.groups == 1) return value;  // without a division, which is as slow as a column
     const int64_t per_group = call.rows / call.groups;
     for (int lane = 0; lane < lanes; ++lane) {
-      value[lane] = static_cast<T>(call.parameters[(first + lane) / per_group * kParameters + p]);
+      value[lane] = static_cast<T>(call.parameters[(first - draw * call.rows + lane) / per_group * kParameters + p]);
     }
     return value;
   }
@@ -340,9 +363,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const int64_t per_seed = call.rows / call.seeds;
     Words low{}, high{};
     for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = lane < lanes ? first + lane : first;
+      const int64_t row = (lane < lanes ? first + lane : first) - draw * call.rows;
       seed[lane] = static_cast<uint64_t>(call.seed[row / per_seed]);
-      local_row[lane] = static_cast<uint64_t>(call.first_row + row % per_seed);
+      local_row[lane] = static_cast<uint64_t>(call.first_row + draw * per_seed + row % per_seed);
       low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
       row_low[lane] = static_cast<uint32_t>(local_row[lane]);
       row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
@@ -390,9 +413,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   }
 };
 
-// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double.
-template <class R>
-static void sample_lane_rows(R& r, typename R::V rate) {
+// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double; write() after each draw.
+template <class R, class Write>
+static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
   using T = typename R::T;
   using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
@@ -412,27 +435,32 @@ static void sample_lane_rows(R& r, typename R::V rate) {
       cdf[s][part] = total[part];
     }
   }
-  if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
-    Words w[4];
-    r.words(0, philox::kForwardDraw, w);
-    for (int part = 0; part < kParts; ++part) {
-      const Doubles high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
-      target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52;
+  for (;;) {
+    if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
+      Words w[4];
+      r.words(0, philox::kForwardDraw, w);
+      for (int part = 0; part < kParts; ++part) {
+        const Doubles high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
+        target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52;
+      }
+    } else {
+      for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
     }
-  } else {
-    for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
-  }
-  Count count[kParts] = {};
-  for (int part = 0; part < kParts; ++part) {
-    target[part] *= total[part];
-    for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
-  }
-  if (r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
-    __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
-    return;
-  }
-  for (int lane = 0; lane < r.lanes; ++lane) {
-    const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];
-    r.call.index[r.first + lane] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
+    Count count[kParts] = {};
+    for (int part = 0; part < kParts; ++part) {
+      target[part] *= total[part];
+      for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
+    }
+    if (r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
+      __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
+    } else {
+      for (int lane = 0; lane < r.lanes; ++lane) {
+        const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];
+        r.call.index[r.first + lane] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
+      }
+    }
+    write();
+    if (!r.take_next_draw()) return;
+    r.prepare_noise();
   }
 }

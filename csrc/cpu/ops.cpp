@@ -44,7 +44,7 @@ using Kernel = void (*)(const Call&, int64_t, int64_t);
 void launch(Kernel kernel, Call& call, double cost) {
   constexpr double kGrain = 16384;  // exponentials that are worth a thread
   const int64_t units = kernels().units(call);
-  const double work = static_cast<double>(call.rows) * static_cast<double>(call.columns) * cost;
+  const double work = static_cast<double>(call.rows * call.draws) * static_cast<double>(call.columns) * cost;
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
   if (threads == 1 || work < 2 * kGrain) {
     kernel(call, 0, units);
@@ -78,7 +78,7 @@ struct Cpu {
   }
 
   static void check_index(const Call& call) {
-    for (int64_t row = 0; row < call.rows; ++row) {
+    for (int64_t row = 0; row < call.rows * call.draws; ++row) {
       STD_TORCH_CHECK(call.index[row] >= -1 && call.index[row] < call.columns, "index: got ", call.index[row],
                       " in row ", row, ", allowed: -1 to ", call.columns - 1);
     }
@@ -110,4 +110,5 @@ DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float*
 
 DISCRETE_OPS_LIBRARY_IMPL(DISCRETE_OPS_KERNELS, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCpu)
+  DISCRETE_OPS_IMPLEMENT_MANY(m, discrete_ops::OnCpu)
 }

@@ -13,7 +13,7 @@ namespace discrete_ops {
 namespace cuda {
 
 template <class Scalar, int kQuads, Mode kOfMode, Serves kServesWhat>
-struct RegisterRow : CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>> {
+struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode, kServesWhat>> {
   using Math = cuda::Math<Scalar>;
   using T = Scalar;
   using V = Scalar;

@@ -1,0 +1,304 @@
+"""R draws of each row, from one pass over it: ``num_draws`` of every estimator.
+
+    draw_many(logits, seed, parameters, num_draws, hard, *spec)      -> sample (R, ..., N), index (R, ...)
+    pull_back_many(grad, logits, index, seed, parameters, *spec)      -> the gradient at the logits, (..., N)
+
+This is :func:`discrete_ops.ops.draw` of R copies of the logits, to the last sample, and its gradient is the sum over
+them. Draw r of row i has the noise of row number ``first_row + r * rows + i``; where S seeds have groups of rows, r and
+i count inside a group: vmap's draws are those that each of its elements has by itself.
+
+What a backend has under the names ``sample_many`` and ``surrogate_vjp_many`` takes each row once. The functions of
+those names here, for the others, give their kernels the copies, which are in no memory where the backend reads rows at
+any stride; Triton's copies them. So do forward mode, the soft sample, the second derivative and that in tau.
+
+Arguments are those of ``ops``.
+"""
+
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function
+from torch.compiler import is_exporting
+
+from . import backends, ops, reference
+from .ops import Spec
+from .reference import Parameters
+from .register import apply, at_once, below_autograd, is_plain, never_redrawn, operator
+
+
+def draw(
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+    *,
+    num_draws: int,
+) -> tuple[Tensor, Tensor]:
+    """``(sample, index)``: ``sample`` is one-hot, or the estimator's soft sample with ``hard=False``."""
+    spec = (estimator, num_samples, first_row)
+    if not is_plain(logits):
+        parameters = ops.as_parameters(parameters, logits)
+        if is_exporting() and torch.onnx.is_in_onnx_export():  # as ops.draw
+            return _draw(logits, seed, parameters, num_draws, hard, *spec, "reference")
+        return _draw_op(logits, seed, parameters, num_draws, hard, *spec, backend)
+    backend = backend or backends.default(logits)
+    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+        return _draw_at_once(None, logits, seed, parameters, num_draws, hard, *spec, backend)
+    return _draw(logits, seed, parameters, num_draws, hard, *spec, backend)
+
+
+def pull_back(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: Spec) -> Tensor:
+    """The sum over the draws of the pull-backs of ``grad``, in which it is linear."""
+    if torch.is_grad_enabled() or not is_plain(grad, logits):
+        return _pull_back_op(grad, logits, index, seed, ops.as_parameters(parameters, logits), *spec)
+    return _pull_back(grad, logits, index, seed, parameters, *spec)
+
+
+# --- copies of the rows -----------------------------------------------------------------------------------------------
+
+
+class Copies(NamedTuple):
+    """R copies of the rows as kernels count them, ``(S, R, rows of a seed)``; ours come as ``(R, ...)``."""
+
+    seeds: int
+    draws: int
+    rows: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """Of rows ``(..., N)``, or of ``(rows, N)``."""
+        columns = x.shape[-1]
+        shape = (self.seeds, self.draws, self.rows, columns)
+        return x.reshape(self.seeds, 1, self.rows, columns).expand(shape)
+
+    def of_parameters(self, parameters: Any) -> Any:
+        if not isinstance(parameters, Tensor) or parameters.shape[0] == 1:
+            return parameters
+        each = self.seeds * self.rows // parameters.shape[0]
+        return self.of(parameters.repeat_interleave(each, 0)).reshape(-1, parameters.shape[1])
+
+    def ordered(self, x: Tensor, tail: Any) -> Tensor:
+        """``(R, ..., *tail)`` in the kernels' order."""
+        return x.reshape(self.draws, self.seeds, self.rows, *tail).transpose(0, 1)
+
+    def back(self, x: Tensor, shape: Any) -> Tensor:
+        """And back: ``(R, *shape)``, contiguous."""
+        return x.transpose(0, 1).reshape(self.draws, *shape).contiguous()
+
+
+def _copies(logits: Tensor, seed: Tensor, num_draws: int) -> Copies:
+    seeds = seed.shape[0]
+    return Copies(seeds, num_draws, logits.shape[:-1].numel() // max(seeds, 1))
+
+
+def sample_many(
+    kernels: ModuleType,
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    num_draws: int,
+    first_row: int = 0,
+    binary: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """``kernels.sample`` of the copies: ``(R, ..., N)`` and ``(R, ...)``."""
+    copies = _copies(logits, seed, num_draws)
+    sample, index = kernels.sample(copies.of(logits), seed, copies.of_parameters(parameters), first_row, binary)
+    return copies.back(sample, logits.shape), copies.back(index, logits.shape[:-1])
+
+
+def surrogate_vjp_many(
+    kernels: ModuleType,
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int = 0,
+) -> Tensor:
+    """The sum of ``kernels.surrogate_vjp`` over the copies."""
+    copies, call = _of_copies(logits, index, seed, parameters)
+    pulled = kernels.surrogate_vjp(copies.ordered(grad, logits.shape[-1:]), *call, estimator, num_samples, first_row)
+    return pulled.sum(1).view(logits.shape)
+
+
+def _of_copies(
+    logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters
+) -> tuple[Copies, tuple[Tensor, Tensor, Tensor, Any]]:
+    """What the functions of one draw take for all: logits, index, seed, parameters."""
+    copies = _copies(logits, seed, index.shape[0])
+    return copies, (copies.of(logits), copies.ordered(index, ()), seed, copies.of_parameters(parameters))
+
+
+# --- below autograd ---------------------------------------------------------------------------------------------------
+
+
+def _draw(
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    num_draws: int,
+    hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    kernels = ops.kernels_of(backend, logits)
+    sample_of = getattr(kernels, "sample_many", None) or partial(sample_many, kernels)
+    sample, index = sample_of(logits, seed, parameters, num_draws, first_row, reference.is_binary(estimator))
+    if not hard:
+        copies, call = _of_copies(logits, index, seed, parameters)
+        sample = copies.back(kernels.surrogate(*call, estimator, num_samples, first_row), logits.shape)
+    return sample, index
+
+
+def _draw_in_graph(logits: Tensor, seed: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    never_redrawn(seed)
+    return _draw(logits, seed, *call)
+
+
+def _pull_back(
+    grad: Tensor,
+    logits: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+) -> Tensor:
+    kernels = ops.kernels_of(backend, logits)
+    vjp = getattr(kernels, "surrogate_vjp_many", None) or partial(surrogate_vjp_many, kernels)
+    return vjp(grad, logits, index, seed, parameters, estimator, num_samples, first_row)
+
+
+# --- autograd ---------------------------------------------------------------------------------------------------------
+
+
+class DrawMany(Function):
+    """Autograd of :func:`draw`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        keyset: Any,
+        logits: Tensor,
+        seed: Tensor,
+        parameters: Parameters,
+        num_draws: int,
+        hard: bool,
+        *spec: Any,
+    ) -> tuple[Tensor, Tensor]:
+        call = (logits, seed, parameters, num_draws, hard, *spec)
+        output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[1])
+        ctx.spec = spec
+        ops.save(ctx, keyset is not None, logits, output[1], seed, parameters)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 10
+        saved = ops.restored(ctx)
+        at_logits = pull_back(grad, *saved, ctx.spec) if ctx.needs_input_grad[1] else None
+        at_parameters = _pull_back_to_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
+        return (None, at_logits, None, at_parameters, *(None,) * 6)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
+        logits, *others = ops.restored(ctx)
+        copies, call = _of_copies(logits, *others)
+        tangents = (None if of_logits is None else copies.of(of_logits), copies.of_parameters(of_parameters))
+        pushed = ops.pushed(*tangents, *call, ctx.spec)
+        return None if pushed is None else copies.back(pushed, logits.shape), None
+
+
+_draw_at_once = at_once(DrawMany)
+
+
+class PullBackMany(Function):
+    """Autograd of :func:`pull_back`."""
+
+    @staticmethod
+    def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.spec = call[4:]
+        ops.save(ctx, True, *call[:4])
+        return below_autograd(_pull_back_op, keyset, grad, *call)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        at_grad = None
+        if grad is not None:
+            logits, *others = ops.restored(ctx)
+            copies, call = _of_copies(logits, *others)
+            at_grad = copies.back(ops.pull_back(copies.of(grad), *call, True, ctx.spec), logits.shape)
+        return (None, at_grad, *(None,) * 8)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
+        ops.refuse_tangents(others)
+        return None if tangent is None else pull_back(tangent, *ops.restored(ctx), ctx.spec)
+
+
+def _pull_back_to_parameters(
+    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec
+) -> Tensor:
+    """The sum over the draws of the gradients at the parameters."""
+    copies, call = _of_copies(logits, index, seed, parameters)
+    at_copies = ops.pull_back_to_parameters(copies.ordered(grad, logits.shape[-1:]), *call, spec)
+    if parameters.shape[0] == 1:
+        return at_copies
+    each = at_copies.view(copies.seeds, copies.draws, copies.rows, -1).sum(1)
+    return each.reshape(parameters.shape[0], -1, parameters.shape[1]).sum(1)
+
+
+# --- registration -----------------------------------------------------------------------------------------------------
+
+
+def _fake(logits: Tensor, seed: Tensor, parameters: Tensor, num_draws: int, *rest: Any) -> tuple[Tensor, Tensor]:
+    index = logits.new_empty((num_draws, *logits.shape[:-1]), dtype=torch.int64)
+    return logits.new_empty((num_draws, *logits.shape)), index
+
+
+def _pull_back_autograd(
+    keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *spec: Any
+) -> Tensor:
+    logits, parameters = ops.without_derivative(logits), ops.without_derivative(parameters)
+    return apply(PullBackMany, keyset, grad, logits, index, seed, parameters, *spec)
+
+
+def _vmap_pull_back(batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
+    """As ops' own, with the batch behind the draws of what has draws."""
+    grad, logits, index, *rest = ops.vmap(3, batch_size, in_dims, *call)
+    return (grad.movedim(0, 1), logits, index.movedim(0, 1), *rest)
+
+
+_draw_op = operator(
+    "draw_many(Tensor logits, Tensor seed, Tensor parameters, SymInt num_draws, bool hard, "
+    f"{ops.SPEC}) -> (Tensor sample, Tensor index)",
+    _draw,
+    partial(apply, DrawMany),
+    _fake,
+    partial(ops.vmap, 1),
+    _draw_in_graph,
+    batched_dim=1,
+)
+_pull_back_op = operator(
+    f"pull_back_many(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, {ops.SPEC}) -> Tensor",
+    _pull_back,
+    _pull_back_autograd,
+    lambda grad, logits, *_: logits.new_empty(logits.shape),
+    _vmap_pull_back,
+)
