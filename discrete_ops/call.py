@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias, TypedDict
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, reference, sharded
+from . import backends, checks, ops, ragged, reference, sharded
 
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
@@ -30,6 +31,7 @@ class RowOptions(TypedDict, total=False):
     generator: Generator
     seed: Seed
     backend: str | None
+    offsets: Tensor | None
 
 
 class Options(RowOptions, total=False):
@@ -44,7 +46,15 @@ class EstimatorOptions(Options, total=False):
     hard: bool
 
 
-DEFAULTS = {"dim": -1, "sample_tau": 1.0, "mask": None, "generator": None, "seed": None, "backend": None}
+DEFAULTS = {
+    "dim": -1,
+    "sample_tau": 1.0,
+    "mask": None,
+    "generator": None,
+    "seed": None,
+    "backend": None,
+    "offsets": None,
+}
 #: An option of the package's own: what is done with the draw, a function of the arguments of :func:`ops.draw` that
 #: returns (result, index), for ``ops.draw``. The result has something in the place of the categories.
 OPERATOR = "_operator"
@@ -70,12 +80,20 @@ def draw(
     operator = given.pop(OPERATOR, None)
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
-    dim, sample_tau, mask, generator, seed, backend = given.values()
-    dim = checks.logits(logits, dim)
+    dim, sample_tau, mask, generator, seed, backend, offsets = given.values()
+    nested = isinstance(logits, Tensor) and logits.layout is torch.jagged
+    if nested:
+        logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
+    if offsets is None:
+        dim = checks.logits(logits, dim)
+    else:
+        if operator is not None:
+            raise ValueError("offsets: got some, allowed here: None")
+        dim, operator = checks.offsets(offsets, logits, dim), partial(ragged.draw, offsets)
     if mask is not None:
         logits = checks.masked(logits, mask)
     tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
-    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name)
+    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name, offsets)
     binary = dim == checks.NO_DIM
     if binary:
         dim, logits = logits.ndim, logits.unsqueeze(-1)
@@ -84,16 +102,24 @@ def draw(
         estimator = reference.BINARY + estimator
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
-    rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
-    seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
+    seed = checks.draw_seed(generator, seed, _rows(logits, dim, offsets, seed), logits.device)
     backend = backends.chosen(backend, logits)
     on_devices = operator or (sharded.draw if sharded.is_sharded(logits) else ops.draw)
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:
         return sample.squeeze(-1)
+    if nested:
+        sample = torch.nested.nested_tensor_from_jagged(sample, offsets)
     sample = sample if last else sample.movedim(-1, dim)
     return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
+
+
+def _rows(logits: Tensor, dim: int, offsets: Tensor | None, seed: Any) -> int:
+    """For groups of rows that have a seed each."""
+    if not isinstance(seed, Tensor):
+        return 1
+    return logits.numel() // logits.shape[dim] if offsets is None else offsets.shape[0] - 1
 
 
 def _unknown(keyword: str, caller: FrameType) -> TypeError:

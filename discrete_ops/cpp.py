@@ -2,9 +2,29 @@
 
 import ctypes
 
-from .compiled import CPU_LIBRARY, sample, surrogate, surrogate_vjp, tau_derivative
+from .compiled import (
+    CPU_LIBRARY,
+    sample,
+    sample_ragged,
+    surrogate,
+    surrogate_ragged,
+    surrogate_vjp,
+    surrogate_vjp_ragged,
+    tau_derivative,
+    tau_derivative_ragged,
+)
 
-__all__ = ["instruction_set", "sample", "surrogate", "surrogate_vjp", "tau_derivative"]
+__all__ = [
+    "instruction_set",
+    "sample",
+    "sample_ragged",
+    "surrogate",
+    "surrogate_ragged",
+    "surrogate_vjp",
+    "surrogate_vjp_ragged",
+    "tau_derivative",
+    "tau_derivative_ragged",
+]
 
 
 def instruction_set() -> str:

@@ -75,10 +75,14 @@ def pull_back(
 
 def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
     """The derivative in tau of the soft sample, of an estimator that has one. None of its own is defined."""
-    if reference.without_binary(spec[0]) not in reference.WITH_SOFT_SAMPLE:
-        what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
-        raise RuntimeError(f"discrete_ops: {what}")
+    check_soft_sample(spec[0])
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
+
+
+def check_soft_sample(estimator: str) -> None:
+    if reference.without_binary(estimator) not in reference.WITH_SOFT_SAMPLE:
+        what = f"the derivative in tau is not defined for {estimator}, which has no soft sample"
+        raise RuntimeError(f"discrete_ops: {what}")
 
 
 # --- below autograd -------------------------------------------------------------------------------------------------
@@ -240,13 +244,12 @@ class NoDerivative(Function):
         return tangent.view_as(tangent)  # to the function behind, which refuses it
 
 
-def save(ctx: Any, is_dispatched: bool, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters) -> None:
-    if isinstance(parameters, Tensor):
-        ctx.numbers = None
-        tensors: tuple[Tensor, ...] = (logits, index, seed, parameters)
+def save(ctx: Any, is_dispatched: bool, *inputs: Any) -> None:
+    """Logits, index and seed, or what else, and parameters."""
+    if isinstance(inputs[-1], Tensor):
+        ctx.numbers, tensors = None, inputs
     else:
-        ctx.numbers = parameters
-        tensors = (logits, index, seed)
+        ctx.numbers, tensors = inputs[-1], inputs[:-1]
     ctx.save_for_backward(*tensors)
     if is_dispatched:  # forward mode is: see is_plain
         ctx.save_for_forward(*tensors)

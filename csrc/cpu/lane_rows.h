@@ -1,10 +1,10 @@
 // The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
 // Included inside the namespace of an instruction set.
 
-// The columns of such rows; those of binary variables are known.
+// The columns of such rows, at most, of ragged ones; those of binary variables are known.
 template <bool kBinary>
 struct RowLength {
-  const int n;
+  int n;
   explicit RowLength(const Call& call) : n(static_cast<int>(call.columns)) {}
 };
 template <>
@@ -27,8 +27,10 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   using RowLength<kBinary>::n;
 
   const Call& call;
-  int64_t first = 0;  // row of lane 0
-  int lanes = 0;      // rows in this bundle
+  int64_t first = 0;       // row of lane 0
+  int lanes = 0;           // rows in this bundle
+  int64_t ragged[kLanes];  // their numbers, of ragged rows: neighbours in length alone
+  I lengths;               // and their columns
   V z_[kMost], v_[kMost], out_[kMost];
   V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
@@ -144,11 +146,28 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
+  int64_t row_of(int lane) const { return call.offsets ? ragged[lane] : first + lane; }
+
   // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum.
   void load(int64_t first_row) {
     first = first_row;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
     if constexpr (kBinary) return load_variables();
+    load_logits();
+  }
+
+  // Take ragged rows of these numbers, in order of their lengths.
+  void load(const int64_t* rows, int count) {
+    first = rows[0], lanes = count;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      ragged[lane] = rows[lane < count ? lane : 0];
+      lengths[lane] = static_cast<typename Math::Index>(call.columns_of(ragged[lane]));
+    }
+    n = static_cast<int>(lengths[count - 1]);
+    load_logits();
+  }
+
+  void load_logits() {
     transpose_in(call.logits, z_);
     V top = Math::set(-Math::kInf);
     const V infinity = Math::set(Math::kInf);
@@ -170,16 +189,17 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     z_[0] = Math::min(l, V{}), z_[1] = Math::min(-l, V{});  // of +inf, a masked other category
   }
 
-  bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them
+  // Lanes without a sample compute on zeros; store() overwrites them.
+  bool without_sample() const { return n == 0; }
 
   void load_winner() {
     typedef int64_t Indices __attribute__((vector_size(8 * kLanes), aligned(8)));
-    if (lanes == kLanes) {
+    if (lanes == kLanes && !call.offsets) {
       winner_ = __builtin_convertvector(*reinterpret_cast<const Indices*>(call.index + first), I);
     } else {
       winner_ = I{};
       for (int lane = 0; lane < lanes; ++lane) {
-        winner_[lane] = static_cast<typename Math::Index>(call.index[first + lane]);
+        winner_[lane] = static_cast<typename Math::Index>(call.index[row_of(lane)]);
       }
     }
     winner_ = winner_ < 0 ? I{} : winner_;
@@ -206,11 +226,12 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     if (call.groups == 1) return value;  // without a division, which is as slow as a column
     const int64_t per_group = call.rows / call.groups;
     for (int lane = 0; lane < lanes; ++lane) {
-      value[lane] = static_cast<T>(call.parameters[(first + lane) / per_group * kParameters + p]);
+      value[lane] = static_cast<T>(call.parameters[row_of(lane) / per_group * kParameters + p]);
     }
     return value;
   }
 
+  // Of ragged rows with -inf behind each one's end.
   void transpose_in(const Operand& x, V* rows) const {
     if constexpr (sizeof(T) == 4) {
       if (x.dtype == Dtype::kFloat && x.column_stride == 1) return transpose_floats_in(x, rows);
@@ -218,12 +239,16 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     T* to = reinterpret_cast<T*>(rows);
     read_as<T>(x, [&](const auto* data, auto convert) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        const auto* from = data + x.offset(lane < lanes ? first + lane : first);
+        const auto* from = data + call.start_of(row_of(lane < lanes ? lane : 0), x);
         const int64_t stride = x.column_stride;
-        for (int s = 0; s < n; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+        const int end = length_of(lane);
+        for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+        for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
       }
     });
   }
+
+  int length_of(int lane) const { return call.offsets ? static_cast<int>(lengths[lane]) : n; }
 
   // One element a lane.
   V read_variables(const Operand& x) const {
@@ -260,6 +285,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void transpose_floats_in(const Operand& x, V* rows) const {
     const float* const data = static_cast<const float*>(x.data);
+    if (call.offsets) return ragged_floats_in(data, rows);
     const bool even = x.dims <= 1 && lanes == kLanes;  // rows one stride apart
     const int64_t stride = x.dims ? x.strides[0] : 0;
     const float* from[kLanes];
@@ -279,7 +305,41 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     }
   }
 
+  void ragged_floats_in(const float* data, V* rows) const {
+    for (int s = 0; s < n; s += kLanes) {
+      const int count = n - s < kLanes ? n - s : kLanes;
+      Words block[kFloatLanes];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        block[lane] = load_partial(data + call.offsets[ragged[lane]] + s, part_of(lane, s));
+      }
+      transpose(block);
+      for (int i = 0; i < count; ++i) {
+        rows[s + i] = Math::select(lengths > s + i, (V)block[i], Math::set(-Math::kInf));
+      }
+    }
+  }
+
+  // Columns of a ragged row from s on, as many as a vector has at most.
+  int part_of(int lane, int s) const {
+    const int rest = static_cast<int>(lengths[lane]) - s;
+    return rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
+  }
+
+  void ragged_floats_out() {
+    float* to = static_cast<float*>(call.out.data);
+    for (int s = 0; s < n; s += kLanes) {
+      const int count = n - s < kLanes ? n - s : kLanes;
+      Words block[kFloatLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
+      transpose(block);
+      for (int lane = 0; lane < lanes; ++lane) {
+        store_partial(to + call.offsets[ragged[lane]] + s, block[lane], part_of(lane, s));
+      }
+    }
+  }
+
   void transpose_floats_out() {
+    if (call.offsets) return ragged_floats_out();
     float* to = static_cast<float*>(call.out.data) + first * call.columns;
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
@@ -303,8 +363,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const T* from = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
       for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + (first + lane) * call.columns;
-        for (int s = 0; s < n; ++s) to[s] = convert(from[s * kLanes + lane]);
+        auto* to = data + call.start_of(row_of(lane));
+        const int end = length_of(lane);
+        for (int s = 0; s < end; ++s) to[s] = convert(from[s * kLanes + lane]);
       }
     });
   }
@@ -329,7 +390,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void prepare_keys() {
     const int64_t number = call.first_row + first;
-    if (sizeof(T) == 4 && call.seeds == 1 && (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
+    if (sizeof(T) == 4 && !call.offsets && call.seeds == 1 &&
+        (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
       if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
       row_low = splat(static_cast<uint64_t>(number)) + (Words)iota();
@@ -340,9 +402,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const int64_t per_seed = call.rows / call.seeds;
     Words low{}, high{};
     for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = lane < lanes ? first + lane : first;
-      seed[lane] = static_cast<uint64_t>(call.seed[row / per_seed]);
-      local_row[lane] = static_cast<uint64_t>(call.first_row + row % per_seed);
+      const int64_t row = row_of(lane < lanes ? lane : 0), group = call.seeds == 1 ? 0 : row / per_seed;
+      seed[lane] = static_cast<uint64_t>(call.seed[group]);
+      local_row[lane] = static_cast<uint64_t>(call.first_row + row - group * per_seed);
       low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
       row_low[lane] = static_cast<uint32_t>(local_row[lane]);
       row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
@@ -427,12 +489,12 @@ static void sample_lane_rows(R& r, typename R::V rate) {
     target[part] *= total[part];
     for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
   }
-  if (r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
+  if (r.lanes == R::kLanes && !r.call.offsets && all_lanes(~(r.invalid | r.empty))) {
     __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
     return;
   }
   for (int lane = 0; lane < r.lanes; ++lane) {
     const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];
-    r.call.index[r.first + lane] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
+    r.call.index[r.row_of(lane)] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
   }
 }

@@ -116,14 +116,15 @@ static void write_variables(const Call& call, int64_t begin, int64_t end) {  // 
 template <class T>
 static void write_one_hot(const Call& call, int64_t begin, int64_t end) {
   write_as<T>(call.out, [&](auto* out, auto convert) {
-    const int64_t n = call.columns;
-    __builtin_memset(out + begin * n, 0, static_cast<size_t>((end - begin) * n) * sizeof(*out));
+    const int64_t first = call.start_of(begin);
+    __builtin_memset(out + first, 0, static_cast<size_t>(call.start_of(end) - first) * sizeof(*out));
     for (int64_t row = begin; row < end; ++row) {
       int64_t& index = call.index[row];
       if (index >= 0) {
-        out[row * n + index] = convert(T(1));
+        out[call.start_of(row) + index] = convert(T(1));
       } else if (index == kInvalid) {
-        for (int64_t j = 0; j < n; ++j) out[row * n + j] = convert(static_cast<T>(__builtin_nan("")));
+        auto* const to = out + call.start_of(row);
+        for (int64_t j = 0; j < call.columns_of(row); ++j) to[j] = convert(static_cast<T>(__builtin_nan("")));
         index = -1;
       }
     }
