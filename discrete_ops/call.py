@@ -55,6 +55,7 @@ DEFAULTS = {
     "backend": None,
     "offsets": None,
 }
+_JAGGED = torch.jagged
 #: An option of the package's own: what is done with the draw, a function of the arguments of :func:`ops.draw` that
 #: returns (result, index), for ``ops.draw``. The result has something in the place of the categories.
 OPERATOR = "_operator"
@@ -81,7 +82,7 @@ def draw(
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
     dim, sample_tau, mask, generator, seed, backend, offsets = given.values()
-    nested = isinstance(logits, Tensor) and logits.layout is torch.jagged
+    nested = isinstance(logits, Tensor) and logits.layout is _JAGGED
     if nested:
         logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
     if offsets is None:
@@ -102,7 +103,10 @@ def draw(
         estimator = reference.BINARY + estimator
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
-    seed = checks.draw_seed(generator, seed, _rows(logits, dim, offsets, seed), logits.device)
+    rows_of_seeds = 1
+    if isinstance(seed, Tensor):
+        rows_of_seeds = logits.numel() // logits.shape[dim] if offsets is None else offsets.shape[0] - 1
+    seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
     on_devices = operator or (sharded.draw if sharded.is_sharded(logits) else ops.draw)
     draws = 1 if num_samples is None else num_samples
@@ -113,13 +117,6 @@ def draw(
         sample = torch.nested.nested_tensor_from_jagged(sample, offsets)
     sample = sample if last else sample.movedim(-1, dim)
     return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
-
-
-def _rows(logits: Tensor, dim: int, offsets: Tensor | None, seed: Any) -> int:
-    """For groups of rows that have a seed each."""
-    if not isinstance(seed, Tensor):
-        return 1
-    return logits.numel() // logits.shape[dim] if offsets is None else offsets.shape[0] - 1
 
 
 def _unknown(keyword: str, caller: FrameType) -> TypeError:

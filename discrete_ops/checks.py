@@ -53,8 +53,8 @@ def _of_floats(value: Any, name: str) -> None:
 
 
 def offsets(value: Any, logits: Any, dim: Any) -> int:
-    """Check where ragged rows begin, the logits and dim; return dim counted from the front. Values are checked where that
-    costs no wait for a device."""
+    """Check where ragged rows begin, the logits and dim; return dim counted from the front. Values are checked where
+    that costs no wait for a device."""
     _of_floats(logits, "logits")
     if hasattr(logits, "device_mesh"):
         raise TypeError("logits: got a DTensor, allowed with offsets: a tensor of one device")

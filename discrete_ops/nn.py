@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import checks, estimators
+from . import checks, estimators, ragged
 from .call import Generator, Real, Seed
 
 __all__ = ["StraightThroughCategorical"]
@@ -66,15 +66,16 @@ class StraightThroughCategorical(torch.nn.Module):
         generator: Generator = None,
         seed: Seed = None,
         backend: str | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
-        """The sample; ``mask``, ``generator``, ``seed`` and ``backend`` as of the estimators.
+        """The sample; ``mask``, ``generator``, ``seed``, ``backend`` and ``offsets`` as of the estimators.
 
         In ``eval()`` the one-hot of the largest logit that is not masked, without a gradient; nothing is drawn.
         """
         if not self.training:
-            return mode(logits, self.dim, mask)
+            return mode(logits, self.dim, mask, offsets)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
-        return self._estimator(logits, dim=self.dim, **options)
+        return self._estimator(logits, dim=self.dim, offsets=offsets, **options)
 
     def reset_parameters(self) -> None:
         """Set ``tau`` to what the module was made with."""
@@ -131,13 +132,18 @@ class StraightThroughCategorical(torch.nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
     """One-hot of the largest logit, the first of equal ones, without a gradient; rows that cannot be sampled as when
     they are sampled: zero if masked whole, NaN where NaN or +inf is."""
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        return handle_torch_function(mode, (logits,), logits, dim, mask)
-    dim = checks.logits(logits, dim)
+        return handle_torch_function(mode, (logits,), logits, dim, mask, offsets)
+    if isinstance(logits, Tensor) and logits.layout is torch.jagged:
+        logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
+        return torch.nested.nested_tensor_from_jagged(mode(logits, dim, mask, offsets), offsets)
+    dim = checks.logits(logits, dim) if offsets is None else checks.offsets(offsets, logits, dim)
     logits = logits.detach() if mask is None else checks.masked(logits.detach(), mask)
+    if offsets is not None:
+        return ragged.mode(logits, offsets)
     top, index = logits.max(dim, keepdim=True)
     shape = [1] * logits.ndim
     shape[dim] = -1

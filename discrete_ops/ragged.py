@@ -77,6 +77,17 @@ def tau_derivative(
     return _tau_derivative_op(logits, offsets, index, seed, parameters, *spec)
 
 
+def mode(logits: Tensor, offsets: Tensor) -> Tensor:
+    """As :func:`discrete_ops.nn.mode`, of rows of a flat tensor."""
+    rows, total = offsets.shape[0] - 1, logits.shape[0]
+    row = _row_of_each(logits, offsets)
+    column = torch.arange(total, device=logits.device) - offsets[row]
+    top = logits.new_full((rows,), -math.inf).scatter_reduce(0, row, logits, "amax")[row]
+    first = column.new_full((rows,), total).scatter_reduce(0, row, column.where(logits == top, total), "amin")
+    one_hot = ((column == first[row]) & (top > -math.inf)).to(logits.dtype)
+    return torch.where(top < math.inf, one_hot, torch.nan)
+
+
 # --- below autograd -------------------------------------------------------------------------------------------------
 
 
@@ -101,8 +112,8 @@ def _draw(
     else:
         sample, index = flat.new_empty(flat.shape), bounds.new_empty(len(bounds) - 1)
         for part in _parts(flat, bounds, seed, parameters, first_row):
-            call = (*part.of_rows, hard, estimator, num_samples, part.first_row, backend)
-            drawn, index[part.rows] = ops._draw(part.padded(flat, -math.inf), *call)
+            spec = (estimator, num_samples, part.first_row, backend)
+            drawn, index[part.rows] = ops._draw(part.padded(flat), part.seed, part.parameters, hard, *spec)
             sample[part.elements] = part.unpadded(drawn)
     return sample.view(logits.shape), index.view(*offsets.shape[:-1], offsets.shape[-1] - 1)
 
@@ -128,9 +139,9 @@ def _pull_back(
         return kernels.surrogate_vjp_ragged(v, flat, bounds, winners, *call).view(logits.shape)
     pulled = flat.new_empty(flat.shape)
     for part in _parts(flat, bounds, seed, parameters, first_row):
-        rows = (part.padded(v, 0.0), part.padded(flat, -math.inf), winners[part.rows])
+        rows = (part.padded(v, 0.0), part.padded(flat), winners[part.rows], part.seed, part.parameters)
         spec = (estimator, num_samples, part.first_row, backend)
-        pulled[part.elements] = part.unpadded(ops._pull_back(*rows, *part.of_rows, transposed, *spec))
+        pulled[part.elements] = part.unpadded(ops._pull_back(*rows, transposed, *spec))
     return pulled.view(logits.shape)
 
 
@@ -139,7 +150,7 @@ def _tau_derivative(
     offsets: Tensor,
     index: Tensor,
     seed: Tensor,
-    parameters: Tensor,
+    parameters: Parameters,
     estimator: str,
     num_samples: int,
     first_row: int,
@@ -152,9 +163,9 @@ def _tau_derivative(
         return kernels.tau_derivative_ragged(flat, bounds, winners, *call).view(logits.shape)
     derivative = flat.new_empty(flat.shape)
     for part in _parts(flat, bounds, seed, parameters, first_row):
+        rows = (part.padded(flat), winners[part.rows], part.seed, part.parameters)
         spec = (estimator, num_samples, part.first_row, backend)
-        rows = (part.padded(flat, -math.inf), winners[part.rows])
-        derivative[part.elements] = part.unpadded(ops._tau_derivative(*rows, *part.of_rows, *spec))
+        derivative[part.elements] = part.unpadded(ops._tau_derivative(*rows, *spec))
     return derivative.view(logits.shape)
 
 
@@ -174,7 +185,7 @@ class _Part:
 
     def __init__(self, part: parts.Part, offsets: Tensor, elements: slice, longest: int) -> None:
         self.rows, self.elements = slice(part.begin, part.end), elements
-        self.of_rows, self.first_row = (part.seed, part.parameters), part.first_row
+        self.seed, self.parameters, self.first_row = part.seed, part.parameters, part.first_row
         self.shape = part.end - part.begin, longest
         begins, ends = offsets[self.rows], offsets[part.begin + 1 : part.end + 1]
         rows = torch.arange(len(begins), device=offsets.device)
@@ -183,7 +194,7 @@ class _Part:
         column = torch.arange(elements.start, elements.stop, device=offsets.device) - begins[row]
         self.place = row * longest + column
 
-    def padded(self, flat: Tensor, padding: float) -> Tensor:
+    def padded(self, flat: Tensor, padding: float = -math.inf) -> Tensor:
         rows = flat.new_full((self.shape[0] * self.shape[1],), padding)
         return rows.index_copy_(0, self.place, flat[self.elements]).view(self.shape)
 
