@@ -194,11 +194,13 @@ struct LaneColumns : TakesAllDraws {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  void load(int64_t at_row) {
+  // False of a ragged row that is short.
+  bool load(int64_t at_row) {
     row = at_row;
     if (call.offsets) {
       n = call.columns_of(row), steps = steps_of(n);
       chunks = (steps + kChunk - 1) / kChunk;
+      if (n <= kShortRow) return false;
     }
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
@@ -207,11 +209,12 @@ struct LaneColumns : TakesAllDraws {
     const V top = max([&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
     invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top[0] == -Math::kInf;
-    if (invalid || empty) return;
+    if (invalid || empty) return true;
     const V infinity = Math::set(Math::kInf);
     each([&](int64_t s) {  // a difference beyond the finite range is no mask
       z_[s] = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
     });
+    return true;
   }
 
   bool without_sample() const { return invalid || empty; }

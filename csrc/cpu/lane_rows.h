@@ -1,36 +1,22 @@
 // The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
 // Included inside the namespace of an instruction set.
 
-// The columns of such rows, at most, of ragged ones; those of binary variables are known.
-template <bool kBinary>
-struct RowLength {
-  int n;
-  explicit RowLength(const Call& call) : n(static_cast<int>(call.columns)) {}
-};
-template <>
-struct RowLength<true> {
-  static constexpr int n = 2;
-  explicit RowLength(const Call&) {}
-};
-
-template <class Scalar, Mode kOfMode = Mode::kPullBack, bool kOfBinary = false>
-struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
+template <class Scalar, Mode kOfMode = Mode::kPullBack, Rows kRows = Rows::kEven>
+struct LaneRows : TakesAllDraws, RowLength<kRows> {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
   using I = typename Math::I;
   using Mask = I;
   static constexpr Mode kMode = kOfMode;
-  static constexpr bool kBinary = kOfBinary;
+  static constexpr bool kBinary = kRows == Rows::kBinary, kRagged = kRows == Rows::kRagged;
   static constexpr int kLanes = Math::kLanes;
   static constexpr int kMost = kBinary ? 2 : kShortRow;
-  using RowLength<kBinary>::n;
+  using RowLength<kRows>::n;
 
   const Call& call;
-  int64_t first = 0;       // row of lane 0
-  int lanes = 0;           // rows in this bundle
-  int64_t ragged[kLanes];  // their numbers, of ragged rows: neighbours in length alone
-  I lengths;               // and their columns
+  int64_t first = 0;  // row of lane 0
+  int lanes = 0;      // rows in this bundle
   V z_[kMost], v_[kMost], out_[kMost];
   V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
@@ -44,7 +30,9 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
   int nodes_made = 0;
 
-  explicit LaneRows(const Call& call) : RowLength<kBinary>(call), call(call) {}
+  I lengths;  // of the lanes' rows, where they are ragged
+
+  explicit LaneRows(const Call& call) : RowLength<kRows>(call), call(call) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -146,26 +134,35 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  int64_t row_of(int lane) const { return call.offsets ? ragged[lane] : first + lane; }
-
-  // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum.
-  void load(int64_t first_row) {
+  // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum. Of ragged
+  // ones, as many of their block in the order of lengths; false if none are left.
+  bool load(int64_t first_row) {
     first = first_row;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
-    if constexpr (kBinary) return load_variables();
-    load_logits();
+    if constexpr (kRagged) {
+      lanes = this->choose(call, first, kLanes);
+      for (int lane = 0; lane < lanes; ++lane) {
+        lengths[lane] = static_cast<typename Math::Index>(call.columns_of(row_of(lane)));
+      }
+      for (int lane = lanes; lane < kLanes; ++lane) lengths[lane] = 0;
+      if (lanes == 0) return false;
+    }
+    if constexpr (kBinary) {
+      load_variables();
+    } else {
+      load_logits();
+    }
+    return true;
   }
 
-  // Take ragged rows of these numbers, in order of their lengths.
-  void load(const int64_t* rows, int count) {
-    first = rows[0], lanes = count;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      ragged[lane] = rows[lane < count ? lane : 0];
-      lengths[lane] = static_cast<typename Math::Index>(call.columns_of(ragged[lane]));
+  int64_t row_of(int lane) const {
+    if constexpr (kRagged) {
+      return this->numbers[lane];
+    } else {
+      return first + lane;
     }
-    n = static_cast<int>(lengths[count - 1]);
-    load_logits();
   }
+  int length_of(int lane) const { return kRagged ? static_cast<int>(lengths[lane]) : n; }
 
   void load_logits() {
     transpose_in(call.logits, z_);
@@ -189,12 +186,11 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     z_[0] = Math::min(l, V{}), z_[1] = Math::min(-l, V{});  // of +inf, a masked other category
   }
 
-  // Lanes without a sample compute on zeros; store() overwrites them.
-  bool without_sample() const { return n == 0; }
+  bool without_sample() const { return n == 0; }  // other such lanes compute on zeros; store() overwrites them
 
   void load_winner() {
     typedef int64_t Indices __attribute__((vector_size(8 * kLanes), aligned(8)));
-    if (lanes == kLanes && !call.offsets) {
+    if (!kRagged && lanes == kLanes) {
       winner_ = __builtin_convertvector(*reinterpret_cast<const Indices*>(call.index + first), I);
     } else {
       winner_ = I{};
@@ -239,16 +235,14 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     T* to = reinterpret_cast<T*>(rows);
     read_as<T>(x, [&](const auto* data, auto convert) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        const auto* from = data + call.start_of(row_of(lane < lanes ? lane : 0), x);
-        const int64_t stride = x.column_stride;
+        const int64_t row = row_of(lane < lanes ? lane : 0), stride = x.column_stride;
+        const auto* from = data + (kRagged ? call.offsets[row] * stride : x.offset(row));
         const int end = length_of(lane);
         for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
         for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
       }
     });
   }
-
-  int length_of(int lane) const { return call.offsets ? static_cast<int>(lengths[lane]) : n; }
 
   // One element a lane.
   V read_variables(const Operand& x) const {
@@ -285,7 +279,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void transpose_floats_in(const Operand& x, V* rows) const {
     const float* const data = static_cast<const float*>(x.data);
-    if (call.offsets) return ragged_floats_in(data, rows);
+    if constexpr (kRagged) return ragged_floats_in(data, rows);
     const bool even = x.dims <= 1 && lanes == kLanes;  // rows one stride apart
     const int64_t stride = x.dims ? x.strides[0] : 0;
     const float* from[kLanes];
@@ -310,7 +304,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
-        block[lane] = load_partial(data + call.offsets[ragged[lane]] + s, part_of(lane, s));
+        const int64_t row = row_of(lane < lanes ? lane : 0);
+        block[lane] = load_partial(data + call.offsets[row] + s, rest_of(lane, s));
       }
       transpose(block);
       for (int i = 0; i < count; ++i) {
@@ -319,34 +314,26 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     }
   }
 
-  // Columns of a ragged row from s on, as many as a vector has at most.
-  int part_of(int lane, int s) const {
-    const int rest = static_cast<int>(lengths[lane]) - s;
+  // Columns of a ragged row from s on, at most as many as a vector has.
+  int rest_of(int lane, int s) const {
+    const int rest = length_of(lane) - s;
     return rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
   }
 
-  void ragged_floats_out() {
-    float* to = static_cast<float*>(call.out.data);
+  void transpose_floats_out() {
+    float *const all = static_cast<float*>(call.out.data), *const to = all + first * call.columns;
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
       for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
       transpose(block);
       for (int lane = 0; lane < lanes; ++lane) {
-        store_partial(to + call.offsets[ragged[lane]] + s, block[lane], part_of(lane, s));
+        if constexpr (kRagged) {
+          store_partial(all + call.offsets[row_of(lane)] + s, block[lane], rest_of(lane, s));
+        } else {
+          store_partial(to + lane * call.columns + s, block[lane], count);
+        }
       }
-    }
-  }
-
-  void transpose_floats_out() {
-    if (call.offsets) return ragged_floats_out();
-    float* to = static_cast<float*>(call.out.data) + first * call.columns;
-    for (int s = 0; s < n; s += kLanes) {
-      const int count = n - s < kLanes ? n - s : kLanes;
-      Words block[kFloatLanes];
-      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
-      transpose(block);
-      for (int lane = 0; lane < lanes; ++lane) store_partial(to + lane * call.columns + s, block[lane], count);
     }
   }
 
@@ -363,9 +350,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const T* from = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
       for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + call.start_of(row_of(lane));
-        const int end = length_of(lane);
-        for (int s = 0; s < end; ++s) to[s] = convert(from[s * kLanes + lane]);
+        auto* to = data + (kRagged ? call.offsets[row_of(lane)] : (first + lane) * call.columns);
+        for (int s = 0; s < length_of(lane); ++s) to[s] = convert(from[s * kLanes + lane]);
       }
     });
   }
@@ -390,7 +376,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void prepare_keys() {
     const int64_t number = call.first_row + first;
-    if (sizeof(T) == 4 && !call.offsets && call.seeds == 1 &&
+    if (!kRagged && sizeof(T) == 4 && call.seeds == 1 &&
         (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
       if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
@@ -489,7 +475,7 @@ static void sample_lane_rows(R& r, typename R::V rate) {
     target[part] *= total[part];
     for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
   }
-  if (r.lanes == R::kLanes && !r.call.offsets && all_lanes(~(r.invalid | r.empty))) {
+  if (!R::kRagged && r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
     __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
     return;
   }
