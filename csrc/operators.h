@@ -216,13 +216,26 @@ struct Operators {
   }
 
   static Tensor run_surrogate(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
-                              Parameters parameters, int64_t estimator, int64_t num_samples, int64_t first_row,
-                              std::optional<Tensor> offsets = std::nullopt) {
+                              const Parameters& parameters, int64_t estimator, int64_t num_samples, int64_t first_row) {
     check_same_device(logits, seed, "seed");
+    seed = dense(seed);
+    return run_surrogate(common(logits, seed, first_row), mode, grad, logits, index, parameters, estimator,
+                         num_samples);
+  }
+
+  static Tensor run_ragged(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor offsets, Tensor index,
+                           Tensor seed, const Parameters& parameters, int64_t estimator, int64_t num_samples,
+                           int64_t first_row) {
+    check_same_device(logits, seed, "seed");
+    seed = dense(seed), offsets = dense(offsets);
+    return run_surrogate(common_of_ragged(logits, offsets, seed, first_row), mode, grad, logits, index, parameters,
+                         estimator, num_samples);
+  }
+
+  static Tensor run_surrogate(Call call, Mode mode, std::optional<Tensor> grad, const Tensor& logits, Tensor index,
+                              Parameters parameters, int64_t estimator, int64_t num_samples) {
     check_same_device(logits, index, "index");
-    seed = dense(seed), index = dense(index);
-    if (offsets) offsets = dense(*offsets);
-    Call call = offsets ? common_of_ragged(logits, *offsets, seed, first_row) : common(logits, seed, first_row);
+    index = dense(index);
     [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
     set_spec(call, estimator, num_samples);
     STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == call.rows,
@@ -272,22 +285,22 @@ struct Operators {
   static Tensor surrogate_ragged(Tensor logits, Tensor offsets, Tensor index, Tensor seed,
                                  std::optional<Tensor> parameters, double tau, double coefficient, int64_t estimator,
                                  int64_t num_samples, int64_t first_row) {
-    return run_surrogate(Mode::kSoft, std::nullopt, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
-                         num_samples, first_row, offsets);
+    return run_ragged(Mode::kSoft, std::nullopt, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
   }
 
   static Tensor surrogate_vjp_ragged(Tensor grad, Tensor logits, Tensor offsets, Tensor index, Tensor seed,
                                      std::optional<Tensor> parameters, double tau, double coefficient,
                                      int64_t estimator, int64_t num_samples, int64_t first_row) {
-    return run_surrogate(Mode::kPullBack, grad, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
-                         num_samples, first_row, offsets);
+    return run_ragged(Mode::kPullBack, grad, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
   }
 
   static Tensor tau_derivative_ragged(Tensor logits, Tensor offsets, Tensor index, Tensor seed,
                                       std::optional<Tensor> parameters, double tau, double coefficient,
                                       int64_t estimator, int64_t num_samples, int64_t first_row) {
-    return run_surrogate(Mode::kTau, std::nullopt, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
-                         num_samples, first_row, offsets);
+    return run_ragged(Mode::kTau, std::nullopt, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
   }
 };
 

@@ -30,8 +30,6 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
   int nodes_made = 0;
 
-  I lengths;  // of the lanes' rows, where they are ragged
-
   explicit LaneRows(const Call& call) : RowLength<kRows>(call), call(call) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
@@ -141,10 +139,6 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
     if constexpr (kRagged) {
       lanes = this->choose(call, first, kLanes);
-      for (int lane = 0; lane < lanes; ++lane) {
-        lengths[lane] = static_cast<typename Math::Index>(call.columns_of(row_of(lane)));
-      }
-      for (int lane = lanes; lane < kLanes; ++lane) lengths[lane] = 0;
       if (lanes == 0) return false;
     }
     if constexpr (kBinary) {
@@ -162,7 +156,21 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
       return first + lane;
     }
   }
-  int length_of(int lane) const { return kRagged ? static_cast<int>(lengths[lane]) : n; }
+  int length_of(int lane) const {
+    if constexpr (kRagged) {
+      return this->columns[lane];
+    } else {
+      return n;
+    }
+  }
+  // Where its row begins in a tensor's data.
+  int64_t begin_of(int lane, const Operand& x) const {
+    if constexpr (kRagged) {
+      return this->begins[lane] * x.column_stride;
+    } else {
+      return x.offset(lane < lanes ? first + lane : first);
+    }
+  }
 
   void load_logits() {
     transpose_in(call.logits, z_);
@@ -235,8 +243,8 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     T* to = reinterpret_cast<T*>(rows);
     read_as<T>(x, [&](const auto* data, auto convert) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        const int64_t row = row_of(lane < lanes ? lane : 0), stride = x.column_stride;
-        const auto* from = data + (kRagged ? call.offsets[row] * stride : x.offset(row));
+        const auto* from = data + begin_of(lane, x);
+        const int64_t stride = x.column_stride;
         const int end = length_of(lane);
         for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
         for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
@@ -300,16 +308,17 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   }
 
   void ragged_floats_in(const float* data, V* rows) const {
+    I columns;
+    for (int lane = 0; lane < kLanes; ++lane) columns[lane] = length_of(lane);
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
-        const int64_t row = row_of(lane < lanes ? lane : 0);
-        block[lane] = load_partial(data + call.offsets[row] + s, rest_of(lane, s));
+        block[lane] = load_partial(data + this->begins[lane] + s, rest_of(lane, s));
       }
       transpose(block);
       for (int i = 0; i < count; ++i) {
-        rows[s + i] = Math::select(lengths > s + i, (V)block[i], Math::set(-Math::kInf));
+        rows[s + i] = Math::select(columns > s + i, (V)block[i], Math::set(-Math::kInf));
       }
     }
   }
@@ -329,7 +338,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
       transpose(block);
       for (int lane = 0; lane < lanes; ++lane) {
         if constexpr (kRagged) {
-          store_partial(all + call.offsets[row_of(lane)] + s, block[lane], rest_of(lane, s));
+          store_partial(all + this->begins[lane] + s, block[lane], rest_of(lane, s));
         } else {
           store_partial(to + lane * call.columns + s, block[lane], count);
         }
@@ -350,7 +359,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     const T* from = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
       for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + (kRagged ? call.offsets[row_of(lane)] : (first + lane) * call.columns);
+        auto* to = data + begin_of(lane, call.out);
         for (int s = 0; s < length_of(lane); ++s) to[s] = convert(from[s * kLanes + lane]);
       }
     });
@@ -388,7 +397,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     const int64_t per_seed = call.rows / call.seeds;
     Words low{}, high{};
     for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = row_of(lane < lanes ? lane : 0), group = call.seeds == 1 ? 0 : row / per_seed;
+      const int64_t row = lane < lanes ? row_of(lane) : row_of(0), group = call.seeds == 1 ? 0 : row / per_seed;
       seed[lane] = static_cast<uint64_t>(call.seed[group]);
       local_row[lane] = static_cast<uint64_t>(call.first_row + row - group * per_seed);
       low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);

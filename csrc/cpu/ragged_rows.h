@@ -19,21 +19,28 @@ struct RowLength<Rows::kBinary> {
 // Rows of a block of ragged ones in the order of their lengths, so that few lanes wait for the longest of a bundle.
 template <>
 struct RowLength<Rows::kRagged> {
+  static constexpr int kMostLanes = DISCRETE_OPS_BYTES / 4;
   int n = 0;  // of the bundle's longest
-  const int64_t* numbers = order;
-  int64_t order[kBlock];
-  int64_t in_block = 0;  // short ones
+  int64_t numbers[kMostLanes], begins[kMostLanes];
+  int columns[kMostLanes];
+  int64_t order[kBlock];  // the block's short rows
+  int64_t in_block = 0;   // how many they are
 
   explicit RowLength(const Call&) {}
 
-  // Those at the place `first`, blocks one after the other; returns how many they are.
+  // Those at the place `first`, blocks one after the other; returns how many they are. The lanes behind them have the
+  // first one's number, and no columns.
   int choose(const Call& call, int64_t first, int lanes) {
     const int64_t place = first % kBlock;
     if (place == 0) sort(call, first);
     if (place >= in_block) return 0;
-    numbers = order + place;
     const int count = in_block - place < lanes ? static_cast<int>(in_block - place) : lanes;
-    n = static_cast<int>(call.columns_of(numbers[count - 1]));
+    for (int lane = 0; lane < lanes; ++lane) {
+      numbers[lane] = order[place + (lane < count ? lane : 0)];
+      begins[lane] = call.offsets[numbers[lane]];
+      columns[lane] = lane < count ? static_cast<int>(call.columns_of(numbers[lane])) : 0;
+    }
+    n = columns[count - 1];
     return count;
   }
 
