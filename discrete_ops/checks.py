@@ -65,7 +65,7 @@ def offsets(value: Any, logits: Any, dim: Any) -> int:
     allowed = "allowed: an int64 tensor of rows + 1 elements"
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
         raise TypeError(f"offsets: got {getattr(value, 'dtype', type(value).__name__)}, {allowed}")
-    if value.ndim != 1 or value.shape[0] == 0:
+    if value.ndim != 1 or (_get_tracing_state() is None and value.shape[0] == 0):
         raise ValueError(f"offsets: got shape {tuple(value.shape)}, {allowed}")
     if value.device != logits.device:
         raise ValueError(f"offsets: got a tensor on {value.device}, allowed: the logits' device, {logits.device}")
