@@ -82,7 +82,7 @@ def elements_of_nested(logits: Any, mask: Any, offsets: Any) -> tuple[Tensor, An
     """Elements, their mask's and offsets of a nested tensor of layout torch.jagged."""
     if logits.ndim != 2 or logits._ragged_idx != 1 or logits.lengths() is not None:
         kind = "with lengths" if logits.lengths() is not None else f"of shape {tuple(logits.shape)}"
-        raise ValueError(f"logits: got a nested tensor {kind}, allowed: one of shape (rows, j) without lengths")
+        raise TypeError(f"logits: got a nested tensor {kind}, allowed: one of shape (rows, j) without lengths")
     if offsets is not None:
         raise ValueError("offsets: got some with nested logits, allowed: None, for nested ones have theirs")
     if mask is not None:

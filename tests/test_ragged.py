@@ -312,8 +312,8 @@ WITH_LENGTHS = torch.nested.narrow(
         ({"offsets": torch.tensor([0, 1, 3]), "seed": torch.arange(3)}, ValueError, "seed: got 3 seeds for 2 rows"),
         ({"logits": NESTED, "offsets": torch.tensor([0, 2, 5])}, ValueError, "offsets: got some with nested"),
         ({"logits": NESTED, "mask": torch.ones(5, dtype=torch.bool)}, ValueError, "mask: .* a nested one"),
-        ({"logits": OF_MATRICES}, ValueError, "logits: got a nested tensor of shape"),
-        ({"logits": WITH_LENGTHS}, ValueError, "logits: got a nested tensor with lengths"),
+        ({"logits": OF_MATRICES}, TypeError, "logits: got a nested tensor of shape"),
+        ({"logits": WITH_LENGTHS}, TypeError, "logits: got a nested tensor with lengths"),
         ({"logits": torch.nested.nested_tensor([torch.zeros(2)])}, TypeError, "nested, allowed: a dense one"),
     ],
 )
