@@ -55,10 +55,21 @@ struct Problem {
   // Draws of each row: draw d of row i has row d * rows + i of index, of a sample and of a gradient that is pulled
   // back, and the noise of that number; where seeds have groups of rows, d counts inside a group.
   int64_t draws;
+  // (rows + 1), of ragged rows, one after the other: where each begins, and the last one ends; columns are the longest
+  // row's. Null: all rows are as long. CPU kernels alone have them.
+  const int64_t* offsets;
   Spec spec;
   Mode mode;  // of surrogate
   // Powers of 2: what a gradient is multiplied by while it is pulled back, and after.
   double grad_scale, inverse_grad_scale;
+
+  // Where a row begins in `out`.
+  DISCRETE_OPS_HD int64_t start_of(int64_t row) const { return offsets ? offsets[row] : row * columns; }
+  DISCRETE_OPS_HD int64_t columns_of(int64_t row) const { return offsets ? offsets[row + 1] - offsets[row] : columns; }
+  // Where a row begins in what came in.
+  DISCRETE_OPS_HD int64_t start_of(int64_t row, const Operand& x) const {
+    return offsets ? offsets[row] * x.column_stride : x.offset(row);
+  }
 };
 
 // A temperature that the kernels can use, else NaN, so that a bad one shows: float32 holds the inverse of every good

@@ -6,6 +6,7 @@
 //   set_parameters(call, p, one)  where the kernels read the parameters: p (groups, kParameters) if not null, else one;
 //                         returns what must outlive the launch
 //   check_index(call)     of the index's values, where that costs no synchronisation
+//   longest_row(call, total)  of the ragged rows of a tensor of so many elements, whose offsets it checks
 //   sample, surrogate     launch the kernels of a call that has rows
 #pragma once
 
@@ -118,12 +119,31 @@ struct Operators {
   // What the operators share; the seed and the parameters are contiguous, and kept by the caller.
   static Call common(Tensor& logits, const Tensor& seed, int64_t first_row) {
     STD_TORCH_CHECK(logits.dim() >= 1 && logits.size(-1) >= 1, "logits: got no category, allowed: one or more");
-    STD_TORCH_CHECK(logits.size(-1) < (int64_t{1} << 31), "logits: got ", logits.size(-1),
-                    " categories, allowed: less than 2**31");
     Call call{};
-    call.logits = operand(logits, "logits");
     call.columns = logits.size(-1);
     call.rows = logits.numel() / call.columns;
+    set_common(call, logits, seed, first_row);
+    return call;
+  }
+
+  // The same of ragged rows, whose offsets the caller keeps, too.
+  static Call common_of_ragged(Tensor& logits, const Tensor& offsets, const Tensor& seed, int64_t first_row) {
+    STD_TORCH_CHECK(logits.dim() == 1, "logits: got ", logits.dim(), " dims, allowed: one, with offsets");
+    check_same_device(logits, offsets, "offsets");
+    STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Long && offsets.dim() == 1 && offsets.size(0) >= 1,
+                    "offsets: allowed: a (rows + 1,) int64 tensor");
+    Call call{};
+    call.offsets = static_cast<const int64_t*>(offsets.data_ptr());
+    call.rows = offsets.size(0) - 1;
+    call.columns = Device::longest_row(call, logits.numel());
+    set_common(call, logits, seed, first_row);
+    return call;
+  }
+
+  static void set_common(Call& call, Tensor& logits, const Tensor& seed, int64_t first_row) {
+    STD_TORCH_CHECK(call.columns < (int64_t{1} << 31), "logits: got ", call.columns,
+                    " categories, allowed: less than 2**31");
+    call.logits = operand(logits, "logits");
     call.draws = 1;
     STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.dim() == 1 && divides(seed.size(0), call.rows),
                     "seed: allowed: an (S,) int64 tensor, S a divisor of the number of rows");
@@ -131,7 +151,6 @@ struct Operators {
     call.seeds = seed.size(0);
     STD_TORCH_CHECK(first_row >= 0, "first_row: got ", first_row, ", allowed: 0 or more");
     call.first_row = first_row;
-    return call;
   }
 
   // The estimator and what is added to its number. Rows of binary variables get their second column here.
@@ -143,6 +162,7 @@ struct Operators {
                     kNumEstimators - 1, ", ", kStratified, " more of one that takes draws, ", kBinary,
                     " more of binary variables");
     if (!call.spec.binary) return;
+    STD_TORCH_CHECK(!call.offsets, "estimator: got ", estimator, ", allowed with offsets: none of binary variables");
     STD_TORCH_CHECK(call.columns == 1, "logits: got ", call.columns, " categories, allowed: one, of binary variables");
     call.columns = 2;
   }
@@ -202,10 +222,26 @@ struct Operators {
     Call call = common(logits, seed, first_row);
     set_draws(call, num_draws);
     set_spec(call, estimator, 1);
-    Parameters given{parameters, {1, 0, sample_tau}};
-    [[maybe_unused]] const auto kept = set_parameters(call, logits, given);
     Tensor out = empty_like(logits, logits.dim(), logits.scalar_type(), num_draws);
     Tensor index = empty_like(logits, logits.dim() - 1, ScalarType::Long, num_draws);
+    return run_sample(call, logits, out, index, {parameters, {1, 0, sample_tau}});
+  }
+
+  static std::tuple<Tensor, Tensor> sample_ragged(Tensor logits, Tensor offsets, Tensor seed,
+                                                  std::optional<Tensor> parameters, double sample_tau,
+                                                  int64_t first_row) {
+    check_same_device(logits, seed, "seed");
+    seed = dense(seed), offsets = dense(offsets);
+    Call call = common_of_ragged(logits, offsets, seed, first_row);
+    set_spec(call, 0, 1);
+    Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
+    Tensor index = empty(&call.rows, 1, ScalarType::Long, Device::type(), logits.get_device_index());
+    return run_sample(call, logits, out, index, {parameters, {1, 0, sample_tau}});
+  }
+
+  static std::tuple<Tensor, Tensor> run_sample(Call& call, const Tensor& logits, Tensor out, Tensor index,
+                                               Parameters parameters) {
+    [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
     call.out = operand(out, "out");
     call.index = static_cast<int64_t*>(index.data_ptr());
     if (call.rows) Device::sample(call, logits);
@@ -213,12 +249,28 @@ struct Operators {
   }
 
   static Tensor run_surrogate(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor index, Tensor seed,
-                              Parameters parameters, int64_t estimator, int64_t num_samples, int64_t first_row,
+                              const Parameters& parameters, int64_t estimator, int64_t num_samples, int64_t first_row,
                               int64_t num_draws = kNoDraws) {
     check_same_device(logits, seed, "seed");
+    seed = dense(seed);
+    return run_surrogate(common(logits, seed, first_row), mode, grad, logits, index, parameters, estimator, num_samples,
+                         num_draws);
+  }
+
+  static Tensor run_ragged(Mode mode, std::optional<Tensor> grad, Tensor logits, Tensor offsets, Tensor index,
+                           Tensor seed, const Parameters& parameters, int64_t estimator, int64_t num_samples,
+                           int64_t first_row) {
+    check_same_device(logits, seed, "seed");
+    seed = dense(seed), offsets = dense(offsets);
+    return run_surrogate(common_of_ragged(logits, offsets, seed, first_row), mode, grad, logits, index, parameters,
+                         estimator, num_samples);
+  }
+
+  static Tensor run_surrogate(Call call, Mode mode, std::optional<Tensor> grad, const Tensor& logits, Tensor index,
+                              Parameters parameters, int64_t estimator, int64_t num_samples,
+                              int64_t num_draws = kNoDraws) {
     check_same_device(logits, index, "index");
-    seed = dense(seed), index = dense(index);
-    Call call = common(logits, seed, first_row);
+    index = dense(index);
     set_draws(call, num_draws);
     [[maybe_unused]] const auto kept = set_parameters(call, logits, parameters);
     set_spec(call, estimator, num_samples);
@@ -273,6 +325,27 @@ struct Operators {
                                double coefficient, int64_t estimator, int64_t num_samples, int64_t first_row) {
     return run_surrogate(Mode::kTau, std::nullopt, logits, index, seed, {parameters, {tau, coefficient, 1}}, estimator,
                          num_samples, first_row);
+  }
+
+  static Tensor surrogate_ragged(Tensor logits, Tensor offsets, Tensor index, Tensor seed,
+                                 std::optional<Tensor> parameters, double tau, double coefficient, int64_t estimator,
+                                 int64_t num_samples, int64_t first_row) {
+    return run_ragged(Mode::kSoft, std::nullopt, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
+  }
+
+  static Tensor surrogate_vjp_ragged(Tensor grad, Tensor logits, Tensor offsets, Tensor index, Tensor seed,
+                                     std::optional<Tensor> parameters, double tau, double coefficient,
+                                     int64_t estimator, int64_t num_samples, int64_t first_row) {
+    return run_ragged(Mode::kPullBack, grad, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
+  }
+
+  static Tensor tau_derivative_ragged(Tensor logits, Tensor offsets, Tensor index, Tensor seed,
+                                      std::optional<Tensor> parameters, double tau, double coefficient,
+                                      int64_t estimator, int64_t num_samples, int64_t first_row) {
+    return run_ragged(Mode::kTau, std::nullopt, logits, offsets, index, seed, {parameters, {tau, coefficient, 1}},
+                      estimator, num_samples, first_row);
   }
 };
 

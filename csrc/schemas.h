@@ -3,6 +3,7 @@
 //   logits (..., N), index (...) int64, seed (S) int64: S equal groups of rows, which count from first_row
 //   parameters (T, 3) float64: tau, coefficient (gap, eta or beta) and sample_tau of T equal groups of rows; where it
 //   is absent, the numbers beside it estimator: its number in reference.NUMBERS, of which sample takes kBinary alone
+//   ..._ragged: of ragged rows, logits (total), offsets (rows + 1) int64: where each begins, and the last one ends
 #pragma once
 
 #ifndef DISCRETE_OPS_KERNELS  // their namespace, which a build can rename
@@ -17,18 +18,25 @@
   "first_row=0"
 
 // Arguments cost a small call more than its arithmetic: the sample of most calls has an overload without them.
-#define DISCRETE_OPS_DEFINE(m)                                                                              \
-  m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");                                          \
-  m.def(                                                                                                    \
-      "sample.of_rows(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt first_row, " \
-      "int estimator=0) -> (Tensor, Tensor)");                                                              \
-  m.def("surrogate(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                    \
-  m.def("surrogate_vjp(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");   \
-  m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");               \
-  m.def(                                                                                                    \
-      "sample_many(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt num_draws, "    \
-      "SymInt first_row, int estimator) -> (Tensor, Tensor)");                                              \
-  m.def("surrogate_vjp_many(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");
+#define DISCRETE_OPS_DEFINE(m)                                                                                   \
+  m.def("sample(Tensor logits, Tensor seed) -> (Tensor, Tensor)");                                               \
+  m.def(                                                                                                         \
+      "sample.of_rows(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt first_row, "      \
+      "int estimator=0) -> (Tensor, Tensor)");                                                                   \
+  m.def("surrogate(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                         \
+  m.def("surrogate_vjp(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");        \
+  m.def("tau_derivative(Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");                    \
+  m.def(                                                                                                         \
+      "sample_many(Tensor logits, Tensor seed, Tensor? parameters, float sample_tau, SymInt num_draws, "         \
+      "SymInt first_row, int estimator) -> (Tensor, Tensor)");                                                   \
+  m.def("surrogate_vjp_many(Tensor grad, Tensor logits, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");   \
+  m.def(                                                                                                         \
+      "sample_ragged(Tensor logits, Tensor offsets, Tensor seed, Tensor? parameters, float sample_tau, "         \
+      "SymInt first_row) -> (Tensor, Tensor)");                                                                  \
+  m.def("surrogate_ragged(Tensor logits, Tensor offsets, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");  \
+  m.def("surrogate_vjp_ragged(Tensor grad, Tensor logits, Tensor offsets, Tensor index, " DISCRETE_OPS_ESTIMATOR \
+        ") -> Tensor");                                                                                          \
+  m.def("tau_derivative_ragged(Tensor logits, Tensor offsets, Tensor index, " DISCRETE_OPS_ESTIMATOR ") -> Tensor");
 
 #define DISCRETE_OPS_IMPLEMENT(m, On)                       \
   m.impl("sample", TORCH_BOX(&On::sample));                 \
@@ -41,3 +49,10 @@
 #define DISCRETE_OPS_IMPLEMENT_MANY(m, On)            \
   m.impl("sample_many", TORCH_BOX(&On::sample_many)); \
   m.impl("surrogate_vjp_many", TORCH_BOX(&On::surrogate_vjp_many));
+
+// Of ragged rows, on devices that have them.
+#define DISCRETE_OPS_IMPLEMENT_RAGGED(m, On)                            \
+  m.impl("sample_ragged", TORCH_BOX(&On::sample_ragged));               \
+  m.impl("surrogate_ragged", TORCH_BOX(&On::surrogate_ragged));         \
+  m.impl("surrogate_vjp_ragged", TORCH_BOX(&On::surrogate_vjp_ragged)); \
+  m.impl("tau_derivative_ragged", TORCH_BOX(&On::tau_derivative_ragged));

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, many, ops, reference, sharded
+from . import backends, checks, many, ops, ragged, reference, sharded
 
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
@@ -37,6 +37,7 @@ class RowOptions(DrawOptions, total=False):
     """What every estimator takes by keyword, of logits whose categories are along a dimension that is known."""
 
     num_draws: int | None
+    offsets: Tensor | None
 
 
 class Options(RowOptions, total=False):
@@ -59,7 +60,9 @@ DEFAULTS = {
     "seed": None,
     "backend": None,
     "num_draws": None,
+    "offsets": None,
 }
+_JAGGED = torch.jagged
 #: An option of the package's own: what is done with the draw, a function of the arguments of :func:`ops.draw` that
 #: returns (result, index), for ``ops.draw``. The result has something in the place of the categories.
 OPERATOR = "_operator"
@@ -85,12 +88,20 @@ def draw(
     operator = given.pop(OPERATOR, None)
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
-    dim, sample_tau, mask, generator, seed, backend, num_draws = given.values()
-    dim = checks.logits(logits, dim)
+    dim, sample_tau, mask, generator, seed, backend, num_draws, offsets = given.values()
+    nested = isinstance(logits, Tensor) and logits.layout is _JAGGED
+    if nested:
+        logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
+    if offsets is None:
+        dim = checks.logits(logits, dim)
+    else:
+        if operator is not None:
+            raise ValueError("offsets: got some, allowed here: None")
+        dim, operator = checks.offsets(offsets, logits, dim), partial(ragged.draw, offsets)
     if mask is not None:
         logits = checks.masked(logits, mask)
     tau, sample_tau = checks.temperature("tau", tau), checks.temperature("sample_tau", sample_tau)
-    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name)
+    parameters = checks.parameters(logits, dim, estimator, tau, coefficient, sample_tau, coefficient_name, offsets)
     binary = dim == checks.NO_DIM
     if binary:
         dim, logits = logits.ndim, logits.unsqueeze(-1)
@@ -99,20 +110,27 @@ def draw(
         estimator = reference.BINARY + estimator
     last = dim == logits.ndim - 1
     rows = logits if last else logits.movedim(dim, -1)
-    rows_of_seeds = logits.numel() // logits.shape[dim] if isinstance(seed, Tensor) else 1
+    rows_of_seeds = 1
+    if isinstance(seed, Tensor) or num_draws is not None:
+        rows_of_seeds = logits.numel() // logits.shape[dim] if offsets is None else offsets.shape[0] - 1
     seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
     is_sharded = sharded.is_sharded(logits)
     on_devices = operator or (sharded.draw if is_sharded else ops.draw)
     if num_draws is not None:
-        num_draws = checks.count("num_draws", num_draws)
+        num_draws, dim = checks.count("num_draws", num_draws), dim + 1
+        if nested:
+            raise ValueError(f"num_draws: got {num_draws}, allowed with a nested tensor: None (its values and offsets)")
         if operator:
-            raise ValueError(f"num_draws: got {num_draws}, allowed here: None")
-        on_devices, dim = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws), dim + 1
+            on_devices = partial(many.one_by_one, operator, num_draws, rows_of_seeds)
+        else:
+            on_devices = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws)
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:
         return sample.squeeze(-1)
+    if nested:
+        sample = torch.nested.nested_tensor_from_jagged(sample, offsets)
     sample = sample if last else sample.movedim(-1, dim)
     return sample if return_index is False or not checks.flag("return_index", return_index) else (sample, index)
 

@@ -27,13 +27,7 @@ MOST_WEIGHT = 1e30
 
 def logits(value: Any, dim: Any, name: str = "logits") -> int:
     """Check logits, or what else ``name`` says, and dim; return dim counted from the front."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: got {type(value).__name__}, allowed: a tensor")
-    if value.dtype not in FLOATS:
-        raise TypeError(f"{name}: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
-    if value.layout is not _STRIDED or value.is_nested:
-        kind = "nested" if value.is_nested else value.layout
-        raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
+    _of_floats(value, name)
     if dim == NO_DIM:
         return NO_DIM
     dims = value.ndim
@@ -46,6 +40,57 @@ def logits(value: Any, dim: Any, name: str = "logits") -> int:
     if _get_tracing_state() is None and value.shape[dim] == 0:  # traced, a size is a tensor
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, allowed: at least one category in dim {dim}")
     return dim if dim >= 0 else dim + dims
+
+
+def _of_floats(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, allowed: a tensor")
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name}: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
+    if value.layout is not _STRIDED or value.is_nested:
+        kind = "nested" if value.is_nested else value.layout
+        raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
+
+
+def offsets(value: Any, logits: Any, dim: Any) -> int:
+    """Check where ragged rows begin, the logits and dim; return dim counted from the front. Values are checked where
+    that costs no wait for a device."""
+    _of_floats(logits, "logits")
+    if hasattr(logits, "device_mesh"):
+        raise TypeError("logits: got a DTensor, allowed with offsets: a tensor of one device")
+    if logits.ndim != 1:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, allowed with offsets: one dimension, all rows'")
+    if dimension(dim) != -1:
+        raise ValueError(f"dim: got {dim}, allowed with offsets: -1")
+    allowed = "allowed: an int64 tensor of rows + 1 elements"
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"offsets: got {getattr(value, 'dtype', type(value).__name__)}, {allowed}")
+    if value.ndim != 1 or (_get_tracing_state() is None and value.shape[0] == 0):
+        raise ValueError(f"offsets: got shape {tuple(value.shape)}, {allowed}")
+    if value.device != logits.device:
+        raise ValueError(f"offsets: got a tensor on {value.device}, allowed: the logits' device, {logits.device}")
+    if _is_at_hand(value):
+        first, last, total = value[0].item(), value[-1].item(), logits.shape[0]
+        if first != 0 or last != total:
+            raise ValueError(f"offsets: got {first} to {last}, allowed: 0 to {total}, the number of logits")
+        if not (value[1:] >= value[:-1]).all():
+            raise ValueError("offsets: got some less than the one before, allowed: nondecreasing ones")
+    return 0
+
+
+def elements_of_nested(logits: Any, mask: Any, offsets: Any) -> tuple[Tensor, Any, Tensor]:
+    """Elements, their mask's and offsets of a nested tensor of layout torch.jagged."""
+    if logits.ndim != 2 or logits._ragged_idx != 1 or logits.lengths() is not None:
+        kind = "with lengths" if logits.lengths() is not None else f"of shape {tuple(logits.shape)}"
+        raise TypeError(f"logits: got a nested tensor {kind}, allowed: one of shape (rows, j) without lengths")
+    if offsets is not None:
+        raise ValueError("offsets: got some with nested logits, allowed: None, for nested ones have theirs")
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.layout is not torch.jagged or mask.shape != logits.shape:
+            came = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"mask: got {came}, allowed: a nested one with the offsets of the nested logits")
+        mask = mask.values()
+    return logits.values(), mask, logits.offsets()
 
 
 def dimension(value: Any) -> int:
@@ -123,21 +168,24 @@ def parameters(
     coefficient: float | Tensor,
     sample_tau: float | Tensor,
     coefficient_name: str = "gap",
+    offsets: Tensor | None = None,
 ) -> Parameters:
     """What the operators take, of values that :func:`temperature` and the like have checked: their place is checked
-    here, against logits with the categories in ``dim``, or ``NO_DIM``."""
+    here, against logits with the categories in ``dim``, or ``NO_DIM``, or ragged rows."""
     if type(tau) is type(coefficient) is type(sample_tau) is float:
         return tau, coefficient, sample_tau
     columns = (
-        _of_rows("tau", tau, logits, dim, estimator in WITH_SOFT_SAMPLE),
-        _of_rows(coefficient_name, coefficient, logits, dim),
-        _of_rows("sample_tau", sample_tau, logits, dim),
+        _of_rows("tau", tau, logits, dim, offsets, estimator in WITH_SOFT_SAMPLE),
+        _of_rows(coefficient_name, coefficient, logits, dim, offsets),
+        _of_rows("sample_tau", sample_tau, logits, dim, offsets),
     )
     groups = max(column.shape[0] for column in columns)
     return torch.stack([column.expand(groups) for column in columns], -1)
 
 
-def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gradient: bool = False) -> Tensor:
+def _of_rows(
+    name: str, value: float | Tensor, logits: Tensor, dim: int, offsets: Tensor | None, has_gradient: bool = False
+) -> Tensor:
     """A value as float64 on the logits' device, ``(1,)`` or one a row."""
     if not isinstance(value, Tensor):
         return as_tensor(value, logits.device)
@@ -152,11 +200,13 @@ def _of_rows(name: str, value: float | Tensor, logits: Tensor, dim: int, has_gra
     column = whole.to(logits.device, torch.float64)
     if column.numel() == 1:
         return column.reshape(1)
-    shape, where = [*logits.shape], ""
-    if dim != NO_DIM:
-        shape[dim], where = 1, f" with 1 in dim {dim}"
+    shape, what = [*logits.shape], "the logits' shape"
+    if offsets is not None:
+        shape, what, dim = [offsets.shape[0] - 1], "one a row", NO_DIM
+    elif dim != NO_DIM:
+        shape[dim], what = 1, f"{what} with 1 in dim {dim}"
     if not _broadcasts(value, shape):
-        allowed = f"allowed: one that broadcasts to {tuple(shape)}, the logits' shape{where}"
+        allowed = f"allowed: one that broadcasts to {tuple(shape)}, {what}"
         raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)}, {allowed}")
     column = column.expand(shape)
     column = (column if dim == NO_DIM else column.movedim(dim, -1)).reshape(-1)

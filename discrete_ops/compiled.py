@@ -46,6 +46,9 @@ _kernels = getattr(torch.ops, f"{NAMESPACE}_kernels")
 _sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.of_rows, _kernels.surrogate.default
 _surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
 _sample_many, _surrogate_vjp_many = _kernels.sample_many.default, _kernels.surrogate_vjp_many.default
+_sample_ragged, _surrogate_ragged = _kernels.sample_ragged.default, _kernels.surrogate_ragged.default
+_surrogate_vjp_ragged = _kernels.surrogate_vjp_ragged.default
+_tau_derivative_ragged = _kernels.tau_derivative_ragged.default
 
 
 def sample(
@@ -124,6 +127,59 @@ def surrogate_vjp_many(
     """As :func:`discrete_ops.many.surrogate_vjp_many`, in one pass over the rows. On a CPU."""
     call = (grad, logits, index, seed, *_split(parameters), _NUMBER[estimator], num_samples, first_row)
     return _surrogate_vjp_many(*call)
+
+
+# The same of ragged rows, as discrete_ops.ragged calls them: logits (total,), offsets (rows + 1,), index (rows,).
+
+
+def sample_ragged(
+    logits: Tensor, offsets: Tensor, seed: Tensor, parameters: Parameters, first_row: int
+) -> tuple[Tensor, Tensor]:
+    given = (parameters, 1.0) if isinstance(parameters, Tensor) else (None, parameters[2])
+    return _sample_ragged(logits, offsets, seed, *given, first_row)
+
+
+def surrogate_ragged(
+    logits: Tensor,
+    offsets: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+) -> Tensor:
+    spec = (_NUMBER[estimator], num_samples, first_row)
+    return _surrogate_ragged(logits, offsets, index, seed, *_split(parameters), *spec)
+
+
+def surrogate_vjp_ragged(
+    grad: Tensor,
+    logits: Tensor,
+    offsets: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+) -> Tensor:
+    spec = (_NUMBER[estimator], num_samples, first_row)
+    return _surrogate_vjp_ragged(grad, logits, offsets, index, seed, *_split(parameters), *spec)
+
+
+def tau_derivative_ragged(
+    logits: Tensor,
+    offsets: Tensor,
+    index: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+) -> Tensor:
+    spec = (_NUMBER[estimator], num_samples, first_row)
+    return _tau_derivative_ragged(logits, offsets, index, seed, *_split(parameters), *spec)
 
 
 def _split(parameters: Parameters) -> tuple[Tensor | None, float, float]:

@@ -6,20 +6,28 @@ from .compiled import (
     CPU_LIBRARY,
     sample,
     sample_many,
+    sample_ragged,
     surrogate,
+    surrogate_ragged,
     surrogate_vjp,
     surrogate_vjp_many,
+    surrogate_vjp_ragged,
     tau_derivative,
+    tau_derivative_ragged,
 )
 
 __all__ = [
     "instruction_set",
     "sample",
     "sample_many",
+    "sample_ragged",
     "surrogate",
+    "surrogate_ragged",
     "surrogate_vjp",
     "surrogate_vjp_many",
+    "surrogate_vjp_ragged",
     "tau_derivative",
+    "tau_derivative_ragged",
 ]
 
 

@@ -55,6 +55,13 @@ _ARGUMENTS = {
         R, independent samples of each row: result and index get a dimension of R in front, and the gradient is the sum
         over it. The same as the call on ``logits.expand(R, *logits.shape)``; on a CPU a row and its softmax are taken
         once for all. None: one sample, without that dimension.""",
+    "offsets": """
+        int64 tensor of rows + 1 elements, nondecreasing from 0 to the number of logits: rows of different lengths, one
+        after the other in logits ``(total,)``; row i is ``logits[offsets[i]:offsets[i + 1]]``, and its sample stands
+        there. It is drawn as row i of the padded call, with -inf behind each row's end, on the same seed; the index is
+        its own column, -1 for a row of length 0. Tensors of temperatures are one a row, a mask is one of the elements,
+        ``dim`` is -1. Kernels on a CPU pad nothing. Others pad rows in parts, and a GPU is waited for, to read the
+        lengths. A nested tensor ``(rows, j)`` of layout torch.jagged has its own, and gives one with the same.""",
 }
 
 _RESULT = """

@@ -14,6 +14,7 @@ any stride; Triton's copies them. So do forward mode, the soft sample, the secon
 Arguments are those of ``ops``.
 """
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -59,6 +60,26 @@ def pull_back(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, paramet
     if torch.is_grad_enabled() or not is_plain(grad, logits):
         return _pull_back_op(grad, logits, index, seed, ops.as_parameters(parameters, logits), *spec)
     return _pull_back(grad, logits, index, seed, parameters, *spec)
+
+
+def one_by_one(
+    operator: Callable[..., tuple[Tensor, Tensor]],
+    num_draws: int,
+    rows: int,
+    logits: Tensor,
+    seed: Tensor,
+    parameters: Parameters,
+    hard: bool,
+    estimator: str,
+    num_samples: int,
+    first_row: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Of another operator than :func:`discrete_ops.ops.draw`, of so many rows: a call a draw."""
+    per_seed, call = rows // max(seed.shape[0], 1), (logits, seed, parameters, hard, estimator, num_samples)
+    drawn = [operator(*call, first_row + draw * per_seed, backend) for draw in range(num_draws)]
+    samples, indices = zip(*drawn, strict=True)
+    return torch.stack(samples), torch.stack(indices)
 
 
 # --- copies of the rows -----------------------------------------------------------------------------------------------

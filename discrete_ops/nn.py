@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from . import checks, embeddings, estimators
+from . import checks, embeddings, estimators, ragged
 from .call import Generator, Pair, Real, Seed
 
 __all__ = ["StraightThroughCategorical", "StraightThroughEmbedding"]
@@ -100,7 +100,8 @@ class StraightThroughCategorical(_Sampler):
         dim: the dimension of the categories.
 
     Shape:
-        logits ``(..., N)`` to ``(..., N)``, or to ``(R, ..., N)`` with ``num_draws=R``; any float dtype.
+        logits ``(..., N)`` to ``(..., N)``, or to ``(R, ..., N)`` with ``num_draws=R``; with ``offsets``
+        ``(total,)`` to ``(total,)``. Any float dtype.
 
     ``tau`` may be read and set at any time: ``module.tau = 0.5``, ``module.tau *= 0.99``. It is kept as a float64
     buffer, so it is in the ``state_dict``, follows the module to its device (``half()`` leaves its precision) and
@@ -125,15 +126,16 @@ class StraightThroughCategorical(_Sampler):
         seed: Seed = None,
         backend: str | None = None,
         num_draws: int | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
-        """The sample; ``mask``, ``generator``, ``seed``, ``backend`` and ``num_draws`` as of the estimators.
+        """The sample; the options are those of the estimators.
 
         In ``eval()`` the one-hot of the largest logit that is not masked, without a gradient; nothing is drawn.
         """
         if not self.training:
-            return mode(logits, self.dim, mask, num_draws)
+            return mode(logits, self.dim, mask, num_draws, offsets)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
-        return self._estimator(logits, dim=self.dim, num_draws=num_draws, **options)
+        return self._estimator(logits, dim=self.dim, num_draws=num_draws, offsets=offsets, **options)
 
     def extra_repr(self) -> str:
         return self._estimator.described(**self._now()) + (f", dim={self.dim}" if self.dim != -1 else "")
@@ -245,21 +247,37 @@ class StraightThroughEmbedding(_Sampler):
         return ", ".join(shown)
 
 
-def mode(logits: Tensor, dim: int = -1, mask: Tensor | None = None, num_draws: int | None = None) -> Tensor:
+def mode(
+    logits: Tensor,
+    dim: int = -1,
+    mask: Tensor | None = None,
+    num_draws: int | None = None,
+    offsets: Tensor | None = None,
+) -> Tensor:
     """One-hot of the largest logit, the first of equal ones, without a gradient; rows that cannot be sampled as when
     they are sampled: zero if masked whole, NaN where NaN or +inf is. As often as they would be drawn."""
     if not isinstance(logits, Tensor) and has_torch_function_unary(logits):
-        return handle_torch_function(mode, (logits,), logits, dim, mask, num_draws)
-    dim = checks.logits(logits, dim)
+        return handle_torch_function(mode, (logits,), logits, dim, mask, num_draws, offsets)
+    if isinstance(logits, Tensor) and logits.layout is torch.jagged:
+        logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
+        return torch.nested.nested_tensor_from_jagged(mode(logits, dim, mask, None, offsets), offsets)
+    if offsets is None:
+        likeliest = _mode(logits, checks.logits(logits, dim), mask)
+    else:
+        checks.offsets(offsets, logits, dim)
+        likeliest = ragged.mode(logits.detach() if mask is None else checks.masked(logits.detach(), mask), offsets)
+    if num_draws is None:
+        return likeliest
+    return likeliest.expand(checks.count("num_draws", num_draws), *likeliest.shape)
+
+
+def _mode(logits: Tensor, dim: int, mask: Tensor | None) -> Tensor:
     top, index = _top(logits, dim, mask)
     shape = [1] * logits.ndim
     shape[dim] = -1
     chosen = torch.arange(logits.shape[dim], device=logits.device).view(shape) == index
     one_hot = (chosen & (top > -torch.inf)).to(logits.dtype)
-    likeliest = torch.where(top < torch.inf, one_hot, torch.nan)
-    if num_draws is None:
-        return likeliest
-    return likeliest.expand(checks.count("num_draws", num_draws), *likeliest.shape)
+    return torch.where(top < torch.inf, one_hot, torch.nan)
 
 
 def likeliest(

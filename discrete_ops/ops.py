@@ -161,7 +161,7 @@ def _tau_derivative(
     logits: Tensor,
     index: Tensor,
     seed: Tensor,
-    parameters: Tensor,
+    parameters: Parameters,
     estimator: str,
     num_samples: int,
     first_row: int,

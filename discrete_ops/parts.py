@@ -3,7 +3,7 @@
 A part is a range of rows that draws and pulls back as the whole does: it has its rows' numbers, seeds and parameters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -32,16 +32,17 @@ def rows_of(columns: int, element_size: int, device: torch.device) -> int:
 
 
 def parts(
-    rows: int, most: int, seed: Tensor, parameters: Parameters, first_row: int, groups: int = 1
+    rows: int, most: int | Callable[[int], int], seed: Tensor, parameters: Parameters, first_row: int, groups: int = 1
 ) -> Iterator[Part]:
-    """Parts of at most so many rows, each in one of ``groups`` equal groups of rows."""
+    """Parts of at most so many rows, or so many from a row on, each in one of ``groups`` equal groups of rows."""
     per_seed = max(1, rows // max(1, seed.numel()))
     each = parameters
     if isinstance(parameters, Tensor) and len(parameters) > 1:
         each = parameters.repeat_interleave(rows // len(parameters), 0)
     begin = 0
     while begin < rows:
-        stop = min(begin + most, (begin // (rows // groups) + 1) * (rows // groups))
+        length = most if isinstance(most, int) else most(begin)
+        stop = min(begin + length, (begin // (rows // groups) + 1) * (rows // groups))
         first, inside = divmod(begin, per_seed)
         seeds = (stop - begin) // per_seed if inside == 0 else 0
         if seeds:  # as many as have all their rows in it

@@ -15,7 +15,8 @@ struct Call : Problem {
   ParallelFor team;             // how a kernel may split one long row over threads; null: it may not
 };
 
-// Kernels of one instruction set. Units are what a thread takes: `lanes` short rows, or one long row.
+// Kernels of one instruction set. Units are what a thread takes: `lanes` short rows, one long row, or a block of ragged
+// rows.
 struct Kernels {
   const char* name;
   int64_t (*units)(const Call&);
@@ -25,6 +26,7 @@ struct Kernels {
 };
 
 constexpr int64_t kShortRow = 64;  // rows up to this length are vectorised across rows
+constexpr int64_t kBlock = 256;    // neighbouring ragged rows, of which those of about a length are vectorised together
 
 const Kernels* baseline_kernels();
 const Kernels* avx2_kernels();

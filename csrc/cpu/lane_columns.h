@@ -15,7 +15,7 @@ struct LaneColumns : TakesAllDraws {
   static constexpr int64_t kChunk = 64;  // steps
 
   const Call& call;
-  const int64_t n, steps, chunks;
+  int64_t n, steps, chunks;                // of the longest row, until one is loaded
   int64_t row = 0, draw = 0, winner_ = 0;  // the row as draws count them
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
@@ -31,7 +31,7 @@ struct LaneColumns : TakesAllDraws {
   explicit LaneColumns(const Call& call)
       : call(call),
         n(call.columns),
-        steps((call.columns + 4 * kLanes - 1) / (4 * kLanes) * 4),  // whole blocks of noise
+        steps(steps_of(call.columns)),
         chunks((steps + kChunk - 1) / kChunk),
         memory(static_cast<char*>(__builtin_malloc(
             static_cast<size_t>((call.spec.strata.count ? 7 : 5) * steps * DISCRETE_OPS_BYTES + 16 * chunks + 64)))),
@@ -50,6 +50,10 @@ struct LaneColumns : TakesAllDraws {
   ~LaneColumns() { __builtin_free(memory); }
   LaneColumns(const LaneColumns&) = delete;
   LaneColumns& operator=(const LaneColumns&) = delete;
+
+  static int64_t steps_of(int64_t columns) {  // whole blocks of noise
+    return (columns + 4 * kLanes - 1) / (4 * kLanes) * 4;
+  }
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -192,8 +196,14 @@ struct LaneColumns : TakesAllDraws {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  void load(int64_t at_row) {
+  // False of a ragged row that is short.
+  bool load(int64_t at_row) {
     row = at_row, draw = 0;
+    if (call.offsets) {
+      n = call.columns_of(row), steps = steps_of(n);
+      chunks = (steps + kChunk - 1) / kChunk;
+      if (n <= kShortRow) return false;
+    }
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
@@ -201,11 +211,12 @@ struct LaneColumns : TakesAllDraws {
     const V top = max([&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
     invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top[0] == -Math::kInf;
-    if (invalid || empty) return;
+    if (invalid || empty) return true;
     const V infinity = Math::set(Math::kInf);
     each([&](int64_t s) {  // a difference beyond the finite range is no mask
       z_[s] = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
     });
+    return true;
   }
 
   // Go on with the next draw of this row, if there is one: its index, its gradient, its noise.
@@ -242,7 +253,7 @@ struct LaneColumns : TakesAllDraws {
   void read(const Operand& x, V* to, T padding) {
     T* elements = reinterpret_cast<T*>(to);
     read_as<T>(x, [&](const auto* data, auto convert) {
-      const auto* from = data + x.offset(row);
+      const auto* from = data + call.start_of(row, x);
       const int64_t stride = x.column_stride;
       each_chunk([&](int64_t, int64_t begin, int64_t end) {
         const int64_t stop = end * kLanes < n ? end * kLanes : n;
@@ -259,7 +270,7 @@ struct LaneColumns : TakesAllDraws {
   void store() {
     const T* elements = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
-      auto* to = data + row * n;
+      auto* to = data + call.start_of(row);
       const bool fill = invalid || empty;
       const auto filler = convert(invalid ? static_cast<T>(__builtin_nan("")) : T(0));
       each_chunk([&](int64_t, int64_t begin, int64_t end) {

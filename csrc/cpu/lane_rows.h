@@ -1,30 +1,18 @@
 // The Row of short rows: each SIMD lane is one row, each step one column. Reductions stay inside the lanes.
 // Included inside the namespace of an instruction set.
 
-// The columns of such rows; those of binary variables are known.
-template <bool kBinary>
-struct RowLength {
-  const int n;
-  explicit RowLength(const Call& call) : n(static_cast<int>(call.columns)) {}
-};
-template <>
-struct RowLength<true> {
-  static constexpr int n = 2;
-  explicit RowLength(const Call&) {}
-};
-
-template <class Scalar, Mode kOfMode = Mode::kPullBack, bool kOfBinary = false>
-struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
+template <class Scalar, Mode kOfMode = Mode::kPullBack, Rows kRows = Rows::kEven>
+struct LaneRows : TakesAllDraws, RowLength<kRows> {
   using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
   using T = Scalar;
   using V = typename Math::V;
   using I = typename Math::I;
   using Mask = I;
   static constexpr Mode kMode = kOfMode;
-  static constexpr bool kBinary = kOfBinary;
+  static constexpr bool kBinary = kRows == Rows::kBinary, kRagged = kRows == Rows::kRagged;
   static constexpr int kLanes = Math::kLanes;
   static constexpr int kMost = kBinary ? 2 : kShortRow;
-  using RowLength<kBinary>::n;
+  using RowLength<kRows>::n;
 
   const Call& call;
   int64_t first = 0;  // row of lane 0, as draws count them
@@ -43,7 +31,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
   Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
   int nodes_made = 0;
 
-  explicit LaneRows(const Call& call) : RowLength<kBinary>(call), call(call) {}
+  explicit LaneRows(const Call& call) : RowLength<kRows>(call), call(call) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -147,11 +135,47 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   // --- loading and storing ----------------------------------------------------------------------------------------
 
-  // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum.
-  void load(int64_t first_row) {
+  // Take the rows first_row .. first_row + kLanes - 1, those that exist, with their logits minus the maximum. Of ragged
+  // ones, as many of their block in the order of lengths; false if none are left.
+  bool load(int64_t first_row) {
     first = first_row, draw = 0;
     lanes = static_cast<int>(call.rows - first < kLanes ? call.rows - first : kLanes);
-    if constexpr (kBinary) return load_variables();
+    if constexpr (kRagged) {
+      lanes = this->choose(call, first, kLanes);
+      if (lanes == 0) return false;
+    }
+    if constexpr (kBinary) {
+      load_variables();
+    } else {
+      load_logits();
+    }
+    return true;
+  }
+
+  int64_t row_of(int lane) const {
+    if constexpr (kRagged) {
+      return this->numbers[lane];
+    } else {
+      return first + lane;
+    }
+  }
+  int length_of(int lane) const {
+    if constexpr (kRagged) {
+      return this->columns[lane];
+    } else {
+      return n;
+    }
+  }
+  // Where its row begins in a tensor's data.
+  int64_t begin_of(int lane, const Operand& x) const {
+    if constexpr (kRagged) {
+      return this->begins[lane] * x.column_stride;
+    } else {
+      return x.offset(lane < lanes ? first + lane : first);
+    }
+  }
+
+  void load_logits() {
     transpose_in(call.logits, z_);
     V top = Math::set(-Math::kInf);
     const V infinity = Math::set(Math::kInf);
@@ -182,16 +206,16 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     z_[0] = Math::min(l, V{}), z_[1] = Math::min(-l, V{});  // of +inf, a masked other category
   }
 
-  bool without_sample() const { return false; }  // such lanes compute on zeros; store() overwrites them
+  bool without_sample() const { return n == 0; }  // other such lanes compute on zeros; store() overwrites them
 
   void load_winner() {
     typedef int64_t Indices __attribute__((vector_size(8 * kLanes), aligned(8)));
-    if (lanes == kLanes) {
+    if (!kRagged && lanes == kLanes) {
       winner_ = __builtin_convertvector(*reinterpret_cast<const Indices*>(call.index + first), I);
     } else {
       winner_ = I{};
       for (int lane = 0; lane < lanes; ++lane) {
-        winner_[lane] = static_cast<typename Math::Index>(call.index[first + lane]);
+        winner_[lane] = static_cast<typename Math::Index>(call.index[row_of(lane)]);
       }
     }
     winner_ = winner_ < 0 ? I{} : winner_;
@@ -229,11 +253,12 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     if (call.groups == 1) return value;  // without a division, which is as slow as a column
     const int64_t per_group = call.rows / call.groups;
     for (int lane = 0; lane < lanes; ++lane) {
-      value[lane] = static_cast<T>(call.parameters[(first - draw * call.rows + lane) / per_group * kParameters + p]);
+      value[lane] = static_cast<T>(call.parameters[(row_of(lane) - draw * call.rows) / per_group * kParameters + p]);
     }
     return value;
   }
 
+  // Of ragged rows with -inf behind each one's end.
   void transpose_in(const Operand& x, V* rows) const {
     if constexpr (sizeof(T) == 4) {
       if (x.dtype == Dtype::kFloat && x.column_stride == 1) return transpose_floats_in(x, rows);
@@ -241,9 +266,11 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     T* to = reinterpret_cast<T*>(rows);
     read_as<T>(x, [&](const auto* data, auto convert) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        const auto* from = data + x.offset(lane < lanes ? first + lane : first);
+        const auto* from = data + begin_of(lane, x);
         const int64_t stride = x.column_stride;
-        for (int s = 0; s < n; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+        const int end = length_of(lane);
+        for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
+        for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
       }
     });
   }
@@ -283,6 +310,7 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void transpose_floats_in(const Operand& x, V* rows) const {
     const float* const data = static_cast<const float*>(x.data);
+    if constexpr (kRagged) return ragged_floats_in(data, rows);
     const bool even = x.dims <= 1 && lanes == kLanes;  // rows one stride apart
     const int64_t stride = x.dims ? x.strides[0] : 0;
     const float* from[kLanes];
@@ -302,14 +330,42 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     }
   }
 
+  void ragged_floats_in(const float* data, V* rows) const {
+    I columns;
+    for (int lane = 0; lane < kLanes; ++lane) columns[lane] = length_of(lane);
+    for (int s = 0; s < n; s += kLanes) {
+      const int count = n - s < kLanes ? n - s : kLanes;
+      Words block[kFloatLanes];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        block[lane] = load_partial(data + this->begins[lane] + s, rest_of(lane, s));
+      }
+      transpose(block);
+      for (int i = 0; i < count; ++i) {
+        rows[s + i] = Math::select(columns > s + i, (V)block[i], Math::set(-Math::kInf));
+      }
+    }
+  }
+
+  // Columns of a ragged row from s on, at most as many as a vector has.
+  int rest_of(int lane, int s) const {
+    const int rest = length_of(lane) - s;
+    return rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
+  }
+
   void transpose_floats_out() {
-    float* to = static_cast<float*>(call.out.data) + first * call.columns;
+    float *const all = static_cast<float*>(call.out.data), *const to = all + first * call.columns;
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
       for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
       transpose(block);
-      for (int lane = 0; lane < lanes; ++lane) store_partial(to + lane * call.columns + s, block[lane], count);
+      for (int lane = 0; lane < lanes; ++lane) {
+        if constexpr (kRagged) {
+          store_partial(all + this->begins[lane] + s, block[lane], rest_of(lane, s));
+        } else {
+          store_partial(to + lane * call.columns + s, block[lane], count);
+        }
+      }
     }
   }
 
@@ -326,8 +382,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const T* from = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
       for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + (first + lane) * call.columns;
-        for (int s = 0; s < n; ++s) to[s] = convert(from[s * kLanes + lane]);
+        auto* to = data + begin_of(lane, call.out);
+        for (int s = 0; s < length_of(lane); ++s) to[s] = convert(from[s * kLanes + lane]);
       }
     });
   }
@@ -352,7 +408,8 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
 
   void prepare_keys() {
     const int64_t number = call.first_row + first;
-    if (sizeof(T) == 4 && call.seeds == 1 && (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
+    if (!kRagged && sizeof(T) == 4 && call.seeds == 1 &&
+        (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
       if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
       row_low = splat(static_cast<uint64_t>(number)) + (Words)iota();
@@ -363,9 +420,10 @@ struct LaneRows : TakesAllDraws, RowLength<kOfBinary> {
     const int64_t per_seed = call.rows / call.seeds;
     Words low{}, high{};
     for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = (lane < lanes ? first + lane : first) - draw * call.rows;
-      seed[lane] = static_cast<uint64_t>(call.seed[row / per_seed]);
-      local_row[lane] = static_cast<uint64_t>(call.first_row + draw * per_seed + row % per_seed);
+      const int64_t row = row_of(lane < lanes ? lane : 0) - draw * call.rows;
+      const int64_t group = call.seeds == 1 ? 0 : row / per_seed;
+      seed[lane] = static_cast<uint64_t>(call.seed[group]);
+      local_row[lane] = static_cast<uint64_t>(call.first_row + draw * per_seed + row - group * per_seed);
       low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
       row_low[lane] = static_cast<uint32_t>(local_row[lane]);
       row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
@@ -451,12 +509,12 @@ static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
       target[part] *= total[part];
       for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
     }
-    if (r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
+    if (!R::kRagged && r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
       __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
     } else {
       for (int lane = 0; lane < r.lanes; ++lane) {
         const int64_t winner = count[lane / kPartLanes][lane % kPartLanes];
-        r.call.index[r.first + lane] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
+        r.call.index[r.row_of(lane)] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
       }
     }
     write();

@@ -36,10 +36,11 @@ struct ManyDraws : Row {
     return slot(number, s);
   }
 
-  void load(int64_t row) {
+  bool load(int64_t row) {
     Row::load(row);
     is_kept = false;
     if (overwrites) this->each([&](auto s) { slot(0, s) = this->z(s), slot(1, s) = V{}; });
+    return true;  // these are not ragged
   }
 
   void load_grad() {

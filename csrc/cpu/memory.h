@@ -117,13 +117,16 @@ template <class T>
 static void write_one_hot(const Call& call, int64_t begin, int64_t end) {
   write_as<T>(call.out, [&](auto* out, auto convert) {
     const int64_t n = call.columns;
-    __builtin_memset(out + begin * n, 0, static_cast<size_t>((end - begin) * n) * sizeof(*out));
+    const int64_t* const offsets = call.offsets;
+    const auto start_of = [=](int64_t row) { return offsets ? offsets[row] : row * n; };
+    const int64_t first = start_of(begin);
+    __builtin_memset(out + first, 0, static_cast<size_t>(start_of(end) - first) * sizeof(*out));
     for (int64_t row = begin; row < end; ++row) {
       int64_t& index = call.index[row];
       if (index >= 0) {
-        out[row * n + index] = convert(T(1));
+        out[start_of(row) + index] = convert(T(1));
       } else if (index == kInvalid) {
-        for (int64_t j = 0; j < n; ++j) out[row * n + j] = convert(static_cast<T>(__builtin_nan("")));
+        for (int64_t j = start_of(row); j < start_of(row + 1); ++j) out[j] = convert(static_cast<T>(__builtin_nan("")));
         index = -1;
       }
     }

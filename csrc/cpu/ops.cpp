@@ -1,4 +1,5 @@
 // The operators on CPU: tensors in, row kernels over threads, tensors out.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -44,7 +45,8 @@ using Kernel = void (*)(const Call&, int64_t, int64_t);
 void launch(Kernel kernel, Call& call, double cost) {
   constexpr double kGrain = 16384;  // exponentials that are worth a thread
   const int64_t units = kernels().units(call);
-  const double work = static_cast<double>(call.rows * call.draws) * static_cast<double>(call.columns) * cost;
+  const int64_t elements = call.offsets ? call.offsets[call.rows] : call.rows * call.draws * call.columns;
+  const double work = static_cast<double>(elements) * cost;
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
   if (threads == 1 || work < 2 * kGrain) {
     kernel(call, 0, units);
@@ -79,9 +81,22 @@ struct Cpu {
 
   static void check_index(const Call& call) {
     for (int64_t row = 0; row < call.rows * call.draws; ++row) {
-      STD_TORCH_CHECK(call.index[row] >= -1 && call.index[row] < call.columns, "index: got ", call.index[row],
-                      " in row ", row, ", allowed: -1 to ", call.columns - 1);
+      STD_TORCH_CHECK(call.index[row] >= -1 && call.index[row] < call.columns_of(row), "index: got ", call.index[row],
+                      " in row ", row, ", allowed: -1 to ", call.columns_of(row) - 1);
     }
+  }
+
+  static int64_t longest_row(const Call& call, int64_t total) {
+    const int64_t first = call.offsets[0], last = call.offsets[call.rows];
+    STD_TORCH_CHECK(first == 0 && last == total, "offsets: got ", first, " to ", last, ", allowed: 0 to ", total,
+                    ", the number of logits");
+    int64_t longest = 0;
+    for (int64_t row = 0; row < call.rows; ++row) {
+      STD_TORCH_CHECK(call.offsets[row] <= call.offsets[row + 1], "offsets: got ", call.offsets[row + 1], " after ",
+                      call.offsets[row], ", allowed: nondecreasing ones");
+      longest = std::max(longest, call.columns_of(row));
+    }
+    return longest;
   }
 
   static void sample(Call& call, const Tensor&) { launch(kernels().sample, call, 1.5); }
@@ -111,4 +126,5 @@ DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float*
 DISCRETE_OPS_LIBRARY_IMPL(DISCRETE_OPS_KERNELS, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCpu)
   DISCRETE_OPS_IMPLEMENT_MANY(m, discrete_ops::OnCpu)
+  DISCRETE_OPS_IMPLEMENT_RAGGED(m, discrete_ops::OnCpu)
 }
