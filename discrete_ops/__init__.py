@@ -23,6 +23,7 @@ from .functional import (
     reinmax_rk2,
     straight_through,
 )
+from .linear_embedding import linear_embedding
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "gst",
     "gumbel_rao",
     "gumbel_softmax",
+    "linear_embedding",
     "mix",
     "mve",
     "nn",
