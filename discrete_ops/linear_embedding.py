@@ -121,40 +121,36 @@ def linear_embedding(
 
 
 def _as_autocast(*tensors: Any) -> Any:
-    for x in tensors:
-        if not isinstance(x, Tensor) or x.dtype not in checks.FLOATS[1:] or not _autocasts(x.device.type):
-            return tensors
-        break
-    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    """As autocast gives the arguments of ``F.linear`` to it."""
+    device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "meta"
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
     return [x.to(dtype) if isinstance(x, Tensor) and x.dtype in checks.FLOATS[1:] else x for x in tensors]
-
-
-def _autocasts(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _check(hidden: Any, proj: Any, weight: Any, bias: Any) -> None:
     checks.logits(hidden, -1, "hidden")
     categories = proj.shape[0] if isinstance(proj, Tensor) and proj.ndim == 2 else "N"
-    shapes: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "proj": (proj, (categories, hidden.shape[-1])),
-        "weight": (weight, (categories, "D")),
-    }
-    if bias is not None:
-        shapes["bias"] = (bias, (categories,))
-    for name, (given, shape) in shapes.items():
+    tables: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("hidden", hidden, hidden.shape),
+        ("proj", proj, (categories, hidden.shape[-1])),
+        ("weight", weight, (categories, "D")),
+        ("bias", bias, (categories,)),
+    ]
+    for name, given, shape in tables:
+        if name == "bias" and given is None:
+            continue
         if not isinstance(given, Tensor):
             raise TypeError(f"{name}: got {type(given).__name__}, allowed: a tensor")
+        if hasattr(given, "device_mesh"):
+            raise TypeError(f"{name}: got a DTensor, allowed: a tensor on one device ({name}.full_tensor())")
         if given.dtype != hidden.dtype or given.device != hidden.device:
             allowed = f"allowed: hidden's, {hidden.dtype} on {hidden.device}"
             raise TypeError(f"{name}: got {given.dtype} on {given.device}, {allowed}")
         fits = [isinstance(wanted, str) or length == wanted for length, wanted in zip(given.shape, shape, strict=False)]
         if given.ndim != len(shape) or not all(fits):
-            allowed = ", ".join(map(str, shape))
-            raise ValueError(f"{name}: got shape {tuple(given.shape)}, allowed: ({allowed})")
-    for name, given in {"hidden": hidden, "proj": proj, "weight": weight, "bias": bias}.items():
-        if hasattr(given, "device_mesh"):
-            raise TypeError(f"{name}: got a DTensor, allowed: a tensor of one device ({name}.full_tensor())")
+            raise ValueError(f"{name}: got shape {tuple(given.shape)}, allowed: ({', '.join(map(str, shape))})")
 
 
 def _draw(

@@ -15,8 +15,9 @@ from discrete_ops import reference
 
 triton = pytest.importorskip("triton", reason="NOT COVERED: triton is not installed")
 
-from discrete_ops import triton_kernels  # noqa: E402
 from discrete_ops.triton_kernels import launch, long_estimators, operators  # noqa: E402
+
+from discrete_ops import triton_kernels  # noqa: E402
 
 ON_TRITON = [target for target in TARGETS if target[0] == "triton"]
 runs = pytest.mark.skipif(not ON_TRITON, reason="NOT COVERED: no GPU, and TRITON_INTERPRET=1 is not set")
