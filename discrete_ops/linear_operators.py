@@ -104,6 +104,7 @@ def _linear_embedding(
             sample, drawn = kernels.sample(tile.logits, tile.seed, tile.parameters, tile.first_row)
             index[tile.rows] = drawn
             out[tile.rows] = table.gather(weight, drawn, sample[:, 0])
+            del tile, sample  # before the next one is there
     return out.view(*leading, weight.shape[1]), index.view(leading)
 
 
@@ -134,22 +135,20 @@ def _pull_back(
     at_bias = hidden.new_zeros((count, proj.shape[0]) if of_bias else 0, dtype=wide)
     at_weight = table.scatter(grad, index, len(weight), count) if of_weight else hidden.new_empty(0)
     at_tau = hidden.new_empty(index.shape if of_tau else 0, dtype=torch.float64)
+    tiles = _tiles(hidden, proj, bias, seed, parameters, first_row, count)
     with torch._C._DisableAutocast():
-        for tile in (
-            _tiles(hidden, proj, bias, seed, parameters, first_row, count) if any([*wanted[:3], of_tau]) else ()
-        ):
-            rows, group, v = tile.rows, tile.group, linear(grad[tile.rows], weight)
+        for tile in tiles if any(wanted[:3]) or of_tau else ():
+            rows, v = tile.rows, linear(grad[tile.rows], weight)
             if of_tau:
-                derivative = jacobian.in_tau(tile, index)
-                at_tau[rows] = torch.where(derivative == 0, 0.0, v.double() * derivative).sum(-1)
-            if any(wanted[:3]):
-                at_logits = jacobian(v, tile, index)
+                at_tau[rows] = _inner(v, jacobian.in_tau(tile, index))
+            at_logits = jacobian(v, tile, index) if any(wanted[:3]) else v
             if of_hidden:
                 torch.mm(at_logits, proj, out=at_hidden[rows])
             if of_proj:
-                at_proj[group].addmm_(at_logits.t().to(wide), hidden[rows].to(wide))
+                at_proj[tile.group].addmm_(at_logits.t().to(wide), hidden[rows].to(wide))
             if of_bias:
-                at_bias[group] += at_logits.sum(0, dtype=wide)
+                at_bias[tile.group] += at_logits.sum(0, dtype=wide)
+            del tile, v, at_logits  # before the next ones are there
     gradients = (at_hidden, at_proj.to(hidden.dtype), at_bias.to(hidden.dtype), at_weight, at_tau)
     return tuple(gradient.view(shape) for gradient, shape in zip(gradients, shapes, strict=True))
 
@@ -194,6 +193,11 @@ def _push(
             if of_weight is not None:
                 out[rows] += table.gather(of_weight, index[rows], out.new_zeros(len(index[rows])))
     return out.view(*leading, weight.shape[1])
+
+
+def _inner(v: Tensor, derivative: Tensor) -> Tensor:
+    """``<v, derivative>`` of each row, whatever v is behind a mask."""
+    return torch.where(derivative == 0, 0.0, v.double() * derivative).sum(-1)
 
 
 def _as_rows(x: Tensor) -> Tensor:
