@@ -19,3 +19,4 @@ do.nn.StraightThroughCategorical(estimator=3)
 do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix="1%")
 do.estimators.GST()(logits, dimm=3)
 do.nn.StraightThroughCategorical().tau = "1"
+do.linear_embedding(logits, logits, logits, 0.5)

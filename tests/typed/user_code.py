@@ -24,6 +24,10 @@ assert_type(do.reinmax_rao(logits, 1.0, 10), Tensor)
 assert_type(do.reinmax_argmax(logits), Tensor)
 assert_type(do.expected_gap(logits, logits.argmax(-1)), Tensor)
 
+table = torch.zeros(3, 2)
+assert_type(do.linear_embedding(logits, table, table), Tensor)
+assert_type(do.linear_embedding(logits, table, table, "reinmax", return_index=True), tuple[Tensor, Tensor])
+
 estimator = do.estimator("gst(tau=0.5)")
 assert_type(estimator, do.estimators.Estimator)
 assert_type(estimator(logits), Tensor)
