@@ -83,6 +83,15 @@ class Jacobian:
         return self.kernels.tau_derivative(*call, *self.of, tile.first_row)
 
 
+def _fused(backend: str, estimator: str, hidden: Tensor, weight: Tensor) -> Any:
+    """Triton's kernels that hold no logits, where they serve a call that asks for Triton."""
+    if backend != "triton":
+        return None
+    from .triton_kernels import linear_embedding as kernels
+
+    return kernels if kernels.serves(estimator, hidden, weight) else None
+
+
 def _linear_embedding(
     hidden: Tensor,
     proj: Tensor,
@@ -99,6 +108,10 @@ def _linear_embedding(
     leading, hidden = hidden.shape[:-1], _as_rows(hidden)
     out = hidden.new_empty((len(hidden), weight.shape[1]))
     index = hidden.new_empty((len(hidden),), dtype=torch.int64)
+    fused = _fused(backend, estimator, hidden, weight)
+    if fused:
+        index, first_column = fused.sample(hidden, proj, bias, weight.shape[1], seed, parameters, first_row)
+        return table.gather(weight, index, first_column).view(*leading, weight.shape[1]), index.view(leading)
     with torch._C._DisableAutocast():
         for tile in _tiles(hidden, proj, bias, seed, parameters, first_row):
             sample, drawn = kernels.sample(tile.logits, tile.seed, tile.parameters, tile.first_row)
@@ -130,10 +143,17 @@ def _pull_back(
     grad, hidden, index, count = _as_rows(grad), _as_rows(hidden), index.reshape(-1), math.prod(groups)
     wide = torch.float32 if hidden.element_size() < 4 else hidden.dtype
     of_hidden, of_proj, of_bias, of_weight, of_tau = wanted
-    at_hidden = torch.empty_like(hidden) if of_hidden else hidden.new_empty(0)
+    nothing = hidden.new_empty(0)
+    at_weight = table.scatter(grad, index, len(weight), count) if of_weight else nothing
+    fused = None if of_tau else _fused(backend, estimator, hidden, weight)
+    if fused and any(wanted[:3]):
+        call = (grad, hidden, proj, bias, weight, index, parameters, estimator, count)
+        found = fused.pull_back(*call, of_hidden, of_proj or of_bias)
+        gradients = [x if want else nothing for x, want in zip(found, wanted, strict=False)]
+        return _shaped((*gradients, at_weight, nothing.double()), shapes)
+    at_hidden = torch.empty_like(hidden) if of_hidden else nothing
     at_proj = hidden.new_zeros((count, *proj.shape) if of_proj else 0, dtype=wide)
     at_bias = hidden.new_zeros((count, proj.shape[0]) if of_bias else 0, dtype=wide)
-    at_weight = table.scatter(grad, index, len(weight), count) if of_weight else hidden.new_empty(0)
     at_tau = hidden.new_empty(index.shape if of_tau else 0, dtype=torch.float64)
     tiles = _tiles(hidden, proj, bias, seed, parameters, first_row, count)
     with torch._C._DisableAutocast():
@@ -149,8 +169,7 @@ def _pull_back(
             if of_bias:
                 at_bias[tile.group] += at_logits.sum(0, dtype=wide)
             del tile, v, at_logits  # before the next ones are there
-    gradients = (at_hidden, at_proj.to(hidden.dtype), at_bias.to(hidden.dtype), at_weight, at_tau)
-    return tuple(gradient.view(shape) for gradient, shape in zip(gradients, shapes, strict=True))
+    return _shaped((at_hidden, at_proj.to(hidden.dtype), at_bias.to(hidden.dtype), at_weight, at_tau), shapes)
 
 
 def _push(
@@ -198,6 +217,10 @@ def _push(
 def _inner(v: Tensor, derivative: Tensor) -> Tensor:
     """``<v, derivative>`` of each row, whatever v is behind a mask."""
     return torch.where(derivative == 0, 0.0, v.double() * derivative).sum(-1)
+
+
+def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
+    return tuple(gradient.view(shape) for gradient, shape in zip(gradients, shapes, strict=True))
 
 
 def _as_rows(x: Tensor) -> Tensor:
