@@ -32,7 +32,8 @@ def formulations() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
 
 
 def measured(which: str, columns: int, features: int, rows: int) -> tuple[float, float]:
-    """Seconds a call, and peak resident memory in MiB; each in a process that does nothing else."""
+    """Seconds a call, of the processor's time, which others share, and peak resident memory in MiB: each in a process
+    that does nothing else."""
     command = [sys.executable, "-m", "bench.linear_embedding", which, *map(str, (columns, features, rows))]
     once = [*command, "1"]
     returned = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}  # freed memory is, at once, at some cost of time
@@ -49,14 +50,14 @@ def child(which: str, columns: int, features: int, rows: int, repeats: int = REP
     leaves = [leaf.div_(features**0.25).requires_grad_() for leaf in leaves]  # logits of standard deviation 1
     v, times = torch.ones(rows, features), []
     for _ in range(1 + repeats):
-        begin = time.perf_counter()
+        begin = time.process_time()
         if call is None:  # what any of them has: result and gradients
             _held = [torch.ones_like(tensor) for tensor in (v, *leaves)]
         else:
             out = call(*leaves)
             _held = [out, *torch.autograd.grad(out, leaves, v)]
             del out
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
         del _held
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(statistics.median(times[1:]), peak)
