@@ -24,6 +24,7 @@ from .functional import (
     reinmax_rk2,
     straight_through,
 )
+from .linear_embedding import linear_embedding
 from .top_k import top_k
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "gst",
     "gumbel_rao",
     "gumbel_softmax",
+    "linear_embedding",
     "mix",
     "mve",
     "nn",

@@ -25,6 +25,7 @@ from triton_ahead import (
     calls,
     calls_of_binary,
     compile_case,
+    compile_product,
     may_spill,
     without_interpreter,
 )
@@ -150,3 +151,25 @@ def test_short_rows_stay_in_registers(binaries: list[Binary]) -> None:
     few = {b: 64 if "STRATIFIED=True" in b.constants else 0 for b in binaries}  # bytes: an order of strata is made anew
     spilled = [b for b in binaries if b.spills > few[b] and not may_spill(b.dtype, b.columns)]
     assert not spilled, table(spilled)
+
+
+def products() -> list[tuple[str, int, str, int]]:
+    """Estimator, features, dtype, architecture."""
+    if not FULL:
+        return [("reinmax", 64, "bfloat16", 90)]
+    of_all = itertools.product(("straight_through", "gst", "reinmax", "mix"), (16, 64, 128, 256))
+    return [(*case, d, a) for case in of_all for d in ("float16", "bfloat16") for a in ARCHITECTURES]
+
+
+def test_the_kernels_of_products_compile(tmp_path: Path) -> None:
+    """Into the shared memory of every architecture; up to 64 features, and as many as a tile has rows, in registers."""
+    with (
+        without_interpreter(KEPT / "cache" if FULL else tmp_path),
+        concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
+    ):
+        for case, kernels in zip(products(), pool.map(compile_product, *zip(*products(), strict=True)), strict=True):
+            names = {name for name, _, _ in kernels}
+            assert names == {f"{of}_kernel" for of in ("totals", "winner", "sums", "hidden", "tables")}
+            assert max(shared for _, shared, _ in kernels) <= 163 * 1024, case
+            if case[1] <= 64:
+                assert all(stack == 0 for _, _, stack in kernels), (case, kernels)

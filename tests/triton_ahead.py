@@ -152,6 +152,31 @@ def compile_case(case: Case) -> list[Binary]:
     return binaries
 
 
+def compile_product(estimator: str, features: int, dtype: str, architecture: int) -> list[tuple[str, int, int]]:
+    """What a draw and a pull-back of logits that are a product launch: kernel, bytes of shared memory, of stack."""
+    import triton
+    from discrete_ops.triton_kernels import linear_embedding as product
+
+    recorded: list[Any] = []
+
+    def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        recorded.append((kernel, arguments, options))
+
+    rows, columns = (torch.zeros((length, features), dtype=DTYPES[dtype]) for length in (8, 100))
+    bias, seed, index = columns[:, 0], torch.zeros(1, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)
+    parameters = torch.ones((1, 3), dtype=torch.float64)
+    product.sample(rows, columns, bias, features, seed, parameters, 0, launch)
+    call = (rows, rows, columns, bias, columns, index, parameters, estimator)
+    product.pull_back(*call, 1, True, True, launch)
+    found = []
+    for kernel, arguments, options in recorded:
+        _, (source, target, parsed) = specialise(architecture, kernel, arguments, options)
+        compiled = triton.compile(source, target=target, options=parsed.__dict__)
+        case = Case("", estimator, features, True, "float64", architecture)  # whose stack is all taken for spills
+        found.append((kernel.__name__, compiled.metadata.shared, resources(compiled, case, features)[1]))
+    return found
+
+
 def resources(compiled: Any, case: Case, columns: int) -> tuple[int, int]:
     """Registers a thread and bytes spilled, from the assembler's own tools, which need no driver.
 

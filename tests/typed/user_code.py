@@ -27,6 +27,10 @@ assert_type(do.top_k(logits, 2, do.estimators.GST(), return_index=True, dim=0, s
 assert_type(do.top_k(logits, 2, "reinmax", return_index=flag, mask=logits > 0), Tensor | tuple[Tensor, Tensor])
 assert_type(do.expected_gap(logits, logits.argmax(-1)), Tensor)
 
+table = torch.zeros(3, 2)
+assert_type(do.linear_embedding(logits, table, table), Tensor)
+assert_type(do.linear_embedding(logits, table, table, "reinmax", return_index=True), tuple[Tensor, Tensor])
+
 estimator = do.estimator("gst(tau=0.5)")
 assert_type(estimator, do.estimators.Estimator)
 assert_type(estimator(logits), Tensor)
