@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import backends, ops
+from . import backends, ops, table
 from .parts import Part, parts, rows_of
 from .reference import Parameters
 
@@ -33,10 +33,7 @@ def embedding(
 
     def of(part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
         sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
-        if index.is_cpu and index.numel() and index.min() >= 0:
-            return torch.embedding(lines, _lines(index, part.begin, place, columns)), index
-        found = torch.embedding(lines, _lines(index.clamp_min(0), part.begin, place, columns))
-        return torch.where(index.unsqueeze(-1) < 0, sample[:, :1], found), index  # without a sample all NaN, or 0
+        return table.gather(lines, index, sample[:, 0], _begins(index, part.begin, place, columns)), index
 
     result, index = _by_parts(of, logits, place, seed, parameters, first_row)
     return result.view(*logits.shape[:-1], width), index.view(logits.shape[:-1])
@@ -81,16 +78,12 @@ def scatter(
 ) -> Tensor:
     """A sum in float32 at least, in the order of the rows. A row without a sample adds nothing."""
     place, columns, width = _placed(logits, tables), tables[-1], grad.shape[-1]
-    index, dtype = index.reshape(-1), torch.promote_types(grad.dtype, torch.float32)
-    wide = grad.reshape(-1, width).to(dtype)
+    index, flat = index.reshape(-1), grad.reshape(-1, width)
     if not soft:
-        lines, none = _lines(index, 0, place, columns), math.prod(tables)
-        if wide.is_cpu:  # a row more, for those without a sample
-            total = wide.new_zeros((none + 1, width)).index_add_(0, torch.where(index < 0, none, lines), wide)[:none]
-        else:  # which sorts them, and so is the same at every call
-            lines = torch.where(index < 0, -1, lines)
-            total = torch.ops.aten.embedding_dense_backward(wide, lines, none, -1, False)
-        return total.to(grad.dtype).view(*tables, width)
+        total = table.scatter(flat, index, math.prod(tables), _begins(index, 0, place, columns))
+        return total.view(*tables, width)
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    wide = flat.to(dtype)
     kernels = backends.get(backend or backends.default(logits))
     groups, cycle, per_group = place
     total = wide.new_zeros((groups, cycle, columns, width))
@@ -101,9 +94,9 @@ def scatter(
         own = slice(part.begin, part.end)
         call = (x, index[own], part.seed, part.parameters, estimator, num_samples, part.first_row)
         sample = kernels.surrogate(*call).to(dtype).masked_fill_(without[own], 0.0)
-        for table in range(cycle):
-            every = slice((table - part.begin) % cycle, None, cycle)
-            total[part.begin // max(1, per_group), table].addmm_(sample[every].t(), wide[own][every])
+        for number in range(cycle):
+            every = slice((number - part.begin) % cycle, None, cycle)
+            total[part.begin // max(1, per_group), number].addmm_(sample[every].t(), wide[own][every])
         return ()
 
     _by_parts(of, logits, place, seed, parameters, first_row)
@@ -193,13 +186,13 @@ def _placed(logits: Tensor, tables: tuple[int, ...]) -> _Place:
     return groups, tables[-2], logits.numel() // logits.shape[-1] // groups
 
 
-def _lines(index: Tensor, begin: int, place: _Place, columns: int) -> Tensor:
-    """Where the rows from ``begin`` on with these categories look, in all tables one under the other."""
+def _begins(index: Tensor, first: int, place: _Place, columns: int) -> Tensor | int:
+    """Where the tables of the rows from the first on begin, in all tables one under the other."""
     groups, tables, per_group = place
     if groups == tables == 1:
-        return index
-    row = torch.arange(begin, begin + len(index), device=index.device)
-    return index + (row // per_group * tables + row % tables) * columns
+        return 0
+    row = torch.arange(first, first + len(index), device=index.device)
+    return (row // per_group * tables + row % tables) * columns
 
 
 def _products(grad: Tensor, weight: Tensor, logits: Tensor, place: _Place) -> Callable[[Part], Tensor]:

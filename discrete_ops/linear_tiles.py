@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from . import backends, parts, reference, table
+from . import backends, ops, parts, reference, table
 from .reference import Parameters
 
 
@@ -115,7 +115,11 @@ def pull_back(
     wide = torch.float32 if hidden.element_size() < 4 else hidden.dtype
     of_hidden, of_proj, of_bias, of_weight, of_tau = wanted
     nothing = hidden.new_empty(0)
-    at_weight = table.scatter(grad, index, len(weight), count) if of_weight else nothing
+    at_weight = nothing
+    if of_weight:
+        tables = torch.arange(count, device=index.device).repeat_interleave(len(index) // count)
+        at_weight = table.scatter(grad, index, count * len(weight), tables * len(weight))
+        at_weight = at_weight.view(count, *weight.shape)
     fused = None if of_tau else _fused(backend, estimator, hidden, weight)
     if fused and any(wanted[:3]):
         call = (grad, hidden, proj, bias, weight, index, parameters, estimator, count)
@@ -131,7 +135,7 @@ def pull_back(
         for tile in tiles if any(wanted[:3]) or of_tau else ():
             rows, v = tile.rows, linear(grad[tile.rows], weight)
             if of_tau:
-                at_tau[rows] = _inner(v, jacobian.in_tau(tile, index))
+                at_tau[rows] = ops.along(v, jacobian.in_tau(tile, index)).sum(-1)
             at_logits = jacobian(v, tile, index) if any(wanted[:3]) else v
             if of_hidden:
                 torch.mm(at_logits, proj, out=at_hidden[rows])
@@ -183,11 +187,6 @@ def push(
             if of_weight is not None:
                 out[rows] += table.gather(of_weight, index[rows], out.new_zeros(len(index[rows])))
     return out.view(*leading, weight.shape[1])
-
-
-def _inner(v: Tensor, derivative: Tensor) -> Tensor:
-    """``<v, derivative>`` of each row, whatever v is behind a mask."""
-    return torch.where(derivative == 0, 0.0, v.double() * derivative).sum(-1)
 
 
 def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
