@@ -77,12 +77,12 @@ def linear_embedding(
 ) -> tuple[Tensor, Tensor]:
     kernels = backends.get(backend or backends.default(hidden))
     leading, hidden = hidden.shape[:-1], _as_rows(hidden)
-    out = hidden.new_empty((len(hidden), weight.shape[1]))
-    index = hidden.new_empty((len(hidden),), dtype=torch.int64)
     fused = _fused(backend, estimator, hidden, weight)
     if fused:
         index, first_column = fused.sample(hidden, proj, bias, weight.shape[1], seed, parameters, first_row)
         return table.gather(weight, index, first_column).view(*leading, weight.shape[1]), index.view(leading)
+    out = hidden.new_empty((len(hidden), weight.shape[1]))
+    index = hidden.new_empty((len(hidden),), dtype=torch.int64)
     with torch._C._DisableAutocast():
         for tile in _tiles(hidden, proj, bias, seed, parameters, first_row):
             sample, drawn = kernels.sample(tile.logits, tile.seed, tile.parameters, tile.first_row)
@@ -200,6 +200,6 @@ def _as_rows(x: Tensor) -> Tensor:
 def shapes_of(
     wanted: list[bool], groups: list[int], hidden: Tensor, proj: Tensor, weight: Tensor, index: Tensor
 ) -> Any:
-    """Of the gradients."""
+    """Of the gradients; one that is not computed has nothing in it, but the dims of vmap."""
     every = hidden.shape, (*groups, *proj.shape), (*groups, len(proj)), (*groups, *weight.shape), index.shape
-    return [shape if want else (0,) for shape, want in zip(every, wanted, strict=True)]
+    return [shape if want else (*groups, 0) for shape, want in zip(every, wanted, strict=True)]

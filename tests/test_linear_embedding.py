@@ -218,6 +218,12 @@ def test_vmap_gives_each_element_its_own_gradients_at_the_tables():
         return each, seeds, forward, torch.func.jacrev(of_tau(call), argnums=(0, 1, 2, 3, 4))(hidden, *tables)
 
     assert_same(all_of(ours), all_of(dense))
+
+    def twice(call: Callable[..., Any]) -> Any:
+        pulled = lambda v, x: torch.func.vjp(lambda x: call(x, *tables[:3]), x)[1](v)[0]  # noqa: E731
+        return torch.vmap(torch.vmap(pulled))(v, hidden)
+
+    assert_same([twice(ours)], [twice(dense)])
     with pytest.raises(RuntimeError, match="allowed: over hidden, or a loop over tables"):
         torch.vmap(lambda proj: ours(hidden, proj, *tables[1:3]))(torch.stack([tables[0]] * 2))
 
