@@ -185,8 +185,14 @@ def push(
             if of_tau is not None:
                 out[rows] += (jacobian.in_tau(tile, index) * of_tau[rows]).to(weight.dtype) @ weight
             if of_weight is not None:
-                out[rows] += table.gather(of_weight, index[rows], out.new_zeros(len(index[rows])))
+                out[rows] += table.gather(of_weight, index[rows], _without_sample(tile.logits))
     return out.view(*leading, weight.shape[1])
+
+
+def _without_sample(logits: Tensor) -> Tensor:
+    """What a row has that has no sample: NaN, or 0 where it is masked whole."""
+    top = logits.amax(-1)
+    return torch.where(top == -math.inf, 0.0, top - top)
 
 
 def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
