@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from . import backends, ops, parts, reference, table
+from . import ops, parts, reference, table
 from .reference import Parameters
 
 
@@ -39,7 +39,7 @@ class Jacobian:
     """What an estimator does with gradients, or tangents, at a tile's logits."""
 
     def __init__(self, x: Tensor, transposed: bool, estimator: str, num_samples: int, backend: str) -> None:
-        self.kernels = backends.get(backend or backends.default(x))
+        self.kernels = ops.kernels_of(backend, x)
         self.of = estimator, num_samples
         pushes = transposed and estimator in reference.ASYMMETRIC  # the others are their own transpose
         self.product = reference.surrogate_jvp if pushes else self.kernels.surrogate_vjp
@@ -49,7 +49,7 @@ class Jacobian:
         return self.product(v, *call, *self.of, tile.first_row)
 
     def in_tau(self, tile: Tile, index: Tensor) -> Tensor:
-        reference.check_soft(self.of[0])
+        ops.check_tau_derivative(self.of)
         call = (tile.logits, index[tile.rows], tile.seed, tile.parameters)
         return self.kernels.tau_derivative(*call, *self.of, tile.first_row)
 
@@ -75,7 +75,7 @@ def linear_embedding(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = backends.get(backend or backends.default(hidden))
+    kernels = ops.kernels_of(backend, hidden)
     leading, hidden = hidden.shape[:-1], _as_rows(hidden)
     fused = _fused(backend, estimator, hidden, weight)
     if fused:
