@@ -27,6 +27,7 @@ def linear_embedding(
     generator: Generator = None,
     seed: Seed = None,
     backend: str | None = None,
+    num_draws: int | None = None,
 ) -> Tensor: ...
 @overload
 def linear_embedding(
@@ -41,6 +42,7 @@ def linear_embedding(
     generator: Generator = None,
     seed: Seed = None,
     backend: str | None = None,
+    num_draws: int | None = None,
 ) -> Pair: ...
 @overload
 def linear_embedding(
@@ -55,6 +57,7 @@ def linear_embedding(
     generator: Generator = None,
     seed: Seed = None,
     backend: str | None = None,
+    num_draws: int | None = None,
 ) -> Tensor | Pair: ...
 def linear_embedding(
     hidden: Tensor,
@@ -68,6 +71,7 @@ def linear_embedding(
     generator: Generator = None,
     seed: Seed = None,
     backend: str | None = None,
+    num_draws: int | None = None,
 ) -> Tensor | Pair:
     """The sampled row of a table, of logits that are a product: ``estimator(F.linear(hidden, proj, bias)) @ weight``
     without the logits.
@@ -94,6 +98,8 @@ def linear_embedding(
         seed: int in ``[0, 2**63)``, or an int64 tensor on hidden's device with one element (or S: then each of S equal
             consecutive groups of rows has its own).
         backend: one of ``available_backends()``; the device's default if None.
+        num_draws: R, independent samples of each row, as of the estimators: ``(R, ..., D)``. The product is formed
+            again for each.
 
     Returns:
         ``(..., D)`` like ``hidden`` in dtype and device; ``(result, index)`` with ``return_index``.
@@ -106,13 +112,13 @@ def linear_embedding(
     for given in (hidden, proj, weight, bias):
         if given is not None and not isinstance(given, Tensor) and has_torch_function_unary(given):
             named = {"bias": bias, "return_index": return_index, "sample_tau": sample_tau, "generator": generator}
-            named |= {"seed": seed, "backend": backend}
+            named |= {"seed": seed, "backend": backend, "num_draws": num_draws}
             return handle_torch_function(linear_embedding, (given,), hidden, proj, weight, estimator, **named)
     chosen = estimator_of(estimator)
     hidden, proj, weight, bias = _as_autocast(hidden, proj, weight, bias)
     _check(hidden, proj, weight, bias)
     logits = hidden.new_empty(()).expand(*hidden.shape[:-1], proj.shape[0])  # their shape alone
-    options: dict[str, Any] = {"generator": generator, "seed": seed, "backend": backend}
+    options: dict[str, Any] = {"generator": generator, "seed": seed, "backend": backend, "num_draws": num_draws}
     if sample_tau is not None:
         options["sample_tau"] = sample_tau
     options[OPERATOR] = partial(_draw, hidden, proj, bias, weight)

@@ -200,6 +200,7 @@ class StraightThroughEmbedding(_Sampler):
         generator: Generator = None,
         seed: Seed = None,
         backend: str | None = None,
+        num_draws: int | None = None,
     ) -> Tensor: ...
     @overload
     def forward(
@@ -211,6 +212,7 @@ class StraightThroughEmbedding(_Sampler):
         generator: Generator = None,
         seed: Seed = None,
         backend: str | None = None,
+        num_draws: int | None = None,
     ) -> Pair: ...
     def forward(
         self,
@@ -221,17 +223,17 @@ class StraightThroughEmbedding(_Sampler):
         generator: Generator = None,
         seed: Seed = None,
         backend: str | None = None,
+        num_draws: int | None = None,
     ) -> Tensor | Pair:
-        """The rows, ``(rows, index)`` with ``return_index``; ``mask``, ``generator``, ``seed`` and ``backend`` as of
-        the estimators.
+        """The rows, ``(rows, index)`` with ``return_index``; the options are those of the estimators.
 
         In ``eval()`` the row of the largest logit that is not masked, the first of equal ones, with a gradient at the
         weight alone; nothing is drawn.
         """
         if not self.training:
-            return likeliest(logits, self.weight, self.dim, mask, return_index)
+            return likeliest(logits, self.weight, self.dim, mask, return_index, num_draws)
         options: Any = {"mask": mask, "generator": generator, "seed": seed, "backend": backend, **self._now()}
-        options = {"dim": self.dim, "return_index": return_index, **options}
+        options = {"dim": self.dim, "return_index": return_index, "num_draws": num_draws, **options}
         return embeddings.look_up(self._estimator, logits, self.weight, self.soft, options)
 
     def reset_parameters(self) -> None:
@@ -281,11 +283,16 @@ def _mode(logits: Tensor, dim: int, mask: Tensor | None) -> Tensor:
 
 
 def likeliest(
-    logits: Tensor, weight: Tensor, dim: int = -1, mask: Tensor | None = None, return_index: bool = False
+    logits: Tensor,
+    weight: Tensor,
+    dim: int = -1,
+    mask: Tensor | None = None,
+    return_index: bool = False,
+    num_draws: int | None = None,
 ) -> Tensor | Pair:
     """The row of a table that :func:`mode` chooses, with a gradient at the table."""
     if not isinstance(logits, Tensor) and has_torch_function((logits, weight)):
-        return handle_torch_function(likeliest, (logits, weight), logits, weight, dim, mask, return_index)
+        return handle_torch_function(likeliest, (logits, weight), logits, weight, dim, mask, return_index, num_draws)
     dim = checks.logits(logits, dim)
     tables = embeddings.checked(weight, logits.movedim(dim, -1))
     top, index = (x.squeeze(dim) for x in _top(logits, dim, mask))
@@ -295,7 +302,11 @@ def likeliest(
     rows = torch.nn.functional.embedding(lines, tables.flatten(0, 1))
     rows = torch.where(top.unsqueeze(-1) > -torch.inf, rows, 0.0)
     rows = torch.where(top.unsqueeze(-1) < torch.inf, rows, torch.nan).movedim(-1, dim)
-    return (rows, torch.where(top.isfinite(), index, -1)) if checks.flag("return_index", return_index) else rows
+    index = torch.where(top.isfinite(), index, -1)
+    if num_draws is not None:
+        copies = checks.count("num_draws", num_draws)
+        rows, index = (x.expand(copies, *x.shape) for x in (rows, index))
+    return (rows, index) if checks.flag("return_index", return_index) else rows
 
 
 def _top(logits: Tensor, dim: int, mask: Tensor | None) -> Pair:

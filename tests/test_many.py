@@ -5,8 +5,7 @@ import torch
 from helpers import FLOATS, assert_close, chi_squared, every_estimator, every_soft, make
 
 import discrete_ops as do
-from discrete_ops import ops, reference
-from discrete_ops.call import OPERATOR
+from discrete_ops import reference
 
 R = 3
 
@@ -253,10 +252,49 @@ def test_what_is_no_number_of_draws_is_refused(num_draws, error):
         do.gst(torch.zeros(2, 3), num_draws=num_draws)
 
 
-def test_what_is_done_with_one_draw_is_refused():
-    """An operator of the package's own in place of ``draw`` says itself how it draws again."""
-    with pytest.raises(ValueError, match="num_draws: got 2, allowed here: None"):
-        do.gst(torch.zeros(2, 3), num_draws=2, **{OPERATOR: ops.draw})
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("name", ["gst(tau=0.7)", "gumbel_rao(tau=0.7, num_samples=2)"])
+def test_rows_of_a_table_and_of_logits_that_are_a_product(backend, name, seeds):
+    """Many draws of them are those of the same estimator's one-hots."""
+    options = {"seed": torch.arange(seeds) + 3, "num_draws": R, "backend": backend, "return_index": True}
+    hidden, proj, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (6, 5, 5))
+    logits = torch.nn.functional.linear(hidden, proj)
+    sample, index = do.estimator(name)(logits, **options)
+    v = torch.randn(R, 6, 3, dtype=torch.float64)
+    want = torch.autograd.grad(sample @ weight, (logits, hidden, proj, weight), v, retain_graph=True)
+    rows, of_rows = do.embedding(logits, weight, name, **options)
+    fused, of_fused = do.linear_embedding(hidden, proj, weight, name, **options)
+    for got, got_index in ((rows, of_rows), (fused, of_fused)):
+        assert torch.equal(got_index, index)
+        assert torch.equal(got, sample @ weight)
+    layer = do.nn.StraightThroughEmbedding(5, 3, name, dtype=torch.float64)
+    layer.weight = torch.nn.Parameter(weight.detach())
+    assert torch.equal(layer(logits, **options)[0], rows)
+    assert layer.eval()(logits, num_draws=R).shape == rows.shape
+    at_logits, at_weight = torch.autograd.grad(rows, (logits, weight), v, retain_graph=True)
+    assert_close(at_logits, want[0])
+    assert_close(at_weight, want[3])
+    for got, of in zip(torch.autograd.grad(fused, (hidden, proj, weight), v), want[1:], strict=True):
+        assert_close(got, of)
+
+
+def test_ragged_rows(backend):
+    lengths, logits = [2, 0, 5, 3], torch.randn(10, dtype=torch.float64, requires_grad=True)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    padded = torch.full((4, 5), -torch.inf, dtype=torch.float64)
+    there = torch.arange(5) < torch.tensor(lengths)[:, None]
+    rows = padded.masked_scatter(there, logits)
+    v = torch.randn(R, 4, 5, dtype=torch.float64)
+    options = {"seed": 3, "num_draws": R, "backend": backend, "return_index": True}
+    want, of_rows = do.gst(rows, **options)
+    got, index = do.gst(logits, offsets=offsets, **options)
+    assert torch.equal(index, of_rows)
+    assert torch.equal(got, want[:, there])
+    (at_padded,) = torch.autograd.grad(want, logits, v, retain_graph=True)
+    assert_close(torch.autograd.grad(got, logits, v[:, there])[0], at_padded)
+    nested = torch.nested.nested_tensor_from_jagged(logits.detach(), offsets)
+    with pytest.raises(ValueError, match="num_draws: got 3, allowed with a nested tensor: None"):
+        do.gst(nested, num_draws=R)
 
 
 def test_first_row_counts_on():
