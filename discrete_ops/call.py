@@ -89,7 +89,7 @@ def draw(
     if len(given) > len(DEFAULTS):
         raise _unknown(min(given.keys() - DEFAULTS.keys()), sys._getframe(1))
     dim, sample_tau, mask, generator, seed, backend, num_draws, offsets = given.values()
-    nested = isinstance(logits, Tensor) and logits.layout is _JAGGED
+    nested = operator is None and isinstance(logits, Tensor) and logits.layout is _JAGGED
     if nested:
         logits, mask, offsets = checks.elements_of_nested(logits, mask, offsets)
     if offsets is None:

@@ -190,8 +190,7 @@ class PullBack(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, of_grad: Any, of_weight: Any, *others: Any) -> Tensor | None:
-        if any(other is not None for other in others):
-            raise RuntimeError(ops.REFUSED)
+        ops.refuse_tangents(others)
         (grad, weight), saved = _restored(ctx)
         along = None if of_grad is None else pull_back(of_grad, weight, *saved, ctx.spec)
         if of_weight is None:
@@ -244,10 +243,8 @@ class PullBackToParameters(Function):
     backward = jvp = refuses("discrete_ops: double backward through the gradient at tau is not defined of an embedding")
 
 
-def _pull_back_autograd(keyset: Any, grad: Tensor, weight: Tensor, logits: Tensor, *rest: Any) -> Tensor:
-    index, seed, parameters, *spec = rest
-    logits, parameters = ops.without_derivative(logits), ops.without_derivative(parameters)
-    return apply(PullBack, keyset, grad, weight, logits, index, seed, parameters, *spec)
+def _pull_back_autograd(keyset: Any, grad: Tensor, weight: Tensor, *call: Any) -> Tensor:
+    return apply(PullBack, keyset, grad, weight, *ops.constants(*call))
 
 
 # --- registration ---------------------------------------------------------------------------------------------------

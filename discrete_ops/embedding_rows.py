@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import backends, ops, table
+from . import ops, table
 from .parts import Part, parts, rows_of
 from .reference import Parameters
 
@@ -27,7 +27,7 @@ def embedding(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = backends.get(backend or backends.default(logits))
+    kernels = ops.kernels_of(backend, logits)
     place, (columns, width) = _placed(logits, weight.shape[:-1]), weight.shape[-2:]
     lines = weight.reshape(-1, width)
 
@@ -51,7 +51,7 @@ def pull_back(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    kernels = backends.get(backend or backends.default(logits))
+    kernels = ops.kernels_of(backend, logits)
     place, index = _placed(logits, weight.shape[:-1]), index.reshape(-1)
     product = _products(grad, weight, logits, place)
 
@@ -84,7 +84,7 @@ def scatter(
         return total.view(*tables, width)
     dtype = torch.promote_types(grad.dtype, torch.float32)
     wide = flat.to(dtype)
-    kernels = backends.get(backend or backends.default(logits))
+    kernels = ops.kernels_of(backend, logits)
     groups, cycle, per_group = place
     total = wide.new_zeros((groups, cycle, columns, width))
     without = (index < 0).unsqueeze(-1)
@@ -115,9 +115,8 @@ def pull_back_to_parameters(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    kernels = backends.get(backend or backends.default(logits))
+    kernels = ops.kernels_of(backend, logits)
     index, flat = index.reshape(-1), parameters.reshape(-1, 3)
-
     place = _placed(logits, weight.shape[:-1])
     product = _products(grad, weight, logits, place)
 

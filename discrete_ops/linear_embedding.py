@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import checks, linear_operators
+from . import checks, linear_operators, ops
 from .call import OPERATOR, Generator, Pair, Real, Seed
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
 from .reference import Parameters
-from .register import as_tensor
 
 
 @overload
@@ -170,6 +169,5 @@ def _draw(
     hard: bool,
     *spec: Any,
 ) -> tuple[Tensor, Tensor]:
-    if not isinstance(parameters, Tensor):
-        parameters = torch.stack([as_tensor(number, hidden.device) for number in parameters], -1)
+    parameters = ops.as_parameters(parameters, hidden)
     return linear_operators.linear_embedding(hidden, proj, bias, weight, seed, parameters, *spec)

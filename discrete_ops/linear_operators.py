@@ -32,8 +32,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn.functional import pad
 
-from . import linear_tiles
-from .ops import NoDerivative
+from . import linear_tiles, ops
 from .register import apply, below_autograd, fold, operator, refuses
 
 # --- autograd -------------------------------------------------------------------------------------------------------
@@ -46,7 +45,7 @@ _REFUSED = (
 )
 
 
-class Constant(NoDerivative):
+class Constant(ops.NoDerivative):
     """The identity; raises when it is differentiated."""
 
     backward = refuses(_REFUSED)
@@ -65,7 +64,8 @@ class LinearEmbedding(Function):
         out, index = below_autograd(linear_embedding, keyset, *call)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(index)
-        _save(ctx, (*call[:4], index, *call[4:6]), call[6:])
+        ctx.spec = call[6:]
+        ops.save(ctx, True, *call[:4], index, *call[4:6])
         return out, index
 
     @staticmethod
@@ -98,9 +98,9 @@ class PullBack(Function):
     def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> tuple[Tensor, ...]:
         gradients = below_autograd(_pull_back_op, keyset, grad, *call)
         ctx.set_materialize_grads(False)
-        ctx.transposed, ctx.wanted, ctx.groups = call[7:10]
+        ctx.transposed, ctx.wanted, ctx.groups, *ctx.spec = call[7:]
         ctx.mark_non_differentiable(*(x for x, want in zip(gradients, ctx.wanted, strict=True) if not want))
-        _save(ctx, call[:7], call[10:])
+        ops.save(ctx, True, *call[:7])
         return gradients
 
     @staticmethod
@@ -122,8 +122,8 @@ class Push(Function):
     @staticmethod
     def forward(ctx: Any, keyset: Any, *call: Any) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.transposed, ctx.groups = call[12:14]
-        _save(ctx, call[5:12], call[14:])
+        ctx.transposed, ctx.groups, *ctx.spec = call[12:]
+        ops.save(ctx, True, *call[5:12])
         return below_autograd(_push_op, keyset, *call)
 
     @staticmethod
@@ -140,12 +140,6 @@ class Push(Function):
         if any(other is not None for other in tangents[5:]):
             raise RuntimeError(_REFUSED)
         return _push_op(*tangents[:5], *ctx.saved_tensors, ctx.transposed, ctx.groups, *ctx.spec)
-
-
-def _save(ctx: Any, tensors: tuple[Any, ...], spec: tuple[Any, ...]) -> None:
-    ctx.spec = spec
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
 
 
 # --- registration ---------------------------------------------------------------------------------------------------
@@ -178,7 +172,6 @@ def _vmap(
     return tuple(folded)
 
 
-_SPEC = "str estimator, SymInt num_samples, SymInt first_row, str backend"
 _TABLES = "Tensor hidden, Tensor proj, Tensor? bias, Tensor weight"
 _SAVED = f"{_TABLES}, Tensor index, Tensor seed, Tensor parameters"
 _TANGENTS = "Tensor? of_hidden, Tensor? of_proj, Tensor? of_bias, Tensor? of_weight, Tensor? of_tau"
@@ -216,7 +209,7 @@ def _push_autograd(keyset: Any, *call: Any) -> Any:
 
 
 linear_embedding = operator(
-    f"linear_embedding({_TABLES}, Tensor seed, Tensor parameters, {_SPEC}) -> (Tensor out, Tensor index)",
+    f"linear_embedding({_TABLES}, Tensor seed, Tensor parameters, {ops.SPEC}) -> (Tensor out, Tensor index)",
     linear_tiles.linear_embedding,
     partial(apply, LinearEmbedding),
     _fake,
@@ -224,8 +217,8 @@ linear_embedding = operator(
     whole=True,
 )
 _pull_back_op = operator(
-    f"linear_embedding_pull_back(Tensor grad, {_SAVED}, bool transposed, bool[] wanted, SymInt[] groups, {_SPEC}) -> "
-    "(Tensor at_hidden, Tensor at_proj, Tensor at_bias, Tensor at_weight, Tensor at_tau)",
+    f"linear_embedding_pull_back(Tensor grad, {_SAVED}, bool transposed, bool[] wanted, SymInt[] groups, {ops.SPEC})"
+    " -> (Tensor at_hidden, Tensor at_proj, Tensor at_bias, Tensor at_weight, Tensor at_tau)",
     linear_tiles.pull_back,
     _pull_back_autograd,
     _fake_pull_back,
@@ -233,7 +226,7 @@ _pull_back_op = operator(
     whole=True,
 )
 _push_op = operator(
-    f"linear_embedding_push({_TANGENTS}, {_SAVED}, bool transposed, SymInt[] groups, {_SPEC}) -> Tensor",
+    f"linear_embedding_push({_TANGENTS}, {_SAVED}, bool transposed, SymInt[] groups, {ops.SPEC}) -> Tensor",
     linear_tiles.push,
     _push_autograd,
     lambda *call: call[5].new_empty((*call[5].shape[:-1], call[8].shape[1])),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from . import backends, ops, parts, reference, table
+from . import ops, parts, reference, table
 from .reference import Parameters
 
 
@@ -39,7 +39,7 @@ class Jacobian:
     """What an estimator does with gradients, or tangents, at a tile's logits."""
 
     def __init__(self, x: Tensor, transposed: bool, estimator: str, num_samples: int, backend: str) -> None:
-        self.kernels = backends.get(backend or backends.default(x))
+        self.kernels = ops.kernels_of(backend, x)
         self.of = estimator, num_samples
         pushes = transposed and estimator in reference.ASYMMETRIC  # the others are their own transpose
         self.product = reference.surrogate_jvp if pushes else self.kernels.surrogate_vjp
@@ -49,7 +49,7 @@ class Jacobian:
         return self.product(v, *call, *self.of, tile.first_row)
 
     def in_tau(self, tile: Tile, index: Tensor) -> Tensor:
-        reference.check_soft(self.of[0])
+        ops.check_tau_derivative(self.of)
         call = (tile.logits, index[tile.rows], tile.seed, tile.parameters)
         return self.kernels.tau_derivative(*call, *self.of, tile.first_row)
 
@@ -75,14 +75,14 @@ def linear_embedding(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = backends.get(backend or backends.default(hidden))
+    kernels = ops.kernels_of(backend, hidden)
     leading, hidden = hidden.shape[:-1], _as_rows(hidden)
-    out = hidden.new_empty((len(hidden), weight.shape[1]))
-    index = hidden.new_empty((len(hidden),), dtype=torch.int64)
     fused = _fused(backend, estimator, hidden, weight)
     if fused:
         index, first_column = fused.sample(hidden, proj, bias, weight.shape[1], seed, parameters, first_row)
         return table.gather(weight, index, first_column).view(*leading, weight.shape[1]), index.view(leading)
+    out = hidden.new_empty((len(hidden), weight.shape[1]))
+    index = hidden.new_empty((len(hidden),), dtype=torch.int64)
     with torch._C._DisableAutocast():
         for tile in _tiles(hidden, proj, bias, seed, parameters, first_row):
             sample, drawn = kernels.sample(tile.logits, tile.seed, tile.parameters, tile.first_row)
@@ -185,8 +185,14 @@ def push(
             if of_tau is not None:
                 out[rows] += (jacobian.in_tau(tile, index) * of_tau[rows]).to(weight.dtype) @ weight
             if of_weight is not None:
-                out[rows] += table.gather(of_weight, index[rows], out.new_zeros(len(index[rows])))
+                out[rows] += table.gather(of_weight, index[rows], _without_sample(tile.logits))
     return out.view(*leading, weight.shape[1])
+
+
+def _without_sample(logits: Tensor) -> Tensor:
+    """What a row has that has no sample: NaN, or 0 where it is masked whole."""
+    top = logits.amax(-1)
+    return torch.where(top == -math.inf, 0.0, top - top)
 
 
 def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
@@ -200,6 +206,6 @@ def _as_rows(x: Tensor) -> Tensor:
 def shapes_of(
     wanted: list[bool], groups: list[int], hidden: Tensor, proj: Tensor, weight: Tensor, index: Tensor
 ) -> Any:
-    """Of the gradients."""
+    """Of the gradients; one that is not computed has nothing in it, but the dims of vmap."""
     every = hidden.shape, (*groups, *proj.shape), (*groups, len(proj)), (*groups, *weight.shape), index.shape
-    return [shape if want else (0,) for shape, want in zip(every, wanted, strict=True)]
+    return [shape if want else (*groups, 0) for shape, want in zip(every, wanted, strict=True)]

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function
 from torch.compiler import is_exporting
 
 from . import backends, ops, reference
@@ -55,11 +54,23 @@ def draw(
     return _draw(logits, seed, parameters, num_draws, hard, *spec, backend)
 
 
-def pull_back(grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, spec: Spec) -> Tensor:
-    """The sum over the draws of the pull-backs of ``grad``, in which it is linear."""
+def pull_back(
+    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Parameters, transposed: bool, spec: Spec
+) -> Tensor:
+    """The sum over the draws of the pull-backs of ``grad``, in which it is linear; or its transpose, which pushes a
+    tangent forward to every draw."""
+    if transposed:
+        copies, call = _of_copies(logits, index, seed, parameters)
+        return copies.back(ops.pull_back(copies.of(grad), *call, True, spec), logits.shape)
     if torch.is_grad_enabled() or not is_plain(grad, logits):
         return _pull_back_op(grad, logits, index, seed, ops.as_parameters(parameters, logits), *spec)
     return _pull_back(grad, logits, index, seed, parameters, *spec)
+
+
+def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec) -> Tensor:
+    """As :func:`discrete_ops.ops.tau_derivative`, of every draw."""
+    copies, call = _of_copies(logits, index, seed, parameters)
+    return copies.back(ops.tau_derivative(*call, spec), logits.shape)
 
 
 def one_by_one(
@@ -205,84 +216,30 @@ def _pull_back(
 # --- autograd ---------------------------------------------------------------------------------------------------------
 
 
-class DrawMany(Function):
+class DrawMany(ops.Draw):
     """Autograd of :func:`draw`."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        keyset: Any,
-        logits: Tensor,
-        seed: Tensor,
-        parameters: Parameters,
-        num_draws: int,
-        hard: bool,
-        *spec: Any,
+        ctx: Any, keyset: Any, logits: Tensor, seed: Tensor, parameters: Parameters, num_draws: int, *rest: Any
     ) -> tuple[Tensor, Tensor]:
-        call = (logits, seed, parameters, num_draws, hard, *spec)
+        call = (logits, seed, parameters, num_draws, *rest)
         output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(output[1])
-        ctx.spec = spec
-        ops.save(ctx, keyset is not None, logits, output[1], seed, parameters)
+        saved = (logits, output[1], seed, parameters)
+        ops.keep(ctx, keyset is not None, saved, rest[1:], pull_back, tau_derivative)
         return output
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 10
-        saved = ops.restored(ctx)
-        at_logits = pull_back(grad, *saved, ctx.spec) if ctx.needs_input_grad[1] else None
-        at_parameters = _pull_back_to_parameters(grad, *saved, ctx.spec) if ctx.needs_input_grad[3] else None
-        return (None, at_logits, None, at_parameters, *(None,) * 6)
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
-        logits, *others = ops.restored(ctx)
-        copies, call = _of_copies(logits, *others)
-        tangents = (None if of_logits is None else copies.of(of_logits), copies.of_parameters(of_parameters))
-        pushed = ops.pushed(*tangents, *call, ctx.spec)
-        return None if pushed is None else copies.back(pushed, logits.shape), None
 
 
 _draw_at_once = at_once(DrawMany)
 
 
-class PullBackMany(Function):
+class PullBackMany(ops.PullBack):
     """Autograd of :func:`pull_back`."""
 
     @staticmethod
     def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.spec = call[4:]
-        ops.save(ctx, True, *call[:4])
+        ops.keep_pull_back(ctx, (*call[:4], False, *call[4:]), pull_back)
         return below_autograd(_pull_back_op, keyset, grad, *call)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-        at_grad = None
-        if grad is not None:
-            logits, *others = ops.restored(ctx)
-            copies, call = _of_copies(logits, *others)
-            at_grad = copies.back(ops.pull_back(copies.of(grad), *call, True, ctx.spec), logits.shape)
-        return (None, at_grad, *(None,) * 8)
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
-        ops.refuse_tangents(others)
-        return None if tangent is None else pull_back(tangent, *ops.restored(ctx), ctx.spec)
-
-
-def _pull_back_to_parameters(
-    grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, spec: Spec
-) -> Tensor:
-    """The sum over the draws of the gradients at the parameters."""
-    copies, call = _of_copies(logits, index, seed, parameters)
-    at_copies = ops.pull_back_to_parameters(copies.ordered(grad, logits.shape[-1:]), *call, spec)
-    if parameters.shape[0] == 1:
-        return at_copies
-    each = at_copies.view(copies.seeds, copies.draws, copies.rows, -1).sum(1)
-    return each.reshape(parameters.shape[0], -1, parameters.shape[1]).sum(1)
 
 
 # --- registration -----------------------------------------------------------------------------------------------------
@@ -291,13 +248,6 @@ def _pull_back_to_parameters(
 def _fake(logits: Tensor, seed: Tensor, parameters: Tensor, num_draws: int, *rest: Any) -> tuple[Tensor, Tensor]:
     index = logits.new_empty((num_draws, *logits.shape[:-1]), dtype=torch.int64)
     return logits.new_empty((num_draws, *logits.shape)), index
-
-
-def _pull_back_autograd(
-    keyset: Any, grad: Tensor, logits: Tensor, index: Tensor, seed: Tensor, parameters: Tensor, *spec: Any
-) -> Tensor:
-    logits, parameters = ops.without_derivative(logits), ops.without_derivative(parameters)
-    return apply(PullBackMany, keyset, grad, logits, index, seed, parameters, *spec)
 
 
 def _vmap_pull_back(batch_size: int, in_dims: tuple[Any, ...], *call: Any) -> tuple[Any, ...]:
@@ -319,7 +269,7 @@ _draw_op = operator(
 _pull_back_op = operator(
     f"pull_back_many(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, {ops.SPEC}) -> Tensor",
     _pull_back,
-    _pull_back_autograd,
+    partial(ops.pull_back_autograd, PullBackMany),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     _vmap_pull_back,
 )

@@ -80,7 +80,7 @@ def tau_derivative(logits: Tensor, index: Tensor, seed: Tensor, parameters: Tens
     return _tau_derivative_op(logits, index, seed, parameters, *spec)
 
 
-def check_tau_derivative(spec: Spec) -> None:
+def check_tau_derivative(spec: tuple[Any, ...]) -> None:
     if reference.without_binary(spec[0]) not in reference.WITH_SOFT_SAMPLE:
         what = f"the derivative in tau is not defined for {spec[0]}, which has no soft sample"
         raise RuntimeError(f"discrete_ops: {what}")
@@ -104,8 +104,8 @@ def pushed(
     if of_parameters is None:
         return along_logits
     derivative = tau_derivative(logits, index, seed, parameters, spec)
-    rows = derivative.numel() // derivative.shape[-1]
-    each = of_parameters[:, 0].repeat_interleave(rows // len(of_parameters)).view(*derivative.shape[:-1], 1)
+    rows = logits.numel() // logits.shape[-1]
+    each = of_parameters[:, 0].repeat_interleave(rows // len(of_parameters)).view(*logits.shape[:-1], 1)
     along_tau = (derivative * each).to(derivative.dtype)
     return along_tau if along_logits is None else along_logits + along_tau
 
@@ -191,19 +191,20 @@ class Draw(Function):
     ) -> tuple[Tensor, Tensor]:
         call = (logits, seed, parameters, hard, *spec)
         output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
-        keep(ctx, keyset is not None, logits, output[1], seed, parameters, spec, pull_back, tau_derivative)
+        keep(ctx, keyset is not None, (logits, output[1], seed, parameters), spec, pull_back, tau_derivative)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+        wanted = ctx.needs_input_grad
         if grad is None:
-            return (None,) * 9
+            return (None,) * len(wanted)
         saved = restored(ctx)
-        at_logits = ctx.pull_back(grad, *saved, False, ctx.spec) if ctx.needs_input_grad[1] else None
+        at_logits = ctx.pull_back(grad, *saved, False, ctx.spec) if wanted[1] else None
         at_parameters = None
-        if ctx.needs_input_grad[3]:
+        if wanted[3]:
             at_parameters = pull_back_to_parameters(grad, *saved, ctx.spec, ctx.tau_derivative)
-        return (None, at_logits, None, at_parameters, *(None,) * 5)
+        return (None, at_logits, None, at_parameters, *(None,) * (len(wanted) - 4))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, of_logits: Any, __: Any, of_parameters: Any, *rest: Any) -> tuple[Any, None]:
@@ -225,7 +226,7 @@ class PullBack(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
         at_grad = None if grad is None else ctx.pull_back(grad, *restored(ctx), not ctx.transposed, ctx.spec)
-        return (None, at_grad, *(None,) * 9)
+        return (None, at_grad, *(None,) * (len(ctx.needs_input_grad) - 2))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
@@ -261,26 +262,23 @@ class NoDerivative(Function):
 def keep(
     ctx: Any,
     is_dispatched: bool,
-    logits: Tensor,
-    index: Tensor,
-    seed: Tensor,
-    parameters: Parameters,
+    call: tuple[Any, ...],
     spec: tuple[Any, ...],
     pull_back: Callable[..., Tensor],
     tau_derivative: Callable[..., Tensor],
 ) -> None:
-    """What the derivatives of :class:`Draw` need."""
+    """What the derivatives of :class:`Draw` need; a call ends with index, seed and parameters."""
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(index)
+    ctx.mark_non_differentiable(call[-3])
     ctx.spec, ctx.pull_back, ctx.tau_derivative = spec, pull_back, tau_derivative
-    save(ctx, is_dispatched, logits, index, seed, parameters)
+    save(ctx, is_dispatched, *call)
 
 
 def keep_pull_back(ctx: Any, call: tuple[Any, ...], pull_back: Callable[..., Tensor]) -> None:
-    """What the derivatives of :class:`PullBack` need."""
+    """What the derivatives of :class:`PullBack` need; a call ends with transposed and the four of the spec."""
     ctx.set_materialize_grads(False)
-    ctx.transposed, ctx.spec, ctx.pull_back = call[4], call[5:], pull_back
-    save(ctx, True, *call[:4])
+    ctx.transposed, ctx.spec, ctx.pull_back = call[-5], call[-4:], pull_back
+    save(ctx, True, *call[:-5])
 
 
 def save(ctx: Any, is_dispatched: bool, *call: Any) -> None:
@@ -306,10 +304,11 @@ def pull_back_to_parameters(
     spec: Spec,
     derivative_of: Callable[..., Tensor] = tau_derivative,
 ) -> Tensor:
-    """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined."""
+    """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined. Several draws of
+    the rows come one after the other."""
     product = along(grad, derivative_of(logits, index, seed, parameters, spec))
-    groups = parameters.shape[0]
-    at_tau = product.reshape(groups, product.numel() // groups).sum(1, keepdim=True)
+    draws, groups = product.numel() // max(1, logits.numel()), parameters.shape[0]
+    at_tau = product.reshape(draws, groups, logits.numel() // groups).sum((0, 2)).unsqueeze(1)
     return torch.nn.functional.pad(at_tau, (0, 2))
 
 
@@ -323,22 +322,14 @@ def refuse_tangents(tangents: Any) -> None:
         raise RuntimeError(REFUSED)
 
 
-def _pull_back_autograd(
-    function: type[PullBack],
-    keyset: Any,
-    grad: Tensor,
-    logits: Tensor,
-    index: Tensor,
-    seed: Tensor,
-    parameters: Tensor,
-    *rest: Any,
-) -> Tensor:
-    logits, parameters = without_derivative(logits), without_derivative(parameters)
-    return apply(function, keyset, grad, logits, index, seed, parameters, *rest)
+def pull_back_autograd(function: type[PullBack], keyset: Any, grad: Tensor, *call: Any) -> Tensor:
+    return apply(function, keyset, grad, *constants(*call))
 
 
-def without_derivative(x: Tensor) -> Tensor:
-    return apply(NoDerivative, x) if torch.is_grad_enabled() and x.requires_grad else x
+def constants(*call: Any) -> list[Any]:
+    """The arguments; those that are differentiated raise, see :class:`NoDerivative`."""
+    held = torch.is_grad_enabled()
+    return [apply(NoDerivative, x) if held and isinstance(x, Tensor) and x.requires_grad else x for x in call]
 
 
 class WithoutGradient(Function):
@@ -393,7 +384,7 @@ _pull_back_op = operator(
     "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
     f"{SPEC}) -> Tensor",
     _pull_back,
-    partial(_pull_back_autograd, PullBack),
+    partial(pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     partial(vmap, 3),
 )

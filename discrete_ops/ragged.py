@@ -28,7 +28,7 @@ from torch.autograd.function import Function
 from . import backends, ops, parts, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, operator, refuses
+from .register import apply, at_once, below_autograd, is_plain, operator
 
 
 def draw(
@@ -242,10 +242,8 @@ class DrawRagged(Function):
     ) -> tuple[Tensor, Tensor]:
         call = (logits, offsets, seed, parameters, hard, *spec)
         output = _draw(*call) if keyset is None else below_autograd(_draw_op, keyset, *call)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(output[1])
-        ctx.spec = spec
-        ops.save(ctx, keyset is not None, logits, offsets, output[1], seed, parameters)
+        saved = (logits, offsets, output[1], seed, parameters)
+        ops.keep(ctx, keyset is not None, saved, spec, pull_back, tau_derivative)
         return output
 
     @staticmethod
@@ -273,35 +271,21 @@ class DrawRagged(Function):
 _draw_at_once = at_once(DrawRagged)
 
 
-class PullBackRagged(Function):
+class PullBackRagged(ops.PullBack):
     """Autograd of :func:`pull_back`."""
 
     @staticmethod
     def forward(ctx: Any, keyset: Any, grad: Tensor, *call: Any) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.transposed, ctx.spec = call[5], call[6:]
-        ops.save(ctx, True, *call[:5])
+        ops.keep_pull_back(ctx, call, pull_back)
         return below_autograd(_pull_back_op, keyset, grad, *call)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-        at_grad = None if grad is None else pull_back(grad, *_restored(ctx), not ctx.transposed, ctx.spec)
-        return (None, at_grad, *(None,) * 10)
 
-    @staticmethod
-    def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> Tensor | None:
-        ops.refuse_tangents(others)
-        return None if tangent is None else pull_back(tangent, *_restored(ctx), ctx.transposed, ctx.spec)
-
-
-class TauDerivativeRagged(Function):
+class TauDerivativeRagged(ops.TauDerivative):
     """Has none of its own."""
 
     @staticmethod
     def forward(ctx: Any, keyset: Any, *call: Any) -> Tensor:
         return below_autograd(_tau_derivative_op, keyset, *call)
-
-    backward = jvp = refuses(ops.REFUSED)
 
 
 def _restored(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
@@ -326,20 +310,6 @@ def _pull_back_to_parameters(
     return torch.nn.functional.pad(at_tau, (0, 2))
 
 
-def _pull_back_autograd(
-    keyset: Any,
-    grad: Tensor,
-    logits: Tensor,
-    offsets: Tensor,
-    index: Tensor,
-    seed: Tensor,
-    parameters: Tensor,
-    *rest: Any,
-) -> Tensor:
-    logits, parameters = ops.without_derivative(logits), ops.without_derivative(parameters)
-    return apply(PullBackRagged, keyset, grad, logits, offsets, index, seed, parameters, *rest)
-
-
 # --- registration ---------------------------------------------------------------------------------------------------
 
 
@@ -359,7 +329,7 @@ _pull_back_op = operator(
     f"pull_back_ragged(Tensor grad, {_ROWS}, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
     f"{ops.SPEC}) -> Tensor",
     _pull_back,
-    _pull_back_autograd,
+    partial(ops.pull_back_autograd, PullBackRagged),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     partial(ops.vmap, 4),
     whole=True,

@@ -20,7 +20,7 @@ from torch._C import _get_tracing_state
 from torch.compiler import is_exporting
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import backends, checks, ops, sharded
+from . import checks, ops, sharded
 from .call import OPERATOR, DrawOptions, Generator, Pair, Real, Seed, Unpack
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
@@ -208,7 +208,7 @@ def _top_k(
     first_row: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    kernels = backends.get(backend or backends.default(logits))
+    kernels = ops.kernels_of(backend, logits)
     index = logits.new_empty((*logits.shape[:-1], k), dtype=torch.int64)
     k_hot = torch.empty(())
     for j, (left, drawn, row) in enumerate(_draws(logits, index, seed, first_row)):
@@ -268,7 +268,7 @@ class TopK(ops.Draw):
     ) -> tuple[Tensor, Tensor]:
         call = (logits, seed, parameters, k, *spec)
         k_hot, index = _top_k(*call) if keyset is None else below_autograd(_top_k_op, keyset, *call)
-        ops.keep(ctx, keyset is not None, logits, index, seed, parameters, spec, _pull_back, _tau_derivative)
+        ops.keep(ctx, keyset is not None, (logits, index, seed, parameters), spec, _pull_back, _tau_derivative)
         return k_hot, index
 
 
@@ -304,7 +304,7 @@ _pull_back_op = operator(
     "top_k_pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "
     f"{ops.SPEC}) -> Tensor",
     _pull_back_rows,
-    partial(ops._pull_back_autograd, PullBack),
+    partial(ops.pull_back_autograd, PullBack),
     lambda grad, logits, *_: logits.new_empty(logits.shape),
     partial(ops.vmap, 3),
     whole=True,

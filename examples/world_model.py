@@ -34,12 +34,13 @@ class WorldModel(nn.Module):
     def __init__(self, estimator: str) -> None:
         super().__init__()
         self.estimator = estimator
-        self.cell = nn.GRUCell(LATENTS * CLASSES, HIDDEN)
+        self.tables = nn.Parameter(torch.randn(LATENTS, CLASSES, HIDDEN) / LATENTS**0.5)
+        self.cell = nn.GRUCell(HIDDEN, HIDDEN)
         self.prior = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, LATENTS * CLASSES))
         self.posterior = nn.Sequential(
             nn.Linear(HIDDEN + CELLS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, LATENTS * CLASSES)
         )
-        self.decoder = nn.Sequential(nn.Linear(HIDDEN + LATENTS * CLASSES, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, CELLS))
+        self.decoder = nn.Sequential(nn.Linear(2 * HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, CELLS))
 
     def prior_logits(self, state: Tensor) -> Tensor:
         return torch.unflatten(self.prior(state), -1, (LATENTS, CLASSES))
@@ -48,15 +49,20 @@ class WorldModel(nn.Module):
         return torch.unflatten(self.posterior(torch.cat([state, seen], -1)), -1, (LATENTS, CLASSES))
 
     def latent(self, logits: Tensor) -> OneHotCategoricalStraightThrough:
-        # was: probs = 0.99 * logits.softmax(-1) + 0.01 / CLASSES, and torch's own distribution of these probs
-        return do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix=0.01, estimator=self.estimator)
+        return do.distributions.OneHotCategoricalStraightThrough(logits=logits, unimix=0.01)
+
+    def sample(self, logits: Tensor) -> Tensor:
+        """Of the latent, as the layers above take it: one row of each table, added up, ``(..., hidden)``."""
+        # was: nn.Linear(LATENTS * CLASSES, HIDDEN) of the one-hot sample, 1024 numbers of which 32 are 1, drawn by
+        # torch's own distribution of the probs 0.99 * logits.softmax(-1) + 0.01 / CLASSES
+        return do.embedding(self.latent(logits).logits, self.tables, self.estimator).sum(-2)
 
     def picture(self, state: Tensor, z: Tensor) -> Tensor:
-        picture: Tensor = self.decoder(torch.cat([state, z.flatten(-2)], -1))
+        picture: Tensor = self.decoder(torch.cat([state, z], -1))
         return picture
 
     def next(self, state: Tensor, z: Tensor) -> Tensor:
-        state = self.cell(z.flatten(-2), state)
+        state = self.cell(z, state)
         return state
 
 
@@ -73,7 +79,7 @@ def losses_of(model: WorldModel, pictures: Tensor) -> tuple[Tensor, Tensor, Tens
     lived: list[tuple[Tensor, Tensor, Tensor]] = []
     for seen in pictures + 0.1 * torch.randn_like(pictures):
         posterior = model.posterior_logits(state, seen)
-        z = model.latent(posterior).rsample()
+        z = model.sample(posterior)
         lived.append((state, z, posterior))
         state = model.next(state, z)
     states, latents, posteriors = (torch.stack(parts) for parts in zip(*lived, strict=True))
@@ -91,7 +97,7 @@ def imagined_error(model: WorldModel) -> float:
     state, error = torch.zeros(BATCH, HIDDEN), 0.0
     for step, picture in enumerate(pictures):
         looking = step < STEPS_SEEN
-        z = model.latent(model.posterior_logits(state, picture) if looking else model.prior_logits(state)).sample()
+        z = model.sample(model.posterior_logits(state, picture) if looking else model.prior_logits(state))
         if not looking:
             error += float((model.picture(state, z) - picture).square().sum(-1).mean()) / STEPS_IMAGINED
         state = model.next(state, z)

@@ -454,6 +454,10 @@ def test_other_arguments_are_named():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             do.embedding(logits, weight, **options)
+    nested = torch.nested.nested_tensor([randn(2), randn(3)], layout=torch.jagged)
+    for call in (lambda: do.embedding(nested, weight), lambda: do.top_k(nested, 1)):
+        with pytest.raises(TypeError, match="logits: got a tensor that is nested, allowed: a dense one"):
+            call()
     with pytest.raises(
         ValueError, match=r"weight: got shape \(1, 5, 3\) for logits of shape \(5,\), allowed: \(5, D\)"
     ):

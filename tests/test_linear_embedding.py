@@ -166,6 +166,9 @@ def test_an_invalid_row_is_nan_and_no_other_is(backend, bad):
     assert at_bias.isnan().all()
     counts = torch.bincount(index[~where], minlength=N).double()
     assert torch.equal(at_weight, counts[:, None].expand(N, D))
+    of_weight = torch.func.jvp(lambda w: ours(hidden, proj, bias, w, backend=backend), (weight,), (weight,))[1]
+    assert torch.equal(of_weight.isnan().all(-1), where)
+    assert torch.equal(of_weight.isnan().any(-1), where)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
@@ -176,8 +179,11 @@ def test_a_mask_in_the_bias(backend):
     got, want = (gradients(call, (hidden, proj, bias, weight), v, backend=backend) for call in (ours, dense))
     assert_same(got, want)
     assert not got[3][::2].any()
-    masked = gradients(ours, (hidden, proj, torch.full_like(bias, -math.inf), weight), v, backend=backend)
+    whole = torch.full_like(bias, -math.inf)
+    masked = gradients(ours, (hidden, proj, whole, weight), v, backend=backend)
     assert not any(x.any() for x in masked)
+    of_weight = torch.func.jvp(lambda w: ours(hidden, proj, whole, w, backend=backend), (weight,), (weight,))[1]
+    assert not of_weight.any()
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -218,6 +224,12 @@ def test_vmap_gives_each_element_its_own_gradients_at_the_tables():
         return each, seeds, forward, torch.func.jacrev(of_tau(call), argnums=(0, 1, 2, 3, 4))(hidden, *tables)
 
     assert_same(all_of(ours), all_of(dense))
+
+    def twice(call: Callable[..., Any]) -> Any:
+        pulled = lambda v, x: torch.func.vjp(lambda x: call(x, *tables[:3]), x)[1](v)[0]  # noqa: E731
+        return torch.vmap(torch.vmap(pulled))(v, hidden)
+
+    assert_same([twice(ours)], [twice(dense)])
     with pytest.raises(RuntimeError, match="allowed: over hidden, or a loop over tables"):
         torch.vmap(lambda proj: ours(hidden, proj, *tables[1:3]))(torch.stack([tables[0]] * 2))
 
