@@ -54,6 +54,10 @@ def embedding(
         soft: True: the gradient at the weight is that of the soft sample's product, ``soft.T @ grad``, so that rows
             that were not chosen learn, too; of the estimators that have a soft sample: straight_through,
             gumbel_softmax, gumbel_rao and gst. The value, and the gradient at the logits, are the same.
+        num_draws: R, independent samples of each row, one after the other: result and index get a dimension of R in
+            front, and the gradients are sums over it. The same as the call on ``logits.expand(R, *logits.shape)``.
+            None: one sample, without that dimension.
+        offsets: not of this function: None.
 
     Returns:
         ``(..., D)``, with D in the place of the categories; logits' dtype. A row with NaN or +inf in its logits gives

@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from . import backends, ops, parts, reference, table
 from .reference import Parameters
+from .register import in_shape
 
 
 class Tile(NamedTuple):
@@ -82,14 +83,15 @@ def linear_embedding(
     fused = _fused(backend, estimator, hidden, weight)
     if fused:
         index, first_column = fused.sample(hidden, proj, bias, weight.shape[1], seed, parameters, first_row)
-        return table.gather(weight, index, first_column).view(*leading, weight.shape[1]), index.view(leading)
+        out = table.gather(weight, index, first_column)
+        return in_shape(out, (*leading, weight.shape[1])), in_shape(index, leading)
     with torch._C._DisableAutocast():
         for tile in _tiles(hidden, proj, bias, seed, parameters, first_row):
             sample, drawn = kernels.sample(tile.logits, tile.seed, tile.parameters, tile.first_row)
             index[tile.rows] = drawn
             out[tile.rows] = table.gather(weight, drawn, sample[:, 0])
             del tile, sample  # before the next one is there
-    return out.view(*leading, weight.shape[1]), index.view(leading)
+    return in_shape(out, (*leading, weight.shape[1])), in_shape(index, leading)
 
 
 def pull_back(
@@ -186,15 +188,15 @@ def push(
                 out[rows] += (jacobian.in_tau(tile, index) * of_tau[rows]).to(weight.dtype) @ weight
             if of_weight is not None:
                 out[rows] += table.gather(of_weight, index[rows], out.new_zeros(len(index[rows])))
-    return out.view(*leading, weight.shape[1])
+    return in_shape(out, (*leading, weight.shape[1]))
 
 
 def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
-    return tuple(gradient.view(shape) for gradient, shape in zip(gradients, shapes, strict=True))
+    return tuple(in_shape(gradient, shape) for gradient, shape in zip(gradients, shapes, strict=True))
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
 def shapes_of(
