@@ -95,6 +95,8 @@ def draw(
     if offsets is None:
         dim = checks.logits(logits, dim)
     else:
+        if operator is not None and nested:
+            raise TypeError("logits: got a tensor that is nested, allowed here: a dense one")
         if operator is not None:
             raise ValueError("offsets: got some, allowed here: None")
         dim, operator = checks.offsets(offsets, logits, dim), partial(ragged.draw, offsets)
@@ -123,12 +125,16 @@ def draw(
             raise ValueError(f"num_draws: got {num_draws}, allowed with a nested tensor: None (its values and offsets)")
         if operator:
             on_devices = partial(many.one_by_one, operator, num_draws, rows_of_seeds)
+            if offsets is not None and rows.element_size() < 4:  # what autograd adds up over the draws is rounded once
+                rows = rows.float()
         else:
             on_devices = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws)
     draws = 1 if num_samples is None else num_samples
     sample, index = on_devices(rows, seed, parameters, hard, estimator, draws, 0, backend)
     if binary:
         return sample.squeeze(-1)
+    if offsets is not None and num_draws is not None:
+        sample = sample.to(logits.dtype)
     if nested:
         sample = torch.nested.nested_tensor_from_jagged(sample, offsets)
     sample = sample if last else sample.movedim(-1, dim)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .ops import without_gradient
 from .reference import LEAST_TAU, MOST_TAU, STRATIFIED, WITH_SOFT_SAMPLE, Parameters
@@ -69,7 +70,7 @@ def offsets(value: Any, logits: Any, dim: Any) -> int:
         raise ValueError(f"offsets: got shape {tuple(value.shape)}, {allowed}")
     if value.device != logits.device:
         raise ValueError(f"offsets: got a tensor on {value.device}, allowed: the logits' device, {logits.device}")
-    if _is_at_hand(value):
+    if _is_at_hand(value) and get_proxy_mode() is None:
         first, last, total = value[0].item(), value[-1].item(), logits.shape[0]
         if first != 0 or last != total:
             raise ValueError(f"offsets: got {first} to {last}, allowed: 0 to {total}, the number of logits")

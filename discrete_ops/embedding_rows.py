@@ -12,6 +12,7 @@ from torch import Tensor
 from . import ops, table
 from .parts import Part, parts, rows_of
 from .reference import Parameters
+from .register import in_shape
 
 _Place = tuple[int, int, int]  # groups, tables of each, rows of each group
 
@@ -29,14 +30,14 @@ def embedding(
 ) -> tuple[Tensor, Tensor]:
     kernels = ops.kernels_of(backend, logits)
     place, (columns, width) = _placed(logits, weight.shape[:-1]), weight.shape[-2:]
-    lines = weight.reshape(-1, width)
+    lines = weight.flatten(0, -2)
 
     def of(part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
         sample, index = kernels.sample(x, part.seed, part.parameters, part.first_row)
         return table.gather(lines, index, sample[:, 0], _begins(index, part.begin, place, columns)), index
 
     result, index = _by_parts(of, logits, place, seed, parameters, first_row)
-    return result.view(*logits.shape[:-1], width), index.view(logits.shape[:-1])
+    return in_shape(result, (*logits.shape[:-1], width)), in_shape(index, logits.shape[:-1])
 
 
 def pull_back(
@@ -60,7 +61,7 @@ def pull_back(
         call = (x, own, part.seed, part.parameters, estimator, num_samples, part.first_row)
         return (kernels.surrogate_vjp(product(part), *call),)
 
-    return _by_parts(of, logits, place, seed, parameters, first_row)[0].view(logits.shape)
+    return in_shape(_by_parts(of, logits, place, seed, parameters, first_row)[0], logits.shape)
 
 
 def scatter(
@@ -78,10 +79,11 @@ def scatter(
 ) -> Tensor:
     """A sum in float32 at least, in the order of the rows. A row without a sample adds nothing."""
     place, columns, width = _placed(logits, tables), tables[-1], grad.shape[-1]
-    index, flat = index.reshape(-1), grad.reshape(-1, width)
+    index = index.reshape(-1)
+    flat = grad.reshape(len(index), width)
     if not soft:
         total = table.scatter(flat, index, math.prod(tables), _begins(index, 0, place, columns))
-        return total.view(*tables, width)
+        return in_shape(total, (*tables, width))
     dtype = torch.promote_types(grad.dtype, torch.float32)
     wide = flat.to(dtype)
     kernels = ops.kernels_of(backend, logits)
@@ -100,7 +102,7 @@ def scatter(
         return ()
 
     _by_parts(of, logits, place, seed, parameters, first_row)
-    return total.to(grad.dtype).view(*tables, width)
+    return in_shape(total.to(grad.dtype), (*tables, width))
 
 
 def pull_back_to_parameters(
@@ -198,7 +200,7 @@ def _products(grad: Tensor, weight: Tensor, logits: Tensor, place: _Place) -> Ca
     """The gradient at a part's sample, ``grad W^T``, which that of the next part writes over."""
     groups, tables, per_group = place
     columns, width = weight.shape[-2:]
-    grad, weight = grad.reshape(-1, width), weight.reshape(groups, tables, columns, width)
+    grad, weight = grad.reshape(groups * per_group, width), weight.reshape(groups, tables, columns, width)
     buffer = grad.new_empty((min(per_group, _most(logits, tables) + 2 * tables), columns))
 
     def of(part: Part) -> Tensor:
@@ -207,7 +209,7 @@ def _products(grad: Tensor, weight: Tensor, logits: Tensor, place: _Place) -> Ca
         if tables == 1:
             return torch.mm(own, of_group[0].t(), out=tile)
         by_table = tile.view(-1, tables, columns).transpose(0, 1)
-        torch.bmm(own.view(-1, tables, width).transpose(0, 1), of_group.transpose(1, 2), out=by_table)
+        torch.bmm(own.view(len(own) // tables, tables, width).transpose(0, 1), of_group.transpose(1, 2), out=by_table)
         return tile[part.begin - first : part.end - first]
 
     return of

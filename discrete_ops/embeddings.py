@@ -21,6 +21,7 @@ from .call import DEFAULTS, OPERATOR, Options, Pair, Unpack, _unknown
 from .documented import documented
 from .reference import Parameters
 
+_HALF = (torch.float16, torch.bfloat16)
 _WITH_SOFT_SAMPLE = ("straight_through", "gumbel_softmax", "gumbel_rao", "gst")
 
 
@@ -54,6 +55,10 @@ def embedding(
         soft: True: the gradient at the weight is that of the soft sample's product, ``soft.T @ grad``, so that rows
             that were not chosen learn, too; of the estimators that have a soft sample: straight_through,
             gumbel_softmax, gumbel_rao and gst. The value, and the gradient at the logits, are the same.
+        num_draws: R, independent samples of each row, one after the other: result and index get a dimension of R in
+            front, and the gradients are sums over it. The same as the call on ``logits.expand(R, *logits.shape)``.
+            Half types are taken in float32, for these sums. None: one sample, without that dimension.
+        offsets: not of this function: None.
 
     Returns:
         ``(..., D)``, with D in the place of the categories; logits' dtype. A row with NaN or +inf in its logits gives
@@ -74,7 +79,13 @@ def look_up(
     """:func:`embedding` with any option of the estimator's call."""
     if not isinstance(logits, Tensor) and has_torch_function((logits, weight)):
         return handle_torch_function(look_up, (logits, weight), estimator, logits, weight, soft, options)
-    return estimator(logits, **options, **{OPERATOR: partial(_look_up, weight, soft)})
+    half = getattr(logits, "dtype", None)
+    if options.get("num_draws") is None or half not in _HALF or getattr(weight, "dtype", None) is not half:
+        return estimator(logits, **options, **{OPERATOR: partial(_look_up, weight, soft)})
+    # What autograd adds up over the draws is rounded once.
+    wide = {**options, OPERATOR: partial(_look_up, weight.float(), soft)}
+    found = estimator(logits.float(), **wide)
+    return (found[0].to(half), found[1]) if isinstance(found, tuple) else found.to(half)
 
 
 def _look_up(

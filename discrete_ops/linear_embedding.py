@@ -150,12 +150,16 @@ def _check(hidden: Any, proj: Any, weight: Any, bias: Any) -> None:
             raise TypeError(f"{name}: got {type(given).__name__}, allowed: a tensor")
         if hasattr(given, "device_mesh"):
             raise TypeError(f"{name}: got a DTensor, allowed: a tensor on one device ({name}.full_tensor())")
+        if given.layout != torch.strided or given.is_nested:
+            kind = "nested" if given.is_nested else given.layout
+            raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
         if given.dtype != hidden.dtype or given.device != hidden.device:
             allowed = f"allowed: hidden's, {hidden.dtype} on {hidden.device}"
             raise TypeError(f"{name}: got {given.dtype} on {given.device}, {allowed}")
         fits = [isinstance(wanted, str) or length == wanted for length, wanted in zip(given.shape, shape, strict=False)]
         if given.ndim != len(shape) or not all(fits):
-            raise ValueError(f"{name}: got shape {tuple(given.shape)}, allowed: ({', '.join(map(str, shape))})")
+            allowed = f"({', '.join(map(str, shape))})" if len(shape) > 1 else f"({shape[0]},)"
+            raise ValueError(f"{name}: got shape {tuple(given.shape)}, allowed: {allowed}")
 
 
 def _draw(

@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from . import ops, parts, reference, table
 from .reference import Parameters
+from .register import in_shape
 
 
 class Tile(NamedTuple):
@@ -80,7 +81,8 @@ def linear_embedding(
     fused = _fused(backend, estimator, hidden, weight)
     if fused:
         index, first_column = fused.sample(hidden, proj, bias, weight.shape[1], seed, parameters, first_row)
-        return table.gather(weight, index, first_column).view(*leading, weight.shape[1]), index.view(leading)
+        out = table.gather(weight, index, first_column)
+        return in_shape(out, (*leading, weight.shape[1])), in_shape(index, leading)
     out = hidden.new_empty((len(hidden), weight.shape[1]))
     index = hidden.new_empty((len(hidden),), dtype=torch.int64)
     with torch._C._DisableAutocast():
@@ -89,7 +91,7 @@ def linear_embedding(
             index[tile.rows] = drawn
             out[tile.rows] = table.gather(weight, drawn, sample[:, 0])
             del tile, sample  # before the next one is there
-    return out.view(*leading, weight.shape[1]), index.view(leading)
+    return in_shape(out, (*leading, weight.shape[1])), in_shape(index, leading)
 
 
 def pull_back(
@@ -186,7 +188,7 @@ def push(
                 out[rows] += (jacobian.in_tau(tile, index) * of_tau[rows]).to(weight.dtype) @ weight
             if of_weight is not None:
                 out[rows] += table.gather(of_weight, index[rows], _without_sample(tile.logits))
-    return out.view(*leading, weight.shape[1])
+    return in_shape(out, (*leading, weight.shape[1]))
 
 
 def _without_sample(logits: Tensor) -> Tensor:
@@ -196,11 +198,11 @@ def _without_sample(logits: Tensor) -> Tensor:
 
 
 def _shaped(gradients: tuple[Tensor, ...], shapes: Any) -> tuple[Tensor, ...]:
-    return tuple(gradient.view(shape) for gradient, shape in zip(gradients, shapes, strict=True))
+    return tuple(in_shape(gradient, shape) for gradient, shape in zip(gradients, shapes, strict=True))
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
 def shapes_of(

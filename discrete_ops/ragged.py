@@ -28,7 +28,7 @@ from torch.autograd.function import Function
 from . import backends, ops, parts, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, operator
+from .register import apply, at_once, below_autograd, in_shape, is_plain, operator
 
 
 def draw(
@@ -115,7 +115,7 @@ def _draw(
             spec = (estimator, num_samples, part.first_row, backend)
             drawn, index[part.rows] = ops._draw(part.padded(flat), part.seed, part.parameters, hard, *spec)
             sample[part.elements] = part.unpadded(drawn)
-    return sample.view(logits.shape), index.view(*offsets.shape[:-1], offsets.shape[-1] - 1)
+    return in_shape(sample, logits.shape), in_shape(index, (*offsets.shape[:-1], offsets.shape[-1] - 1))
 
 
 def _pull_back(
@@ -136,13 +136,13 @@ def _pull_back(
     bounds = _flat(offsets, logits.shape[-1])
     if hasattr(kernels, "surrogate_vjp_ragged") and not (transposed and estimator in reference.ASYMMETRIC):
         call = (seed, parameters, estimator, num_samples, first_row)
-        return kernels.surrogate_vjp_ragged(v, flat, bounds, winners, *call).view(logits.shape)
+        return in_shape(kernels.surrogate_vjp_ragged(v, flat, bounds, winners, *call), logits.shape)
     pulled = flat.new_empty(flat.shape)
     for part in _parts(flat, bounds, seed, parameters, first_row):
         rows = (part.padded(v, 0.0), part.padded(flat), winners[part.rows], part.seed, part.parameters)
         spec = (estimator, num_samples, part.first_row, backend)
         pulled[part.elements] = part.unpadded(ops._pull_back(*rows, transposed, *spec))
-    return pulled.view(logits.shape)
+    return in_shape(pulled, logits.shape)
 
 
 def _tau_derivative(

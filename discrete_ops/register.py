@@ -128,6 +128,11 @@ def fold(batch_size: int, x: Tensor, dim: int | None) -> Tensor:
     return x.expand(batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
+def in_shape(x: Tensor, shape: Any) -> Tensor:
+    """What an operator has made, in another shape, and no view: a Function's views may not be changed in place."""
+    return torch.ops.aten._unsafe_view(x, shape)
+
+
 def apply(function: type[Function], *call: Any) -> Any:
     """``function.apply`` on the level of torch.func whose turn it is: the dispatcher calls each level's."""
     if not _are_functorch_transforms_active():

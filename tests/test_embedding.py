@@ -98,6 +98,24 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("weight", [randn(5, 0), randn(4, 5, 0)], ids=["one table", "tables"])
+def test_rows_of_no_length(weight):
+    logits = randn(2, 4, 5).requires_grad_()
+    result = do.embedding(logits, weight.requires_grad_())
+    result.sum().backward()
+    assert result.shape == (2, 4, 0)
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_result_may_be_changed_in_place(soft):
+    logits, weight = randn(6, 5).requires_grad_(), randn(5, 3, seed=1).requires_grad_()
+    want, got = (do.embedding(logits, weight, soft=soft, seed=3) for _ in range(2))
+    want, got = (torch.autograd.grad(y, (logits, weight), want.detach()) for y in (want * 2, got.mul_(2)))
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout(backend, layout):
     logits, weight, options = LAYOUTS[layout]()
@@ -451,6 +469,7 @@ def test_other_arguments_are_named():
         ({"tau": 0.5}, "embedding: got an unexpected keyword argument 'tau', allowed: logits, weight, estimator"),
         ({"hard": False}, "embedding: got an unexpected keyword argument 'hard'"),
         ({"dim": 5}, "dim: got 5, allowed: -2 to 1"),
+        ({"offsets": torch.tensor([0, 4])}, "offsets: got some, allowed here: None"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             do.embedding(logits, weight, **options)

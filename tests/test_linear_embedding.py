@@ -102,6 +102,16 @@ def test_strides_make_no_difference():
     assert_same(gradients(ours, (one, *given[1:]), u), gradients(dense, (one, *given[1:]), u))
 
 
+def test_the_result_may_be_changed_in_place():
+    given, v = inputs(), randn(*LEADING, D, seed=9)
+    assert_same(gradients(lambda *x: ours(*x).mul_(2), given, v), gradients(lambda *x: 2 * ours(*x), given, v))
+
+
+def test_rows_of_no_length():
+    hidden, proj, bias, _ = inputs()
+    assert ours(hidden, proj, bias, randn(N, 0)).shape == (*LEADING, 0)
+
+
 @pytest.mark.parametrize("wanted", [("hidden",), ("proj",), ("bias",), ("weight",), ("hidden", "weight")])
 def test_gradients_at_some_of_them(wanted):
     given, v = inputs(), randn(*LEADING, D, seed=9)
@@ -317,8 +327,9 @@ def test_memory_beyond_the_gradients_is_that_of_parts(backend):
         ({"proj": torch.zeros(N, 7)}, rf"proj: got shape \({N}, 7\), allowed: \({N}, {H}\)"),
         ({"proj": torch.zeros(0, H), "weight": torch.zeros(0, D)}, "allowed: at least one category"),
         ({"weight": torch.zeros(N + 1, D)}, rf"weight: got shape \({N + 1}, {D}\), allowed: \({N}, D\)"),
+        ({"weight": torch.zeros(N, D).to_sparse()}, "weight: got a tensor that is torch.sparse_coo, allowed: a dense"),
         ({"weight": torch.zeros(N, D).half()}, "weight: got torch.float16 on cpu, allowed: hidden's, torch.float32"),
-        ({"bias": torch.zeros(N, 1)}, rf"bias: got shape \({N}, 1\), allowed: \({N}\)"),
+        ({"bias": torch.zeros(N, 1)}, rf"bias: got shape \({N}, 1\), allowed: \({N},\)"),
         ({"estimator": "gst(tau=0)"}, "tau: got 0"),
         ({"estimator": do.estimators.GST(torch.ones(7))}, "tau: got a tensor of shape"),
         ({"seed": -1}, "seed: got -1"),

@@ -278,6 +278,24 @@ def test_rows_of_a_table_and_of_logits_that_are_a_product(backend, name, seeds):
         assert_close(got, of)
 
 
+def test_sums_over_draws_of_half_types_are_rounded_once():
+    """A gradient is as that of the one-hots, whatever number of draws it is the sum of."""
+    draws, v = 64, torch.randn(64, 6, 3).bfloat16()
+    logits, weight = (torch.randn(*shape).bfloat16().requires_grad_() for shape in ((6, 5), (5, 3)))
+    options = {"seed": 3, "num_draws": draws}
+    exact = [x.detach().double().requires_grad_() for x in (logits, weight)]
+    want = torch.autograd.grad(do.mix(exact[0], **options) @ exact[1], exact, v.double())
+    for got, of in zip(
+        torch.autograd.grad(do.embedding(logits, weight, "mix", **options), (logits, weight), v), want, strict=True
+    ):
+        torch.testing.assert_close(got.double(), of, rtol=2**-8, atol=2**-6)
+    flat, offsets = logits.detach().flatten().requires_grad_(), torch.arange(7) * 5
+    of_rows = (v @ weight.T).detach()
+    want = torch.autograd.grad(do.mix(exact[0], **options), exact[0], of_rows.double())[0]
+    (got,) = torch.autograd.grad(do.mix(flat, offsets=offsets, **options), flat, of_rows.flatten(1))
+    torch.testing.assert_close(got.double(), want.flatten(), rtol=2**-8, atol=2**-6)
+
+
 def test_ragged_rows(backend):
     lengths, logits = [2, 0, 5, 3], torch.randn(10, dtype=torch.float64, requires_grad=True)
     offsets = torch.tensor([0, *lengths]).cumsum(0)

@@ -7,6 +7,7 @@ import torch
 from helpers import CPU_BACKENDS, FLOATS, assert_close, chi_squared, draw_and_pull, every_estimator, make
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import pad_sequence
 
 import discrete_ops as do
@@ -284,6 +285,19 @@ def test_exported(backend):
     model = program.module()
     model.backend = backend
     expect_training(model, model)
+
+
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+def test_make_fx(mode):
+    call = lambda x, offsets: do.reinmax(x, offsets=offsets, seed=3)  # noqa: E731
+    assert torch.equal(make_fx(call, tracing_mode=mode)(LOGITS, OFFSETS)(LOGITS, OFFSETS), call(LOGITS, OFFSETS))
+
+
+def test_the_sample_may_be_changed_in_place(backend):
+    x = LOGITS.clone().requires_grad_()
+    samples = [do.reinmax(x, offsets=OFFSETS, seed=3, backend=backend) for _ in range(2)]
+    want, got = (torch.autograd.grad(y, x, V)[0] for y in (samples[0] * 2, samples[1].mul_(2)))
+    assert torch.equal(got, want)
 
 
 # ---------------------------------------------------------------------------------------------------

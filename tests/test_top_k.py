@@ -243,6 +243,9 @@ def test_errors():
         do.top_k(logits, 2, return_index=1)
     with pytest.raises(TypeError, match="logits: got list"):
         do.top_k([0.0, 1.0], 1)
+    ragged = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    with pytest.raises(TypeError, match="logits: got a tensor that is nested, allowed here: a dense one"):
+        do.top_k(ragged, 1)
 
 
 def test_a_dtensor_is_refused():
