@@ -126,7 +126,7 @@ class Copies(NamedTuple):
 
 def _copies(logits: Tensor, seed: Tensor, num_draws: int) -> Copies:
     seeds = seed.shape[0]
-    return Copies(seeds, num_draws, logits.shape[:-1].numel() // max(seeds, 1))
+    return Copies(seeds, num_draws, logits.numel() // logits.shape[-1] // max(seeds, 1))
 
 
 def sample_many(
