@@ -38,7 +38,19 @@ from torch.compiler import is_exporting
 
 from . import backends, reference
 from .reference import Parameters
-from .register import apply, as_tensor, at_once, below, below_autograd, fold, is_plain, never_redrawn, operator, refuses
+from .register import (
+    apply,
+    as_tensor,
+    at_once,
+    below,
+    below_autograd,
+    fold,
+    is_plain,
+    never_redrawn,
+    operator,
+    refuses,
+    trains,
+)
 
 Spec: TypeAlias = tuple[str, int, int, str]
 
@@ -60,7 +72,7 @@ def draw(
             return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
         return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
     backend = backend or backends.default(logits)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits):
         return _draw_at_once(None, logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
     return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
 

@@ -25,7 +25,7 @@ from .call import OPERATOR, DrawOptions, Generator, Pair, Real, Seed, Unpack
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, operator
+from .register import apply, at_once, below_autograd, is_plain, operator, trains
 
 
 @overload
@@ -148,7 +148,7 @@ def _of_rows(
         if is_exporting() and torch.onnx.is_in_onnx_export():
             return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
         return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits):
         return at_once(TopK)(None, logits, seed, parameters, k, estimator, num_samples, first_row, backend)
     return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
 
