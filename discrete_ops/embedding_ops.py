@@ -29,7 +29,7 @@ from torch.autograd.function import Function
 
 from . import backends, embedding_rows, ops
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, fold, is_plain, operator, refuses
+from .register import apply, at_once, below_autograd, fold, is_plain, operator, refuses, trains
 
 
 def embedding(
@@ -39,8 +39,7 @@ def embedding(
     if not is_plain(logits, weight):
         return _embedding_op(logits, weight, seed, ops.as_parameters(parameters, logits), soft, *spec)
     spec = (*spec[:-1], spec[-1] or backends.default(logits))
-    trains = logits.requires_grad or weight.requires_grad
-    if torch.is_grad_enabled() and (trains or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits, weight):
         return _embedding_at_once(None, logits, weight, seed, parameters, soft, *spec)
     return embedding_rows.embedding(logits, weight, seed, parameters, soft, *spec)
 

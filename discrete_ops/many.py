@@ -26,7 +26,7 @@ from torch.compiler import is_exporting
 from . import backends, ops, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, never_redrawn, operator
+from .register import apply, at_once, below_autograd, is_plain, never_redrawn, operator, trains
 
 
 def draw(
@@ -49,7 +49,7 @@ def draw(
             return _draw(logits, seed, parameters, num_draws, hard, *spec, "reference")
         return _draw_op(logits, seed, parameters, num_draws, hard, *spec, backend)
     backend = backend or backends.default(logits)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits):
         return _draw_at_once(None, logits, seed, parameters, num_draws, hard, *spec, backend)
     return _draw(logits, seed, parameters, num_draws, hard, *spec, backend)
 
@@ -126,7 +126,7 @@ class Copies(NamedTuple):
 
 def _copies(logits: Tensor, seed: Tensor, num_draws: int) -> Copies:
     seeds = seed.shape[0]
-    return Copies(seeds, num_draws, logits.shape[:-1].numel() // max(seeds, 1))
+    return Copies(seeds, num_draws, logits.numel() // logits.shape[-1] // max(seeds, 1))
 
 
 def sample_many(

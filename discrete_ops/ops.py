@@ -25,6 +25,7 @@ Args:
         for the noise; a backend's name, or "" for the default of the device that the call runs on.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -37,7 +38,19 @@ from torch.compiler import is_exporting
 
 from . import backends, reference
 from .reference import Parameters
-from .register import apply, as_tensor, at_once, below, below_autograd, fold, is_plain, never_redrawn, operator, refuses
+from .register import (
+    apply,
+    as_tensor,
+    at_once,
+    below,
+    below_autograd,
+    fold,
+    is_plain,
+    never_redrawn,
+    operator,
+    refuses,
+    trains,
+)
 
 Spec: TypeAlias = tuple[str, int, int, str]
 
@@ -59,7 +72,7 @@ def draw(
             return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, "reference")
         return _draw_op(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
     backend = backend or backends.default(logits)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits):
         return _draw_at_once(None, logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
     return _draw(logits, seed, parameters, hard, estimator, num_samples, first_row, backend)
 
@@ -304,10 +317,10 @@ def pull_back_to_parameters(
     spec: Spec,
     derivative_of: Callable[..., Tensor] = tau_derivative,
 ) -> Tensor:
-    """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined. Several draws of
-    the rows come one after the other."""
+    """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined. Summed over the
+    draws, where several are in front."""
     product = along(grad, derivative_of(logits, index, seed, parameters, spec))
-    draws, groups = product.numel() // max(1, logits.numel()), parameters.shape[0]
+    draws, groups = math.prod(product.shape[: product.ndim - logits.ndim]), parameters.shape[0]
     at_tau = product.reshape(draws, groups, logits.numel() // groups).sum((0, 2)).unsqueeze(1)
     return torch.nn.functional.pad(at_tau, (0, 2))
 

@@ -28,7 +28,7 @@ from torch.autograd.function import Function
 from . import backends, ops, parts, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, in_shape, is_plain, operator
+from .register import apply, at_once, below_autograd, in_shape, is_plain, operator, trains
 
 
 def draw(
@@ -47,7 +47,7 @@ def draw(
     if not is_plain(logits, offsets):
         return _draw_op(logits, offsets, seed, ops.as_parameters(parameters, logits), hard, *spec)
     spec = *spec[:3], backend or backends.default(logits)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
+    if trains(parameters, logits):
         return _draw_at_once(None, logits, offsets, seed, parameters, hard, *spec)
     return _draw(logits, offsets, seed, parameters, hard, *spec)
 

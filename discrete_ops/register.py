@@ -96,6 +96,15 @@ def is_plain(x: Tensor, y: Tensor | None = None) -> bool:
     )
 
 
+def trains(parameters: Any, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether autograd is to record a call of these; parameters may be numbers."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad
+        or (y is not None and y.requires_grad)
+        or (type(parameters) is Tensor and parameters.requires_grad)
+    )
+
+
 def as_tensor(number: float, device: torch.device) -> Tensor:
     """``(1,)`` float64. A product: torch.compile keeps a float that changes out of a graph only if it is an operand."""
     return torch.ones((1,), dtype=torch.float64, device=device) * number

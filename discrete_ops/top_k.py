@@ -20,12 +20,12 @@ from torch._C import _get_tracing_state
 from torch.compiler import is_exporting
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import checks, ops, sharded
+from . import backends, checks, ops, sharded
 from .call import OPERATOR, DrawOptions, Generator, Pair, Real, Seed, Unpack
 from .estimators import Estimator
 from .estimators import estimator as estimator_of
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, operator
+from .register import apply, at_once, below_autograd, is_plain, operator, trains
 
 
 @overload
@@ -148,8 +148,9 @@ def _of_rows(
         if is_exporting() and torch.onnx.is_in_onnx_export():
             return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, "reference")
         return _top_k_op(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
-    if torch.is_grad_enabled() and (logits.requires_grad or (type(parameters) is Tensor and parameters.requires_grad)):
-        return at_once(TopK)(None, logits, seed, parameters, k, estimator, num_samples, first_row, backend)
+    backend = backend or backends.default(logits)
+    if trains(parameters, logits):
+        return _top_k_at_once(None, logits, seed, parameters, k, estimator, num_samples, first_row, backend)
     return _top_k(logits, seed, parameters, k, estimator, num_samples, first_row, backend)
 
 
@@ -270,6 +271,9 @@ class TopK(ops.Draw):
         k_hot, index = _top_k(*call) if keyset is None else below_autograd(_top_k_op, keyset, *call)
         ops.keep(ctx, keyset is not None, (logits, index, seed, parameters), spec, _pull_back, _tau_derivative)
         return k_hot, index
+
+
+_top_k_at_once = at_once(TopK)
 
 
 class PullBack(ops.PullBack):

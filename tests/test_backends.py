@@ -174,6 +174,27 @@ def test_the_backward_pass_stays_with_the_backend_of_the_forward(spy):
     assert spy == ["sample", "surrogate_vjp"]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        do.reinmax,
+        lambda x: do.reinmax(x, num_draws=2),
+        lambda x: do.reinmax(x.flatten(), offsets=torch.tensor([0, 2, x.numel()])),
+        lambda x: do.embedding(x, torch.ones(x.shape[-1], 2), "reinmax"),
+        lambda x: do.top_k(x, 2, "reinmax"),
+    ],
+    ids=["draw", "many", "ragged", "embedding", "top_k"],
+)
+def test_it_stays_with_the_default_too(call, monkeypatch):
+    used, get = [], backends.get
+    monkeypatch.setattr(backends, "get", lambda name: used.append(name) or get(name))
+    sample = call(L.clone().requires_grad_())
+    with do.use_backend("reference"):
+        sample[0].sum().backward()
+    assert len(used) > 1
+    assert set(used) == {backends.default(L)}
+
+
 def test_build_info_tells_the_versions_and_backends():
     info = do.build_info()
     assert info["torch"] == torch.__version__

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers import FLOATS, assert_close, chi_squared, every_estimator, every_soft, make
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import discrete_ops as do
 from discrete_ops import reference
@@ -201,6 +202,16 @@ def test_compiled_and_exported(backend):
     exported = program.module()(logits)
     assert torch.equal(exported, sample)
     torch.testing.assert_close(torch.autograd.grad(exported, logits, v)[0], gradient)
+
+
+def test_traced_it_takes_other_numbers_of_rows():
+    def gradients(logits, tau, v):
+        return torch.autograd.grad(do.gst(logits, tau, num_draws=R, seed=4), (logits, tau), v)
+
+    tau = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    (four, of_four), (six, of_six) = (inputs((rows, 2, 5)) for rows in (4, 6))
+    graph = make_fx(gradients, tracing_mode="symbolic")(four, tau, of_four)
+    torch.testing.assert_close(graph(six, tau, of_six), gradients(six, tau, of_six))
 
 
 def test_draws_of_a_row_are_independent():

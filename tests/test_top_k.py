@@ -244,7 +244,7 @@ def test_errors():
     with pytest.raises(TypeError, match="logits: got list"):
         do.top_k([0.0, 1.0], 1)
     ragged = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
-    with pytest.raises(TypeError, match="logits: got a tensor that is nested, allowed here: a dense one"):
+    with pytest.raises(TypeError, match="logits: got a tensor that is nested, allowed: a dense one"):
         do.top_k(ragged, 1)
 
 
