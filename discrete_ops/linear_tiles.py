@@ -28,12 +28,28 @@ class Tile(NamedTuple):
 def _tiles(
     hidden: Tensor, proj: Tensor, bias: Tensor | None, seed: Tensor, parameters: Tensor, first_row: int, groups: int = 1
 ) -> Iterator[Tile]:
-    """The logits of ``hidden (rows, H)``, in each of ``groups`` equal groups of rows; the same numbers each time."""
-    rows = len(hidden)
-    most = parts.rows_of(proj.shape[0], hidden.element_size(), hidden.device, parts.PRODUCT_BYTES)
-    for part in parts.parts(rows, most, seed, parameters, first_row, groups):
+    """The logits of ``hidden (rows, H)``, in each of ``groups`` equal groups of rows; the same numbers each time. The
+    next ones are written over them."""
+    rows, tile = len(hidden), Products(hidden, proj)
+    for part in parts.parts(rows, tile.most, seed, parameters, first_row, groups):
         own = slice(part.begin, part.end)
-        yield Tile(own, part.begin * groups // rows, linear(hidden[own], proj, bias), *part[2:])
+        yield Tile(own, part.begin * groups // rows, tile(hidden[own], bias), *part[2:])
+
+
+class Products:
+    """Products of rows with a table ``(N, H)``, in one place of memory: a heap that gives and takes tiles of this size
+    in turns with smaller ones grows by several of them."""
+
+    def __init__(self, rows: Tensor, table: Tensor) -> None:
+        columns, size = len(table), rows.element_size()
+        self.most = parts.rows_of(columns, size, rows.device, parts.PRODUCT_BYTES)
+        self.table, self.memory = table.t(), rows.new_empty((min(self.most, len(rows)), columns))
+
+    def __call__(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = self.memory[: len(rows)]
+        if bias is None:
+            return torch.mm(rows, self.table, out=out)
+        return torch.addmm(bias, rows, self.table, out=out)
 
 
 class Jacobian:
@@ -132,10 +148,10 @@ def pull_back(
     at_proj = hidden.new_zeros((count, *proj.shape) if of_proj else 0, dtype=wide)
     at_bias = hidden.new_zeros((count, proj.shape[0]) if of_bias else 0, dtype=wide)
     at_tau = hidden.new_empty(index.shape if of_tau else 0, dtype=torch.float64)
-    tiles = _tiles(hidden, proj, bias, seed, parameters, first_row, count)
+    tiles, at_sample = _tiles(hidden, proj, bias, seed, parameters, first_row, count), Products(grad, weight)
     with torch._C._DisableAutocast():
         for tile in tiles if any(wanted[:3]) or of_tau else ():
-            rows, v = tile.rows, linear(grad[tile.rows], weight)
+            rows, v = tile.rows, at_sample(grad[tile.rows])
             if of_tau:
                 at_tau[rows] = ops.along(v, jacobian.in_tau(tile, index)).sum(-1)
             at_logits = jacobian(v, tile, index) if any(wanted[:3]) else v
