@@ -183,8 +183,8 @@ def _blocks(logits: Tensor) -> Tensor:
 
 
 def _placed(logits: Tensor, tables: tuple[int, ...]) -> _Place:
-    groups = math.prod(tables[:-2])
-    return groups, tables[-2], logits.numel() // logits.shape[-1] // groups
+    groups = max(1, math.prod(tables[:-2]))  # where there is none, there is no row
+    return groups, max(1, tables[-2]), logits.numel() // logits.shape[-1] // groups
 
 
 def _begins(index: Tensor, first: int, place: _Place, columns: int) -> Tensor | int:
@@ -200,6 +200,8 @@ def _products(grad: Tensor, weight: Tensor, logits: Tensor, place: _Place) -> Ca
     """The gradient at a part's sample, ``grad W^T``, which that of the next part writes over."""
     groups, tables, per_group = place
     columns, width = weight.shape[-2:]
+    if logits.numel() == 0:  # nor are there tables, perhaps
+        return lambda part: grad.new_empty((0, columns))
     grad, weight = grad.reshape(groups * per_group, width), weight.reshape(groups, tables, columns, width)
     buffer = grad.new_empty((min(per_group, _most(logits, tables) + 2 * tables), columns))
 

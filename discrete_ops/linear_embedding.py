@@ -156,6 +156,8 @@ def _check(hidden: Any, proj: Any, weight: Any, bias: Any) -> None:
         if given.dtype != hidden.dtype or given.device != hidden.device:
             allowed = f"allowed: hidden's, {hidden.dtype} on {hidden.device}"
             raise TypeError(f"{name}: got {given.dtype} on {given.device}, {allowed}")
+        if name == "proj" and given.ndim == 2 and len(given) == 0:
+            raise ValueError(f"proj: got shape {tuple(given.shape)}, allowed: at least one category")
         fits = [isinstance(wanted, str) or length == wanted for length, wanted in zip(given.shape, shape, strict=False)]
         if given.ndim != len(shape) or not all(fits):
             allowed = f"({', '.join(map(str, shape))})" if len(shape) > 1 else f"({shape[0]},)"

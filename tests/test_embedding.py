@@ -481,3 +481,14 @@ def test_other_arguments_are_named():
         ValueError, match=r"weight: got shape \(1, 5, 3\) for logits of shape \(5,\), allowed: \(5, D\)"
     ):
         do.embedding(randn(5), randn(1, 5, 3))
+
+
+def test_no_rows_of_no_tables():
+    logits, weight = torch.randn(4, 0, 8, requires_grad=True), torch.randn(0, 8, 3, requires_grad=True)
+    do.embedding(logits, weight).sum().backward()
+    assert logits.grad.shape == logits.shape
+    assert weight.grad.shape == weight.shape
+    (at_logits,) = torch.vmap(torch.func.grad(lambda x: do.embedding(x, torch.ones(8, 3), seed=1).sum(), (0,)))(
+        torch.randn(0, 4, 8)
+    )
+    assert at_logits.shape == (0, 4, 8)

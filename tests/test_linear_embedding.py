@@ -328,6 +328,7 @@ def test_memory_beyond_the_gradients_is_that_of_parts(backend):
         ({"proj": torch.zeros(0, H), "weight": torch.zeros(0, D)}, "allowed: at least one category"),
         ({"weight": torch.zeros(N + 1, D)}, rf"weight: got shape \({N + 1}, {D}\), allowed: \({N}, D\)"),
         ({"weight": torch.zeros(N, D).to_sparse()}, "weight: got a tensor that is torch.sparse_coo, allowed: a dense"),
+        ({"proj": torch.zeros(0, H)}, rf"proj: got shape \(0, {H}\), allowed: at least one category"),
         ({"weight": torch.zeros(N, D).half()}, "weight: got torch.float16 on cpu, allowed: hidden's, torch.float32"),
         ({"bias": torch.zeros(N, 1)}, rf"bias: got shape \({N}, 1\), allowed: \({N},\)"),
         ({"estimator": "gst(tau=0)"}, "tau: got 0"),
