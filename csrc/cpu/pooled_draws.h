@@ -33,7 +33,11 @@ struct PooledDraws : LaneRows<Scalar> {
     const Operand& grad = this->call.grad;
     if (sizeof(T) == 4 && grad.dtype == Dtype::kFloat && grad.column_stride == 1) {
       const T* const data = static_cast<const T*>(grad.data);
-      add_rows(this->n, [&](int64_t row) { return data + grad.offset(row); });
+      add_rows(this->n, [&](int64_t row) {
+        const T* const v = data + grad.offset(row);
+        expect(v + 4 * this->n);  // a few rows on, of the same draw: no processor follows as many as there are draws
+        return v;
+      });
     } else {
       add_rows(kShortRow, [&](int64_t row) { return convert(row); });
     }
@@ -61,6 +65,10 @@ struct PooledDraws : LaneRows<Scalar> {
         won.at(lane, winner) += share * sum_of_lanes<T>(dot);
       }
     }
+  }
+
+  DISCRETE_OPS_HD void expect(const T* row) const {
+    for (int s = 0; s < this->n; s += kLanes) __builtin_prefetch(row + s);
   }
 
   static DISCRETE_OPS_HD V read(const T* from, int readable) {
