@@ -1,8 +1,8 @@
 // The pull-backs of several draws of a row, added up without one after the other, of the estimators for which a row
 // pools (estimators.h).
 //
-// A J is blind to a constant that is added to v. So let a draw's deviation be v minus v at its winner, and u weights that
-// no draw changes. Then a pull-back consists of the deviation's products with such weights, and, at the winner, of
+// A J is blind to a constant that is added to v. So let a draw's deviation be v minus v at its winner, and u weights
+// that no draw changes. Then a pull-back consists of the deviation's products with such weights, and, at the winner, of
 // <u, deviation>. Their sums over the draws are linear in two rows, which pool() makes:
 //
 //   pool()      v(s) becomes the sum over the draws of share * deviation(s); b(s), over those that s won, the sum of
@@ -60,9 +60,7 @@ struct Pooled : Surrogate<Row> {
   DISCRETE_OPS_HD void reinmax_rk2(V beta) {
     Row& r = this->r;
     const V inverse = pool(at_one()).inverse;
-    r.each([&](auto s) {
-      r.out(s) += (r.a(s) * inverse) * (r.v(s) * (M::set(1) - beta)) - (r.b(s) * inverse) * beta;
-    });
+    r.each([&](auto s) { r.out(s) += (r.a(s) * inverse) * (r.v(s) * (M::set(1) - beta)) - (r.b(s) * inverse) * beta; });
   }
 
   DISCRETE_OPS_HD void mix(V a) {

@@ -6,10 +6,10 @@ template <class Scalar>
 struct PooledDraws : LaneRows<Scalar> {
   using Base = LaneRows<Scalar>;
   using T = Scalar;
+  using Base::kLanes;
   using typename Base::I;
   using typename Base::Math;
   using typename Base::V;
-  using Base::kLanes;
   static constexpr int kParts = kShortRow / kLanes;
 
   // A bundle's rows one after the other, in vectors of neighbouring columns.
