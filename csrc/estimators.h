@@ -40,6 +40,11 @@ DISCRETE_OPS_HD constexpr bool forgets_draw(Estimator e) {
   return e == kStraightThrough || e == kReinMaxArgmax;
 }
 
+// Whether its pull-backs of several draws of a row are added up by sums over their gradients (pooled.h).
+DISCRETE_OPS_HD constexpr bool pools(Estimator e) {
+  return forgets_draw(e) || e == kGST || e == kReinMax || e == kReinMaxRK2 || e == kMix;
+}
+
 // The operators' number of an estimator is its row, and what reference.NUMBERS adds to it: for stratified draws, and
 // for logits (..., 1) of binary variables. A row of these is l and a 0 that is in no memory; what is read and written
 // belongs to the first of the two.

@@ -81,6 +81,22 @@ def test_any_strides_and_any_dim(backend):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("n", [20, 70])
+@pytest.mark.parametrize("name", ["straight_through", "gst_0.7", "reinmax", "reinmax_rk2_1.3", "mix"])
+def test_a_constant_in_the_gradient_costs_nothing(backend, name, n):
+    """J is blind to it, so its rounding would show; and to what comes in where a category is masked."""
+    logits, v = inputs((5, n), torch.float32)
+    masked = torch.arange(n) % 4 == 1
+    with torch.no_grad():
+        logits[:, masked] = -torch.inf
+    v = (64 * v).round() / 64
+    pulled = []
+    for incoming in (v, (v + 4096).masked_fill(masked, torch.nan)):  # both exact
+        sample = make(name, 0.7)(logits, num_draws=R, seed=4, backend=backend)
+        pulled.append(torch.autograd.grad(sample, logits, incoming)[0])
+    torch.testing.assert_close(*pulled, rtol=1e-4, atol=1e-5)
+
+
 def test_a_long_row_over_threads_is_the_same():
     """Beyond a thread's share, where one row is split."""
     logits, v = inputs((1, 2**16), torch.float32)

@@ -32,6 +32,23 @@ static DISCRETE_OPS_HD T greatest_lane(V x) {
   return most;
 }
 
+// The sum of the lanes.
+template <class T, class V>
+static DISCRETE_OPS_HD T sum_of_lanes(V x) {
+#if DISCRETE_OPS_BYTES == 64
+  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)x);
+#elif DISCRETE_OPS_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+  }
+#endif
+  T sum = 0;
+  for (int lane = 0; lane < static_cast<int>(sizeof(V) / sizeof(T)); ++lane) sum += x[lane];
+  return sum;
+}
+
 constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
 
 template <>
