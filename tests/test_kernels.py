@@ -48,7 +48,7 @@ SHAPES = [
     (2, 128256),  # a language model's vocabulary; rows fewer than threads
     (0, 10),  # an empty batch
 ]
-#: Triton's interpreter takes tens of milliseconds a program: fewer rows, as many columns as split a row; and half types,
+#: Triton's interpreter takes tens of milliseconds a program: fewer rows, as many columns as split a row; half types,
 #: which differ from float32 in what is loaded and stored, in a short row, a padded one and a split one alone.
 INTERPRETED = {
     (3000, 10): (40, 10),
