@@ -95,8 +95,6 @@ def draw(
     if offsets is None:
         dim = checks.logits(logits, dim)
     else:
-        if operator is not None and nested:
-            raise TypeError("logits: got a tensor that is nested, allowed here: a dense one")
         if operator is not None:
             raise ValueError("offsets: got some, allowed here: None")
         dim, operator = checks.offsets(offsets, logits, dim), partial(ragged.draw, offsets)

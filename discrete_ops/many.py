@@ -26,7 +26,7 @@ from torch.compiler import is_exporting
 from . import backends, ops, reference
 from .ops import Spec
 from .reference import Parameters
-from .register import apply, at_once, below_autograd, is_plain, never_redrawn, operator, trains
+from .register import apply, at_once, below_autograd, is_plain, operator, trains
 
 
 def draw(
@@ -192,11 +192,6 @@ def _draw(
     return sample, index
 
 
-def _draw_in_graph(logits: Tensor, seed: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
-    never_redrawn(seed)
-    return _draw(logits, seed, *call)
-
-
 def _pull_back(
     grad: Tensor,
     logits: Tensor,
@@ -263,7 +258,6 @@ _draw_op = operator(
     partial(apply, DrawMany),
     _fake,
     partial(ops.vmap, 1),
-    _draw_in_graph,
     batched_dim=1,
 )
 _pull_back_op = operator(

@@ -46,7 +46,6 @@ from .register import (
     below_autograd,
     fold,
     is_plain,
-    never_redrawn,
     operator,
     refuses,
     trains,
@@ -145,11 +144,6 @@ def _draw(
     if not hard:
         sample = kernels.surrogate(logits, index, seed, parameters, estimator, num_samples, first_row)
     return sample, index
-
-
-def _draw_in_graph(logits: Tensor, seed: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
-    never_redrawn(seed)
-    return _draw(logits, seed, *call)
 
 
 def _pull_back(
@@ -391,7 +385,6 @@ _draw_op = operator(
     partial(apply, Draw),
     lambda logits, *_: (logits.new_empty(logits.shape), logits.new_empty(logits.shape[:-1], dtype=torch.int64)),
     partial(vmap, 1),
-    _draw_in_graph,
 )
 _pull_back_op = operator(
     "pull_back(Tensor grad, Tensor logits, Tensor index, Tensor seed, Tensor parameters, bool transposed, "

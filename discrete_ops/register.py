@@ -32,7 +32,6 @@ def operator(
     autograd: Callable[..., Any],
     fake: Callable[..., Any],
     vmap: Callable[..., tuple[Any, ...]],
-    in_graph: Callable[..., Any] | None = None,
     whole: bool = False,
     batched_dim: int = 0,
 ) -> OpOverload:
@@ -46,8 +45,8 @@ def operator(
         fake: results without data.
         vmap: from the batch size, the batch dims and the arguments to arguments with the batch in front of what they
             have in front.
-        in_graph: the kernel for torch.compile's graph, if it is another.
-        whole: whether that graph takes the operator as it is: of one that goes over rows in parts, not the parts.
+        whole: whether torch.compile's graph takes the operator as it is: of one that goes over rows in parts, not the
+            parts.
         batched_dim: where vmap's results are batched.
     """
     name = schema.partition("(")[0]
@@ -64,13 +63,13 @@ def operator(
     def captured(mode: Any, op: OpOverload, types: Any, call: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if is_exporting():  # what is exported, and may be trained, keeps the operator
             return mode.__torch_dispatch__(op, types, call, options)
+        for argument, value in zip(op._schema.arguments, call, strict=True):
+            if argument.name == "seed":
+                never_redrawn(value)
         if whole:
-            for argument, value in zip(op._schema.arguments, call, strict=True):
-                if argument.name == "seed":
-                    never_redrawn(value)
             return mode.__torch_dispatch__(op, types, call, options)
         with mode:  # torch.compile takes what is below it, behind autograd: a backend's own operators and launches
-            return (in_graph or kernel)(*call)
+            return kernel(*call)
 
     torch.library.register_vmap(op, batched, lib=_LIBRARY)
     torch.library.register_torch_dispatch(op, FunctionalTensorMode, captured, lib=_LIBRARY)
