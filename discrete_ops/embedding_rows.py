@@ -128,8 +128,7 @@ def pull_back_to_parameters(
         return (ops.along(product(part), kernels.tau_derivative(*call)).sum(-1),)
 
     (of_rows,) = _by_parts(of, logits, place, seed, flat, first_row)
-    at_tau = of_rows.view(len(flat), len(index) // len(flat)).sum(-1, keepdim=True)
-    return torch.nn.functional.pad(at_tau, (0, 2)).view(parameters.shape)
+    return ops.at_parameters(of_rows, flat).view(parameters.shape)
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------

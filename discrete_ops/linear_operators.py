@@ -30,7 +30,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
-from torch.nn.functional import pad
 
 from . import linear_tiles, ops
 from .register import apply, below_autograd, fold, operator, refuses
@@ -51,9 +50,7 @@ class Constant(ops.NoDerivative):
     backward = refuses(_REFUSED)
 
 
-def _constants(*tensors: Any) -> list[Any]:
-    held = torch.is_grad_enabled()
-    return [apply(Constant, x) if held and isinstance(x, Tensor) and x.requires_grad else x for x in tensors]
+_constants = partial(ops.constants, function=Constant)
 
 
 class LinearEmbedding(Function):
@@ -74,20 +71,14 @@ class LinearEmbedding(Function):
             return (None,) * 11
         saved, wanted = ctx.saved_tensors, [*ctx.needs_input_grad[1:5], ctx.needs_input_grad[6]]
         *gradients, at_tau = _pull_back_op(grad, *saved, False, wanted, [], *ctx.spec)
-        at_parameters = None
-        if wanted[4]:
-            groups = len(saved[6])
-            at_parameters = pad(at_tau.reshape(groups, at_tau.numel() // groups).sum(1, keepdim=True), (0, 2))
+        at_parameters = ops.at_parameters(at_tau, saved[6]) if wanted[4] else None
         at_tables = [gradient if want else None for gradient, want in zip(gradients, wanted[:4], strict=True)]
         return (None, *at_tables, None, at_parameters, *(None,) * 4)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Any) -> tuple[Tensor, None]:
         saved, of_parameters = ctx.saved_tensors, tangents[5]
-        of_tau = None
-        if of_parameters is not None:
-            index = saved[4]
-            of_tau = of_parameters[:, 0].repeat_interleave(index.numel() // len(of_parameters)).view(index.shape)
+        of_tau = None if of_parameters is None else ops.of_rows(of_parameters, saved[4])
         return _push_op(*tangents[:4], of_tau, *saved, True, [], *ctx.spec), None
 
 
@@ -110,8 +101,7 @@ class PullBack(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Any, *others: Any) -> tuple[Any, ...]:
-        if any(other is not None for other in others):
-            raise RuntimeError(_REFUSED)
+        ops.refuse_tangents(others, _REFUSED)
         pushed = _pull_back_op(tangent, *ctx.saved_tensors, ctx.transposed, ctx.wanted, ctx.groups, *ctx.spec)
         return tuple(x if want else None for x, want in zip(pushed, ctx.wanted, strict=True))
 
@@ -137,8 +127,7 @@ class Push(Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Any) -> Tensor:
-        if any(other is not None for other in tangents[5:]):
-            raise RuntimeError(_REFUSED)
+        ops.refuse_tangents(tangents[5:], _REFUSED)
         return _push_op(*tangents[:5], *ctx.saved_tensors, ctx.transposed, ctx.groups, *ctx.spec)
 
 

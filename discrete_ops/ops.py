@@ -116,9 +116,7 @@ def pushed(
     if of_parameters is None:
         return along_logits
     derivative = tau_derivative(logits, index, seed, parameters, spec)
-    rows = logits.numel() // logits.shape[-1]
-    each = of_parameters[:, 0].repeat_interleave(rows // len(of_parameters)).view(*logits.shape[:-1], 1)
-    along_tau = (derivative * each).to(derivative.dtype)
+    along_tau = (derivative * of_rows(of_parameters, logits[..., 0]).unsqueeze(-1)).to(derivative.dtype)
     return along_tau if along_logits is None else along_logits + along_tau
 
 
@@ -314,9 +312,19 @@ def pull_back_to_parameters(
     """The gradient at the parameters: at tau, that of the soft sample; at the others none is defined. Summed over the
     draws, where several are in front."""
     product = along(grad, derivative_of(logits, index, seed, parameters, spec))
-    draws, groups = math.prod(product.shape[: product.ndim - logits.ndim]), parameters.shape[0]
-    at_tau = product.reshape(draws, groups, logits.numel() // groups).sum((0, 2)).unsqueeze(1)
-    return torch.nn.functional.pad(at_tau, (0, 2))
+    return at_parameters(product, parameters, math.prod(product.shape[: product.ndim - logits.ndim]))
+
+
+def at_parameters(at_tau: Tensor, parameters: Tensor, draws: int = 1) -> Tensor:
+    """The gradient at the parameters of what each row, or each of its elements, adds at tau; draws are in front."""
+    groups = parameters.shape[0]
+    each = at_tau.reshape(draws, groups, at_tau.numel() // (draws * groups)).sum((0, 2))
+    return torch.nn.functional.pad(each.unsqueeze(1), (0, 2))
+
+
+def of_rows(of_parameters: Tensor, rows: Tensor) -> Tensor:
+    """A tangent at the parameters, as that at the tau of each of the rows, in their shape."""
+    return of_parameters[:, 0].repeat_interleave(rows.numel() // len(of_parameters)).view(rows.shape)
 
 
 def along(grad: Tensor, derivative: Tensor) -> Tensor:
@@ -324,19 +332,19 @@ def along(grad: Tensor, derivative: Tensor) -> Tensor:
     return torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
 
 
-def refuse_tangents(tangents: Any) -> None:
+def refuse_tangents(tangents: Any, message: str = REFUSED) -> None:
     if any(tangent is not None for tangent in tangents):
-        raise RuntimeError(REFUSED)
+        raise RuntimeError(message)
 
 
 def pull_back_autograd(function: type[PullBack], keyset: Any, grad: Tensor, *call: Any) -> Tensor:
     return apply(function, keyset, grad, *constants(*call))
 
 
-def constants(*call: Any) -> list[Any]:
-    """The arguments; those that are differentiated raise, see :class:`NoDerivative`."""
+def constants(*call: Any, function: type[Function] = NoDerivative) -> list[Any]:
+    """The arguments; those that are differentiated raise, as the function's backward does."""
     held = torch.is_grad_enabled()
-    return [apply(NoDerivative, x) if held and isinstance(x, Tensor) and x.requires_grad else x for x in call]
+    return [apply(function, x) if held and isinstance(x, Tensor) and x.requires_grad else x for x in call]
 
 
 class WithoutGradient(Function):

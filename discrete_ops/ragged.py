@@ -261,8 +261,7 @@ class DrawRagged(Function):
         pushed = None if of_logits is None else pull_back(of_logits, *saved, True, ctx.spec)
         if of_parameters is None:
             return pushed, None
-        derivative, index = tau_derivative(*saved, ctx.spec), saved[2]
-        of_rows = of_parameters[:, 0].repeat_interleave(index.numel() // len(of_parameters)).view(index.shape)
+        derivative, of_rows = tau_derivative(*saved, ctx.spec), ops.of_rows(of_parameters, saved[2])
         along_tau = derivative * of_rows.gather(-1, _row_of_each(derivative, saved[1]))
         along_tau = along_tau.to(derivative.dtype)
         return along_tau if pushed is None else pushed + along_tau, None
@@ -305,9 +304,7 @@ def _pull_back_to_parameters(
     derivative = tau_derivative(logits, offsets, index, seed, parameters, spec)
     product = ops.along(grad, derivative)
     of_rows = product.new_zeros(index.shape).scatter_add(-1, _row_of_each(product, offsets), product)
-    groups = parameters.shape[0]
-    at_tau = of_rows.reshape(groups, of_rows.numel() // groups).sum(1, keepdim=True)
-    return torch.nn.functional.pad(at_tau, (0, 2))
+    return ops.at_parameters(of_rows, parameters)
 
 
 # --- registration ---------------------------------------------------------------------------------------------------
