@@ -123,8 +123,8 @@ def draw(
             raise ValueError(f"num_draws: got {num_draws}, allowed with a nested tensor: None (its values and offsets)")
         if operator:
             on_devices = partial(many.one_by_one, operator, num_draws, rows_of_seeds)
-            if offsets is not None and rows.element_size() < 4:  # what autograd adds up over the draws is rounded once
-                rows = rows.float()
+            if offsets is not None:  # what autograd adds up over the draws
+                rows = ops.widened(rows)
         else:
             on_devices = partial(sharded.draw_many if is_sharded else many.draw, num_draws=num_draws)
     draws = 1 if num_samples is None else num_samples

@@ -84,8 +84,7 @@ def scatter(
     if not soft:
         total = table.scatter(flat, index, math.prod(tables), _begins(index, 0, place, columns))
         return in_shape(total, (*tables, width))
-    dtype = torch.promote_types(grad.dtype, torch.float32)
-    wide = flat.to(dtype)
+    wide = ops.widened(flat)
     kernels = ops.kernels_of(backend, logits)
     groups, cycle, per_group = place
     total = wide.new_zeros((groups, cycle, columns, width))
@@ -95,7 +94,7 @@ def scatter(
     def of(part: Part, x: Tensor) -> tuple[()]:
         own = slice(part.begin, part.end)
         call = (x, index[own], part.seed, part.parameters, estimator, num_samples, part.first_row)
-        sample = kernels.surrogate(*call).to(dtype).masked_fill_(without[own], 0.0)
+        sample = ops.widened(kernels.surrogate(*call)).masked_fill_(without[own], 0.0)
         for number in range(cycle):
             every = slice((number - part.begin) % cycle, None, cycle)
             total[part.begin // max(1, per_group), number].addmm_(sample[every].t(), wide[own][every])

@@ -130,7 +130,7 @@ def pull_back(
     shapes = shapes_of(wanted, groups, hidden, proj, weight, index)
     jacobian = Jacobian(hidden, transposed, estimator, num_samples, backend)
     grad, hidden, index, count = _as_rows(grad), _as_rows(hidden), index.reshape(-1), math.prod(groups)
-    wide = torch.float32 if hidden.element_size() < 4 else hidden.dtype
+    wide = torch.promote_types(hidden.dtype, torch.float32)
     of_hidden, of_proj, of_bias, of_weight, of_tau = wanted
     nothing = hidden.new_empty(0)
     at_weight = nothing
@@ -158,7 +158,7 @@ def pull_back(
             if of_hidden:
                 torch.mm(at_logits, proj, out=at_hidden[rows])
             if of_proj:
-                at_proj[tile.group].addmm_(at_logits.t().to(wide), hidden[rows].to(wide))
+                at_proj[tile.group].addmm_(ops.widened(at_logits).t(), ops.widened(hidden[rows]))
             if of_bias:
                 at_bias[tile.group] += at_logits.sum(0, dtype=wide)
             del tile, v, at_logits  # before the next ones are there

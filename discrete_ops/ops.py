@@ -332,6 +332,11 @@ def along(grad: Tensor, derivative: Tensor) -> Tensor:
     return torch.where(derivative == 0, 0.0, grad.double() * derivative)  # whatever comes in behind a mask
 
 
+def widened(x: Tensor) -> Tensor:
+    """Half types in float32: what is added up in it is rounded once."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def refuse_tangents(tangents: Any, message: str = REFUSED) -> None:
     if any(tangent is not None for tangent in tangents):
         raise RuntimeError(message)

@@ -6,6 +6,8 @@
 import torch
 from torch import Tensor
 
+from . import ops
+
 
 def gather(table: Tensor, index: Tensor, first_column: Tensor, begin: Tensor | int = 0) -> Tensor:
     """``one_hot(index) @ table``, ``(rows, D)``; a row that has no sample, index -1, is what its one-hot is: NaN, or 0
@@ -19,7 +21,7 @@ def gather(table: Tensor, index: Tensor, first_column: Tensor, begin: Tensor | i
 def scatter(grad: Tensor, index: Tensor, rows: int, begin: Tensor | int = 0) -> Tensor:
     """The gradient at the table, ``(rows, D)``. A row that has no sample adds nothing. The sum is in the order of the
     rows, so the same at every call; of half types in float32, and rounded once."""
-    wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    wide = ops.widened(grad)
     if grad.is_cpu:  # a row more, for those without a sample
         total = wide.new_zeros((rows + 1, grad.shape[-1]))
         return total.index_add_(0, torch.where(index < 0, rows, index + begin), wide)[:rows].to(grad.dtype)

@@ -177,7 +177,7 @@ def _draws(logits: Tensor, index: Tensor, seed: Tensor, first_row: int) -> Itera
 
     It is one array, in float32 for half types, so that what is summed over the draws is rounded once.
     """
-    left = _widened(logits).clone(memory_format=torch.contiguous_format)
+    left = ops.widened(logits).clone(memory_format=torch.contiguous_format)
     rows = index[..., 0].numel() // max(1, seed.numel())  # each seed counts its own
     for j, drawn in enumerate(index.unbind(-1)):
         if j:
@@ -185,12 +185,8 @@ def _draws(logits: Tensor, index: Tensor, seed: Tensor, first_row: int) -> Itera
         yield left, drawn, first_row + j * rows
 
 
-def _widened(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def _zeros(logits: Tensor) -> Tensor:
-    return torch.zeros_like(_widened(logits), memory_format=torch.contiguous_format)
+    return torch.zeros_like(ops.widened(logits), memory_format=torch.contiguous_format)
 
 
 def _add(x: Tensor, index: Tensor, value: float) -> None:
@@ -234,7 +230,7 @@ def _pull_back_rows(
     first_row: int,
     backend: str,
 ) -> Tensor:
-    grad, total = _widened(grad), _zeros(logits)
+    grad, total = ops.widened(grad), _zeros(logits)
     for left, drawn, row in _draws(logits, index, seed, first_row):
         call = (left, drawn, seed, parameters, transposed, estimator, num_samples, row, backend)
         total += ops._pull_back(grad, *call)

@@ -57,6 +57,13 @@ def logits_of(x, table, bias, column, columns, HAS_BIAS: tl.constexpr):
 
 
 @device_function
+def logits_and_v(x, table, bias, g, values, column, columns, HAS_BIAS: tl.constexpr):
+    """A tile of the logits, and of the gradient at their sample, 0 where they are masked."""
+    logits = logits_of(x, table, bias, column, columns, HAS_BIAS)
+    return logits, tl.where(logits == -float("inf"), 0.0, product(g, values))
+
+
+@device_function
 def of_row(known, row, rows, which):
     return tl.load(known + row.to(tl.int64) * KNOWN + which, row < rows, other=0.0)[:, None]
 
@@ -217,9 +224,9 @@ def sums_kernel(
     for first in range(begin, tl.minimum(begin + length, columns), BLOCK):
         column = first + tl.arange(0, BLOCK)
         table = rows_of_table(proj, column, columns, proj_stride, features, H)
-        logits = logits_of(x, table, bias, column, columns, HAS_BIAS)
-        v = product(g, rows_of_table(weight, column, columns, weight_stride, outputs, D))
-        v = tl.where(logits == -float("inf"), 0.0, v).to(tl.float64)
+        values = rows_of_table(weight, column, columns, weight_stride, outputs, D)
+        logits, v = logits_and_v(x, table, bias, g, values, column, columns, HAS_BIAS)
+        v = v.to(tl.float64)
         z, is_winner = below(logits, shift), column[None, :] == winner
         w = weights_of(z, is_winner, rate, coefficient, ESTIMATOR).to(tl.float64)
         total += tl.sum(w, 1, keep_dims=True)
@@ -272,9 +279,8 @@ def hidden_kernel(
     for first in range(begin, tl.minimum(begin + length, columns), BLOCK):
         column = first + tl.arange(0, BLOCK)
         table = rows_of_table(proj, column, columns, proj_stride, features, H)
-        logits = logits_of(x, table, bias, column, columns, HAS_BIAS)
-        v = product(g, rows_of_table(weight, column, columns, weight_stride, outputs, D))
-        v = tl.where(logits == -float("inf"), 0.0, v)
+        values = rows_of_table(weight, column, columns, weight_stride, outputs, D)
+        logits, v = logits_and_v(x, table, bias, g, values, column, columns, HAS_BIAS)
         gradient = gradient_of(logits, v, column[None, :] == winner, known, row, rows, ESTIMATOR)
         total = dot(gradient.to(table.dtype), table, total)
     feature = tl.arange(0, H)
@@ -318,9 +324,8 @@ def tables_kernel(
     for first in range(group * rows_per_group, end, BLOCK):
         row = first + tl.arange(0, BLOCK)
         x = rows_of_table(hidden, row, end, hidden_stride, features, H)
-        logits = logits_of(x, table, bias, column, columns, HAS_BIAS)
-        v = product(rows_of_table(grad, row, end, grad_stride, outputs, D), values)
-        v = tl.where(logits == -float("inf"), 0.0, v)
+        g = rows_of_table(grad, row, end, grad_stride, outputs, D)
+        logits, v = logits_and_v(x, table, bias, g, values, column, columns, HAS_BIAS)
         winner = tl.load(index + row, row < end, other=-1)[:, None]
         gradient = gradient_of(logits, v, column[None, :] == winner, known, row, end, ESTIMATOR)
         gradient = tl.where((row < end)[:, None], gradient, 0.0).to(x.dtype)
