@@ -48,6 +48,10 @@ def _of_floats(value: Any, name: str) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, allowed: a tensor")
     if value.dtype not in FLOATS:
         raise TypeError(f"{name}: got dtype {value.dtype}, allowed: float64, float32, float16, bfloat16")
+    dense(value, name)
+
+
+def dense(value: Tensor, name: str) -> None:
     if value.layout is not _STRIDED or value.is_nested:
         kind = "nested" if value.is_nested else value.layout
         raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")

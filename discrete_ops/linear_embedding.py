@@ -150,9 +150,7 @@ def _check(hidden: Any, proj: Any, weight: Any, bias: Any) -> None:
             raise TypeError(f"{name}: got {type(given).__name__}, allowed: a tensor")
         if hasattr(given, "device_mesh"):
             raise TypeError(f"{name}: got a DTensor, allowed: a tensor on one device ({name}.full_tensor())")
-        if given.layout != torch.strided or given.is_nested:
-            kind = "nested" if given.is_nested else given.layout
-            raise TypeError(f"{name}: got a tensor that is {kind}, allowed: a dense one")
+        checks.dense(given, name)
         if given.dtype != hidden.dtype or given.device != hidden.device:
             allowed = f"allowed: hidden's, {hidden.dtype} on {hidden.device}"
             raise TypeError(f"{name}: got {given.dtype} on {given.device}, {allowed}")
