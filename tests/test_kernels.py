@@ -113,13 +113,14 @@ def _to(x: Any, device: str) -> Any:
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HALF_INTERPRETED = ((3, 2), (7, 65))
+#: Long rows in float64 are test_triton's where it is interpreted.
 SHAPES_AND_DTYPES = [
     (shape, dtype)
     for shape in SHAPES
     for dtype in TOLERANCE
-    if dtype.itemsize > 2 or shape in HALF_INTERPRETED or not IS_INTERPRETED
+    if not IS_INTERPRETED
+    or (dtype == torch.float32 or shape != (2, 128256) if dtype.itemsize > 2 else shape in HALF_INTERPRETED)
 ]
-#: Long rows are test_triton's where it is interpreted.
 SHAPES_OF_PARAMETERS = [(40, 10), (6, 300), *(() if IS_INTERPRETED else ((2, 20000),))]
 
 
