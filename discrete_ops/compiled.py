@@ -28,7 +28,7 @@ def load(name: str) -> Path:
     if not path.exists():
         raise ImportError(f"{path.name} is not part of this installation (built without the compiler for it)")
     try:
-        words = elf.missing(path)
+        words = elf.obstacle(path)
         if words:
             raise OSError(words)
         torch.ops.load_library(str(path))
