@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ CAUSES = {
     "a link to nothing": "not part of this installation",
     "none": "not part of this installation",
 }
+OTHERS = ["another build's"]
 ABOUT = {
     "none": None,
     "empty": b"",
@@ -57,7 +58,7 @@ ABOUT = {
     "no UTF-8": b"\xff\xfe\x00",
     "a namespace of no name": b'{"namespace": 3}',
     "without a namespace": b"{}",
-    "another's": b'{"namespace": "elsewhere"}',
+    OTHERS[0]: b'{"namespace": "elsewhere"}',
 }
 
 
@@ -136,6 +137,7 @@ def imported(case: dict[str, Any]) -> dict[str, Any]:
         write(directory / "discrete_ops" / "build.json", ABOUT[case["about"]])
     give_up_privileges()
     os.environ.update(case.get("environment", {}))
+    before = sorted(directory.rglob("*"))
     sys.path.insert(0, str(directory))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -159,14 +161,14 @@ def imported(case: dict[str, Any]) -> dict[str, Any]:
         "named": named,
         "index": [index.tolist() for _, index in drawn],
         "gradients": torch.stack(gradients).flatten().tolist(),
-        "writable": os.access(directory / "discrete_ops", os.W_OK),
+        "written": os.access(directory / "discrete_ops", os.W_OK) or sorted(directory.rglob("*")) != before,
     }
 
 
 def fault(outcome: Outcome, case: dict[str, Any], cause: str, good: Outcome) -> str:
     """What does not hold of a child whose library is refused for a cause; of another, the cause is empty."""
     said, whole = outcome.said, good.said
-    if not outcome.ended_well:
+    if not outcome.ended_well or not whole:
         return str(outcome)
     if said["from"] != case["directory"]:
         return f"imported from {said['from']}"
@@ -174,6 +176,8 @@ def fault(outcome: Outcome, case: dict[str, Any], cause: str, good: Outcome) -> 
         return "other samples"
     if max(abs(a - b) for a, b in zip(said["gradients"], whole["gradients"], strict=True)) > 1e-6:
         return "other gradients"
+    if case.get("read_only") and said["written"]:
+        return "something was written"
     if not cause:
         used = "cpp" in said["backends"] and not said["warned"] and not said["named"]
         return "" if used else f"the library is not used: {said['cause']}, {said['warned']}"
@@ -182,13 +186,6 @@ def fault(outcome: Outcome, case: dict[str, Any], cause: str, good: Outcome) -> 
     if [text.endswith(f"(cpp: {said['cause']})") for text in said["warned"]] != [True]:
         return f"warned {said['warned']}"
     return "" if said["named"].endswith(f"({said['cause']})") else f"a call that names it said {said['named']!r}"
-
-
-def line(what: str, asked: str, tried: Iterable[tuple[str, str]]) -> Line:
-    """Of cases by name, with what did not hold of each."""
-    tried = list(tried)
-    faults = [f"{name}: {words}" for name, words in tried if words]
-    return Line(what, len(tried), "imports", asked, "; ".join(faults[:5]) or "so in all", not faults)
 
 
 def lengths(size: int, number: int) -> list[int]:
@@ -200,59 +197,62 @@ def lengths(size: int, number: int) -> list[int]:
 FALLS_BACK = "the reference's bits, one warning that ends with the cause, a named call refused with it"
 
 
-def libraries(site: Path, cuts: int) -> Iterator[Line]:
+@dataclass
+class Group:
+    """Cases of one line, by name, each with the cause that its library is refused for; no cause: it is used."""
+
+    what: str
+    asked: str
+    cases: list[tuple[str, dict[str, Any], str]]
+
+
+def groups(sites: dict[str, str], cuts: int) -> list[Group]:
     size = (package() / LIBRARY).stat().st_size
-    at = [*lengths(size, cuts)]
+    here, at = {"directory": sites["spoiled"]}, lengths(size, cuts)
     kinds = [kind for kind in CAUSES if kind not in ("cut off", "zeros")]
-    each = [("whole", 0), *(("cut off", n) for n in at), *(("zeros", n) for n in at), *((kind, size) for kind in kinds)]
-    cases = [{"directory": str(site), "kind": kind, "at": n} for kind, n in each]
-    whole, *rest = outcomes(imported, cases)
-    found = [
-        (case, fault(outcome, case, CAUSES[case["kind"]], whole)) for case, outcome in zip(cases[1:], rest, strict=True)
+
+    def cut(kind: str) -> list[tuple[str, dict[str, Any], str]]:
+        return [(f"at {n}", {**here, "kind": kind, "at": n}, CAUSES[kind]) for n in at]
+
+    foreign = [(kind, {**here, "kind": kind, "at": size}, CAUSES[kind]) for kind in kinds]
+    described: list[tuple[str, dict[str, Any], str]] = [
+        (about, {"directory": sites["described"], "about": about}, CAUSES["older sources"] if about in OTHERS else "")
+        for about in ABOUT
     ]
-    yield line("the library as built", "used, no warning", [("whole", fault(whole, cases[0], "", whole))])
-    for kind, what in (("cut off", "a library cut off"), ("zeros", "a library whose end is zeros")):
-        yield line(what, FALLS_BACK, ((f"at {case['at']}", words) for case, words in found if case["kind"] == kind))
-    foreign = ((case["kind"], words) for case, words in found if case["kind"] in kinds)
-    yield line(f"a library that is {', '.join(kinds)}", FALLS_BACK, foreign)
-
-
-def descriptions(site: Path) -> Iterator[Line]:
-    cases: list[dict[str, Any]] = [{"directory": str(site), "kind": "whole", "at": 0}]
-    cases += [{"directory": str(site), "about": about} for about in ABOUT]
-    whole, *rest = outcomes(imported, cases)
-    causes = ["built from other sources" if case["about"] == "another's" else "" for case in cases[1:]]
-    tried = [(case["about"], fault(outcome, case, cause, whole))
-             for case, outcome, cause in zip(cases[1:], rest, causes, strict=True)]  # fmt: skip
-    asked = "the library used, no warning; of another build's, as a library that is foreign"
-    yield line(f"build.json that is {', '.join(ABOUT)}", asked, tried)
-
-
-def read_only(site: Path) -> Line:
-    """Without a home, byte code or a place for any."""
-    shutil.copy(package() / LIBRARY, site / "discrete_ops")
-    case = {"directory": str(site), "environment": {"HOME": "/nonexistent", "TMPDIR": "/nonexistent"}}
-    directories = [site, *(path for path in site.rglob("*") if path.is_dir())]
-    before = sorted(site.rglob("*"))
-    for path in directories:
-        path.chmod(0o555)
-    (outcome,) = outcomes(imported, [case])
-    for path in directories:
-        path.chmod(0o755)
-    words = fault(outcome, case, "", outcome)
-    if not words and (outcome.said["writable"] or sorted(site.rglob("*")) != before):
-        words = "the directory was written to"
-    return line("a package in a directory to be read alone, no home", "used, no warning", [("read-only", words)])
+    alone = {
+        "directory": sites["read_only"],
+        "read_only": True,
+        "environment": {"HOME": "/nonexistent", "TMPDIR": "/nonexistent"},
+    }
+    used = "used, no warning"
+    return [
+        Group("the library as built", used, [("whole", {**here, "kind": "whole", "at": size}, "")]),
+        Group("a library cut off", FALLS_BACK, cut("cut off")),
+        Group("a library whose end is zeros", FALLS_BACK, cut("zeros")),
+        Group(f"a library that is {', '.join(kinds)}", FALLS_BACK, foreign),
+        Group(f"build.json that is {', '.join(ABOUT)}", f"{used}; with {OTHERS[0]}, as a foreign library", described),
+        Group("a package that may be read alone, and no home", f"{used}, nothing written", [("read-only", alone, "")]),
+    ]
 
 
 def run(cuts: int) -> list[Line]:
     if not (package() / LIBRARY).exists():
         return [Line("what an import meets", 0, "imports", FALLS_BACK, NO_LIBRARY, False)]
-    lines = []
     with tempfile.TemporaryDirectory() as directory:
-        sites = [copy(Path(directory, name)) for name in ("spoiled", "described", "read_only")]
-        for found in (libraries(sites[0], cuts), descriptions(sites[1]), [read_only(sites[2])]):
-            for tried in found:
-                print(f"{tried.what}: {tried.count} {tried.unit}, {tried.found}", flush=True)
-                lines.append(tried)
+        sites = {name: copy(Path(directory, name)) for name in ("spoiled", "described", "read_only")}
+        for name in ("described", "read_only"):
+            shutil.copy(package() / LIBRARY, sites[name] / "discrete_ops")
+        closed = sites["read_only"], sites["read_only"] / "discrete_ops"
+        for path in closed:
+            path.chmod(0o555)
+        tried = groups({name: str(site) for name, site in sites.items()}, cuts)
+        found = outcomes(imported, [case for group in tried for _, case, _ in group.cases])
+        for path in closed:
+            path.chmod(0o755)
+    lines, whole, each = [], found[0], iter(found)
+    for group in tried:
+        words = {name: fault(next(each), case, cause, whole) for name, case, cause in group.cases}
+        faults = [f"{name}: {fault}" for name, fault in words.items() if fault]
+        lines.append(Line(group.what, len(words), "imports", group.asked, "; ".join(faults) or "so in all", not faults))
+        print(f"{group.what}: {len(words)} imports, {lines[-1].found}", flush=True)
     return lines
