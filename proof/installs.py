@@ -20,7 +20,7 @@ from typing import Any
 from .children import Outcome, outcomes
 from .record import Line
 
-SHORT = {"cuts": 6}
+SHORT = {"cuts": 3}
 LONG = {"cuts": 400}
 
 PAGE = """\
