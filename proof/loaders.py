@@ -35,9 +35,9 @@ def collated(items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def batches(start: str, items: int, seed: int) -> list[dict[str, Any]]:
+def batches(start: str, workers: int, items: int, seed: int) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(seed)
-    options: Any = {"num_workers": 2, "multiprocessing_context": start, "timeout": 120, "generator": generator}
+    options: Any = {"num_workers": workers, "multiprocessing_context": start, "timeout": 120, "generator": generator}
     return [*DataLoader(Draws(items), batch_size=4, collate_fn=collated, **options)]
 
 
@@ -55,11 +55,11 @@ def replayed(worker: list[dict[str, Any]]) -> list[torch.Tensor]:
     return found
 
 
-def drawn(start: str, items: int) -> tuple[int, list[str]]:
+def drawn(start: str, workers: int, items: int) -> tuple[int, list[str]]:
     """How many items, and what does not hold."""
-    first = batches(start, items, 1)
+    first = batches(start, workers, items, 1)
     faults = []
-    for worker in (0, 1):
+    for worker in range(workers):
         of_worker = [batch for batch in first if batch["worker"] == worker]
         if not all(
             torch.equal(batch["index"], here) for batch, here in zip(of_worker, replayed(of_worker), strict=True)
@@ -70,7 +70,7 @@ def drawn(start: str, items: int) -> tuple[int, list[str]]:
         faults.append("two items of one sample")
     count = len(first)
     if start == "fork":  # a seed of the loader is one of its workers, however they are started
-        again, other = batches(start, items, 1), batches(start, items, 2)
+        again, other = batches(start, workers, items, 1), batches(start, workers, items, 2)
         count += len(again) + len(other)
         if not all(torch.equal(a["index"], b["index"]) for a, b in zip(first, again, strict=True)):
             faults.append("one generator, two samples")

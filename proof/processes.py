@@ -10,8 +10,8 @@ from .children import Outcome, outcomes
 from .record import Line
 from .trials import tried
 
-SHORT = {"forks": 6, "imports": 3, "interrupts": 4, "exits": 2, "items": 24}
-LONG = {"forks": 200, "imports": 100, "interrupts": 200, "exits": 50, "items": 2000}
+SHORT = {"forks": 4, "imports": 3, "interrupts": 4, "exits": 2, "items": 24, "spawned": 1}
+LONG = {"forks": 200, "imports": 100, "interrupts": 200, "exits": 50, "items": 2000, "spawned": 2}
 
 PAGE = """\
 Calls are large enough for four threads, forward and backward, and their bits are compared with those of a process that
@@ -63,7 +63,7 @@ def in_children(forks: int, imports: int, interrupts: int, exits: int) -> list[L
     return lines
 
 
-def run(forks: int, imports: int, interrupts: int, exits: int, items: int) -> list[Line]:
+def run(forks: int, imports: int, interrupts: int, exits: int, items: int, spawned: int) -> list[Line]:
     lines = in_children(forks, imports, interrupts, exits)
     checks: list[tuple[str, str, str, Callable[[], tuple[int, list[str]]]]] = [
         (
@@ -72,8 +72,13 @@ def run(forks: int, imports: int, interrupts: int, exits: int, items: int) -> li
             "equal, and the same samples",
             messages.through_queues,
         ),
-        ("samples in workers of a DataLoader, forked", "items", loaders.ASKED, lambda: loaders.drawn("fork", items)),
-        ("samples in workers of a DataLoader, spawned", "items", loaders.ASKED, lambda: loaders.drawn("spawn", items)),
+        ("samples in workers of a DataLoader, forked", "items", loaders.ASKED, lambda: loaders.drawn("fork", 2, items)),
+        (
+            "samples in workers of a DataLoader, spawned",
+            "items",
+            loaders.ASKED,
+            lambda: loaders.drawn("spawn", spawned, items),
+        ),
     ]
     for what, unit, asked, check in checks:
         count, faults = check()
