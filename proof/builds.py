@@ -108,7 +108,7 @@ def imports_until(case: dict[str, Any]) -> dict[str, Any]:
         first, count = first or now, count + 1
         Path(case["begun"]).touch()
         faults += [words for words in [installs.fault(now, case, "", first)] if words]
-        time.sleep(0.2)
+        time.sleep(0.4)
     return {"count": count, "faults": faults}
 
 

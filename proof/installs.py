@@ -130,6 +130,7 @@ def give_up_privileges() -> None:
 
 def imported(case: dict[str, Any]) -> dict[str, Any]:
     """Import the package of a case, and use it."""
+    assert "discrete_ops" not in sys.modules
     directory = Path(case["directory"])
     if "kind" in case:
         place(directory, case["kind"], case["at"])

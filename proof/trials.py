@@ -55,6 +55,7 @@ def forks(times: int) -> list[str]:
 
 def first_import(has_library: bool) -> list[str]:
     """Eight threads import and call at once; without the library they are told so once."""
+    assert "discrete_ops" not in sys.modules
     said: list[str] = []
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, *_: said.append(str(message))  # type: ignore[assignment]
