@@ -53,9 +53,9 @@ def outcomes(function: Callable[[Any], Any], cases: Sequence[Any], seconds: floa
     """Of a module's function on each of the cases, in a child each, one after the other."""
     name = f"{function.__module__}.{function.__qualname__}"
     command = [sys.executable, "-m", "proof.children", name, str(seconds)]
-    done = subprocess.run(command, cwd=ROOT, input=json.dumps(cases), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(cases), stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise RuntimeError(f"{name}: the children's parent ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{name}: the children's parent ended with {done.returncode}, see above")
     return [Outcome(**outcome) for outcome in json.loads(done.stdout.splitlines()[-1])]
 
 
@@ -86,13 +86,14 @@ def outcome(function: Callable[[Any], Any], case: Any, seconds: float) -> Outcom
     if hung:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    said, error = json.loads(b"".join(parts) or "[null, null]")
+    said, error = json.loads(b"".join(parts) or "[null, null]") if not hung else (None, "")
     return Outcome(said, error or "", os.waitstatus_to_exitcode(status), hung)
 
 
 def _be_child(function: Callable[[Any], Any], case: Any, writing: int) -> None:
     """Ends at once; one whose function calls ``sys.exit`` as an interpreter does, which takes half a second."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
     said, error, ends_itself = None, None, False
     try:
         said = function(case)
@@ -113,7 +114,12 @@ def main() -> None:
     name, seconds = sys.argv[1:]
     module, _, function = name.rpartition(".")
     called, cases = getattr(importlib.import_module(module), function), json.load(sys.stdin)
-    print(json.dumps([asdict(outcome(called, case, float(seconds))) for case in cases]))
+    found = []
+    for number, case in enumerate(cases, 1):
+        found.append(asdict(outcome(called, case, float(seconds))))
+        if number % 50 == 0:
+            print(f"{name}: {number} of {len(cases)} children", file=sys.stderr, flush=True)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ class Draws(Dataset[dict[str, Any]]):
         return self.items
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        index = do.gst(torch.zeros(8, 1000), return_index=True)[1]
-        return {"index": index, "uniform": torch.rand(1), "worker": get_worker_info().id, "seed": torch.initial_seed()}
+        index, worker = do.gst(torch.zeros(8, 1000), return_index=True)[1], get_worker_info()
+        assert worker is not None
+        return {"index": index, "uniform": torch.rand(1), "worker": worker.id, "seed": torch.initial_seed()}
 
 
 def collated(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def differentiated(call: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> 
 
 def good_calls() -> list[Call]:
     torch.manual_seed(0)
-    calls = []
+    calls = list[Call]()
     for (number, shape), estimator in product(enumerate(SHAPES), ESTIMATORS):
         dtype = (torch.float32, torch.bfloat16, torch.float64)[(number + len(calls)) % 3]
         calls.append(differentiated(estimator, torch.randn(shape, dtype=dtype, requires_grad=True)))
@@ -87,7 +87,7 @@ def refused_calls() -> list[Call]:
         lambda seed: do.reinmax(logits, dim=5, seed=seed),
         lambda seed: do.reinmax(logits, backend=f"none {seed}"),
         lambda seed: do.embedding(logits, torch.ones(9, 4), seed=seed),
-        lambda seed: do.straight_through(logits.long(), seed=seed),  # type: ignore[arg-type]
+        lambda seed: do.straight_through(logits.long(), seed=seed),
         lambda seed: do.mve(logits, mask=torch.ones(3, dtype=torch.bool), seed=seed),
     ]
 
