@@ -42,6 +42,7 @@ ESTIMATORS = (
 )
 #: At the process, evenly over the calls.
 LOOKS = 100
+MEMORY, OBJECTS = "megabytes of its own", "objects since"
 Call = Callable[[int], Any]
 
 
@@ -103,11 +104,10 @@ def look() -> dict[str, float]:
     process = psutil.Process()
     memory = process.memory_info()
     return {
-        "megabytes of its own": (memory.rss - getattr(memory, "shared", 0))
-        / 2**20,  # without files' pages, which come and go
+        MEMORY: (memory.rss - getattr(memory, "shared", 0)) / 2**20,  # without files' pages, which come and go
         "open files": process.num_fds(),
         "threads": process.num_threads(),
-        "objects since": len(gc.get_objects()),
+        OBJECTS: len(gc.get_objects()),
     }
 
 
@@ -147,13 +147,15 @@ def run(calls: int) -> list[Line]:
     finally:
         gc.unfreeze()
     lines, ends = [], (looks[: LOOKS // 10], looks[-LOOKS // 10 :])
-    for name, most in (("megabytes of its own", 0.01), ("open files", 0.0), ("threads", 0.0), ("objects since", 0.0)):
+    for name in looks[0]:
         first, last = (statistics.median(each[name] for each in part) for part in ends)
-        asked = "the same within 1 %" if most else "no more at the end"
+        asked, most = "as at first", 0.0
+        if name == MEMORY:
+            asked, most = "within 1 %", 0.01 * first
+        elif name == OBJECTS:  # another thread of torch's has one or two at times
+            asked, most = "less than one more in a thousand calls", calls / 1000
         found = f"{first:.6g} at first, {last:.6g} at the end"
-        lines.append(
-            Line(f"calls of every kind: {name}", calls, "calls", asked, found, abs(last - first) <= most * first)
-        )
+        lines.append(Line(f"calls of every kind: {name}", calls, "calls", asked, found, abs(last - first) <= most))
     wrong, count = "; ".join(caller.faults[:3]), caller.number // 100
     asked = "ValueError or TypeError"
     lines.append(Line("calls with a bad argument", count, "calls", asked, wrong or "so in all", not wrong))
