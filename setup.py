@@ -24,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -238,6 +239,11 @@ def compiled() -> dict:
                 temporary, path = Path(self.build_temp, "cuda"), Path(self.get_ext_fullpath(CUDA_LIBRARY))
                 build_cuda(cuda_compiler, targets, temporary, path, [*older.values()])
 
+        def copy_file(self, infile: str, outfile: str, *options: object, **named: object) -> tuple[str, bool]:
+            """Of a library, from the build to a source tree."""
+            place(Path(infile), Path(outfile))
+            return outfile, True
+
         def run(self) -> None:
             super().run()
             built_for: dict[str, object] = {"torch": torch.__version__}
@@ -247,8 +253,10 @@ def compiled() -> dict:
                 said = subprocess.run([cuda_compiler, "--version"], capture_output=True, text=True, check=True).stdout
                 built_for["nvcc"] = re.findall(r"release ([\d.]+)", said)[-1]
                 built_for["cuda_architectures"] = [code for _, code in targets]
-            with open(os.path.join(os.path.dirname(self.get_ext_fullpath(LIBRARY)), "build.json"), "w") as file:
-                json.dump(built_for, file)
+            about = Path(self.build_temp, "build.json")
+            about.parent.mkdir(parents=True, exist_ok=True)
+            about.write_text(json.dumps(built_for))
+            place(about, Path(self.get_ext_fullpath(LIBRARY)).with_name("build.json"))
 
     modules = [library, binding, *cuda_library]
     return {"ext_modules": modules, "cmdclass": {"build_ext": Build.with_options(use_ninja=True)}}
@@ -299,8 +307,19 @@ def build_cuda(
     (directory / "build.ninja").write_text(rules)
     subprocess.run(["ninja", "-j", str(jobs)], cwd=directory, check=True)
     library.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(directory / "library.so", library.with_suffix(".new"))
-    os.replace(library.with_suffix(".new"), library)  # a process that runs on the old one keeps it
+    place(directory / "library.so", library)
+
+
+def place(built: Path, path: Path) -> None:
+    """Put what was built where others read it, whole: who imports meanwhile finds the old file or the new one, and who
+    runs on the old one keeps it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        new = Path(file.name)
+    try:
+        shutil.copy(built, new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def readme() -> str:

@@ -8,7 +8,6 @@ imported by the first call that runs on it.
 import contextlib
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import sys
@@ -20,7 +19,7 @@ from types import ModuleType
 import torch
 
 from . import reference
-from .namespace import BUILT
+from .namespace import built
 
 #: Backends by name; None is one that its first call will import.
 _BACKENDS: dict[str, ModuleType | None] = {"reference": reference}
@@ -74,7 +73,7 @@ def available_backends() -> tuple[str, ...]:
 
     ``cuda`` is one of them where torch sees a GPU that its library has code for; this asks the driver.
     """
-    return tuple(name for name in _BACKENDS if name != "cuda" or _obstacle("cuda", None) is None)
+    return tuple(name for name in [*_BACKENDS] if name != "cuda" or _obstacle("cuda", None) is None)
 
 
 def check(name: str, argument: str = "backend") -> str:
@@ -164,7 +163,7 @@ def resolve(name: str | None, device_type: str, device: int | None = None) -> st
 
 def _is_loaded(name: str) -> bool:
     """Whether the backend can be used, after importing one that waited for its first call."""
-    if name in _BACKENDS and _BACKENDS[name] is None:
+    if _BACKENDS.get(name, reference) is None:
         _load(name, ".triton_kernels")
     return name in _BACKENDS
 
@@ -230,6 +229,6 @@ def build_info() -> dict[str, object]:
         info["missing"] = {**_MISSING, "cuda": obstacle}
     if "cpp" in _BACKENDS:
         info["instruction_set"] = get("cpp").instruction_set()
-    with contextlib.suppress(OSError, ValueError):  # installed without the compiled libraries
-        info["libraries"] = json.loads(BUILT.read_text())
+    if libraries := built():
+        info["libraries"] = libraries
     return info

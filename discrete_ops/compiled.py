@@ -3,15 +3,15 @@
 The operators' schemas are in the CPU library; torch sends a call to the library of the tensors' device.
 """
 
-import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import reference
-from .namespace import NAMESPACE
+from . import elf, reference
+from .namespace import NAMESPACE, built
 from .reference import AT_ONE, Parameters
 
 _HERE = Path(__file__).parent
@@ -28,27 +28,44 @@ def load(name: str) -> Path:
     if not path.exists():
         raise ImportError(f"{path.name} is not part of this installation (built without the compiler for it)")
     try:
+        words = elf.obstacle(path)
+        if words:
+            raise OSError(words)
         torch.ops.load_library(str(path))
     except OSError as error:
         try:
-            built = json.loads((path.parent / "build.json").read_text())
-            built_for = f"torch {built['torch']} on {built['system']} {built['machine']}"
-        except (OSError, ValueError, KeyError):
-            built_for = "an unknown target (build.json is missing)"
+            built_for = "torch {torch} on {system} {machine}".format_map(built(path.parent))
+        except KeyError:
+            built_for = "an unknown target (build.json is missing or not whole)"
         found = f"torch {torch.__version__} on {platform.system()} {platform.machine()}"
-        words = error.__cause__ or error  # torch names the file alone; the loader, the missing symbol
-        raise ImportError(f"{path.name} was built for {built_for}, found {found}: {words}") from error
+        said = error.__cause__ or error  # torch names the file alone; the loader, the missing symbol
+        raise ImportError(f"{path.name} was built for {built_for}, found {found}: {said}") from error
     return path
+
+
+def foreign(library: Path, operator: str) -> ImportError:
+    """Of a library that loads and has not what this package calls."""
+    rebuild = "rebuild both (pip install, or python setup.py build_ext --inplace)"
+    what = f"it was built from other sources than this package, or build.json is another's; {rebuild}"
+    return ImportError(f"{library.name} has no operator {NAMESPACE}_kernels::{operator}: {what}")
 
 
 CPU_LIBRARY = load("libdiscrete_ops_cpu.so")
 _kernels = getattr(torch.ops, f"{NAMESPACE}_kernels")
-_sample, _sample_of_rows, _surrogate = _kernels.sample.default, _kernels.sample.of_rows, _kernels.surrogate.default
-_surrogate_vjp, _tau_derivative = _kernels.surrogate_vjp.default, _kernels.tau_derivative.default
-_sample_many, _surrogate_vjp_many = _kernels.sample_many.default, _kernels.surrogate_vjp_many.default
-_sample_ragged, _surrogate_ragged = _kernels.sample_ragged.default, _kernels.surrogate_ragged.default
-_surrogate_vjp_ragged = _kernels.surrogate_vjp_ragged.default
-_tau_derivative_ragged = _kernels.tau_derivative_ragged.default
+
+
+def _operator(name: str, overload: str = "default") -> Any:
+    try:
+        return getattr(getattr(_kernels, name), overload)
+    except AttributeError:
+        raise foreign(CPU_LIBRARY, name) from None
+
+
+_sample, _sample_of_rows, _surrogate = _operator("sample"), _operator("sample", "of_rows"), _operator("surrogate")
+_surrogate_vjp, _tau_derivative = _operator("surrogate_vjp"), _operator("tau_derivative")
+_sample_many, _surrogate_vjp_many = _operator("sample_many"), _operator("surrogate_vjp_many")
+_sample_ragged, _surrogate_ragged = _operator("sample_ragged"), _operator("surrogate_ragged")
+_surrogate_vjp_ragged, _tau_derivative_ragged = _operator("surrogate_vjp_ragged"), _operator("tau_derivative_ragged")
 
 
 def sample(

@@ -4,13 +4,17 @@ import ctypes
 
 import torch
 
-from .compiled import load, sample, surrogate, surrogate_vjp, tau_derivative
+from .compiled import foreign, load, sample, surrogate, surrogate_vjp, tau_derivative
+from .namespace import NAMESPACE
 
 __all__ = ["obstacle", "sample", "surrogate", "surrogate_vjp", "tau_derivative"]
 
 if torch.version.cuda is None:
     raise ImportError("torch here is built without CUDA")
 _LIBRARY = load("libdiscrete_ops_cuda.so")
+for _name in ("sample", "sample.of_rows", "surrogate", "surrogate_vjp", "tau_derivative"):
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}_kernels::{_name}", "CUDA"):
+        raise foreign(_LIBRARY, _name)
 
 
 def obstacle(device: int) -> str | None:

@@ -6,10 +6,20 @@ process with two copies of the package needs two names.
 
 import json
 from pathlib import Path
+from typing import Any
 
-BUILT = Path(__file__).parent / "build.json"  #: what the libraries were built by, for and as
+HERE = Path(__file__).parent
 
-try:
-    NAMESPACE: str = json.loads(BUILT.read_text())["namespace"]
-except (OSError, ValueError, KeyError):  # installed without the compiled libraries
-    NAMESPACE = "discrete_ops"
+
+def built(directory: Path = HERE) -> dict[str, Any]:
+    """What build.json says of the libraries beside it: what they were built by, for and as. Empty where there is none,
+    or where it is not one."""
+    try:
+        said = json.loads((directory / "build.json").read_text())
+    except (OSError, ValueError):  # installed without the compiled libraries
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+_said = built().get("namespace")
+NAMESPACE: str = _said if isinstance(_said, str) and _said.isidentifier() else "discrete_ops"

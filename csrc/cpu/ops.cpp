@@ -1,4 +1,6 @@
 // The operators on CPU: tensors in, row kernels over threads, tensors out.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <string>
@@ -39,6 +41,13 @@ void team(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
   STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
 }
 
+const pid_t kLoadedBy = getpid();
+
+// GCC's OpenMP would wait in a forked child, for ever, for the threads that its parent had.
+bool is_forked() {
+  return getpid() != kLoadedBy;
+}
+
 using Kernel = void (*)(const Call&, int64_t, int64_t);
 
 // `cost` is the work per element in units of one exponential.
@@ -48,7 +57,7 @@ void launch(Kernel kernel, Call& call, double cost) {
   const int64_t elements = call.offsets ? call.offsets[call.rows] : call.rows * call.draws * call.columns;
   const double work = static_cast<double>(elements) * cost;
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  if (threads == 1 || work < 2 * kGrain) {
+  if (threads == 1 || work < 2 * kGrain || is_forked()) {
     kernel(call, 0, units);
   } else if (units < threads && call.columns > kShortRow) {
     call.team = team;
