@@ -60,14 +60,22 @@ void leave(const void*) {}
 #endif
 
 template <class F>
+struct Ordered {
+  const F& f;
+
+  void operator()(int64_t begin, int64_t end) const {
+    enter(this);
+    f(begin, end);
+    leave(this);
+  }
+};
+
+template <class F>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
-  leave(&f);
-  torch::stable::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {
-    enter(&f);
-    f(first, last);
-    leave(&f);
-  });
-  enter(&f);
+  const Ordered<F> loop{f};
+  leave(&loop);
+  torch::stable::parallel_for(begin, end, grain, loop);
+  enter(&loop);
 }
 
 void team(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
