@@ -13,7 +13,8 @@ see stand_ins() and csrc/old_runtime.cpp.
 Environment: MAX_JOBS (parallel compilation), CXX, DISCRETE_OPS_CUDA (0: no CUDA library, 1: an error without nvcc,
 auto: where nvcc is found), CUDA_HOME, TORCH_CUDA_ARCH_LIST (as torch reads it, "8.0;9.0+PTX"),
 DISCRETE_OPS_NAMESPACE (of the operators, for a process with two copies of the package; discrete_ops),
-DISCRETE_OPS_SANITIZE=1 (AddressSanitizer and UndefinedBehaviourSanitizer, see `make sanitize`; CPU only).
+DISCRETE_OPS_SANITIZE (address: with AddressSanitizer and UndefinedBehaviourSanitizer, thread: with ThreadSanitizer;
+see `make sanitize`; CPU only).
 Without a C++ compiler the package installs pure Python.
 """
 
@@ -33,6 +34,10 @@ from setuptools.command.bdist_wheel import bdist_wheel
 LIBRARY, CUDA_LIBRARY = "discrete_ops.libdiscrete_ops_cpu", "discrete_ops.libdiscrete_ops_cuda"
 BINDING = "discrete_ops._C"
 ARCHITECTURES = "8.0;9.0;10.0+PTX"
+SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread"],
+}
 STABLE_ABI = "0x020a000000000000"  # torch 2.10
 
 
@@ -54,7 +59,7 @@ def nvcc() -> str | None:
     wish = os.environ.get("DISCRETE_OPS_CUDA", "auto")
     if wish not in ("0", "1", "auto"):
         raise SystemExit(f"DISCRETE_OPS_CUDA: got {wish!r}, allowed: 0, 1, auto")
-    if wish == "0" or (wish == "auto" and os.environ.get("DISCRETE_OPS_SANITIZE") == "1"):
+    if wish == "0" or (wish == "auto" and sanitizers()):
         return None
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     paths = [*(os.path.join(home, "bin") for home in homes), os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
@@ -64,6 +69,14 @@ def nvcc() -> str | None:
             "DISCRETE_OPS_CUDA: got '1', but no nvcc in CUDA_HOME, PATH or /usr/local/cuda; allowed: 0, auto"
         )
     return found
+
+
+def sanitizers() -> list[str]:
+    """The flags of those that the CPU library is built with."""
+    name = os.environ.get("DISCRETE_OPS_SANITIZE")
+    if name and name not in SANITIZERS:
+        raise SystemExit(f"DISCRETE_OPS_SANITIZE: got {name!r}, allowed: {', '.join(SANITIZERS)}")
+    return SANITIZERS[name] if name else []
 
 
 def architectures() -> list[tuple[str, str]]:
@@ -193,10 +206,8 @@ def compiled() -> dict:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     flags = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
-    sanitizers = []
-    if os.environ.get("DISCRETE_OPS_SANITIZE") == "1":
-        sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-        flags += [*sanitizers, "-O1", "-g1", "-fno-omit-frame-pointer"]
+    if sanitizers():
+        flags += [*sanitizers(), "-O1", "-g1", "-fno-omit-frame-pointer"]
     warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unused-parameter"]
     warnings += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # false ones, from GCC's own intrinsics
     kernels = [f"csrc/cpu/kernels_{isa}.cpp" for isa in ("avx512", "avx2", "baseline")]  # slowest to compile first
@@ -207,13 +218,13 @@ def compiled() -> dict:
         [*kernels, "csrc/cpu/ops.cpp", "csrc/library.cpp", "csrc/old_runtime.cpp"],
         py_limited_api=True,
         extra_compile_args=[*flags, *warnings, *definitions()],
-        extra_link_args=[*sanitizers, *conversions],
+        extra_link_args=[*sanitizers(), *conversions],
     )
     binding = CppExtension(
         BINDING,
         ["csrc/binding.cpp"],
         extra_compile_args=[*flags, f"-DDISCRETE_OPS_TORCH={torch.__version__}"],
-        extra_link_args=sanitizers,
+        extra_link_args=sanitizers(),
     )
 
     targets = architectures() if cuda_compiler else []

@@ -10,6 +10,8 @@
 //   sample, surrogate     launch the kernels of a call that has rows
 #pragma once
 
+#include "torch_check.h"  // before torch's own
+
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -20,7 +22,6 @@
 #include <vector>
 
 #include "call.h"
-#include "torch_check.h"
 
 namespace discrete_ops {
 

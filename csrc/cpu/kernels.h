@@ -2,6 +2,8 @@
 // Plain data only: the kernels' translation units include no torch header.
 #pragma once
 
+#include <cstddef>
+
 #include "../call.h"
 
 namespace discrete_ops {
@@ -24,6 +26,13 @@ struct Kernels {
   void (*surrogate)(const Call&, int64_t begin, int64_t end);        // call.mode says what
   void (*math)(char function, const float* x, float* y, int64_t n);  // exp, exp2 ('2') or log1p ('l'), for tests
 };
+
+// Memory for a kernel, which frees it. Where there is none it throws, and is never null: what the kernel holds already,
+// its destructors free.
+struct OutOfMemory {
+  size_t bytes;
+};
+void* allocate(size_t bytes);
 
 constexpr int64_t kShortRow = 64;  // rows up to this length are vectorised across rows
 constexpr int64_t kBlock = 256;    // neighbouring ragged rows, of which those of about a length are vectorised together

@@ -21,7 +21,7 @@ struct LaneColumns : TakesAllDraws {
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
   I iota;
-  char* const memory;
+  Scratch<V> memory_;  // the arrays below, one after the other
   V *const z_, *const v_, *const out_, *const a_, *const b_;
   uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
   double* const partial;                       // two a chunk
@@ -33,9 +33,7 @@ struct LaneColumns : TakesAllDraws {
         n(call.columns),
         steps(steps_of(call.columns)),
         chunks((steps + kChunk - 1) / kChunk),
-        memory(static_cast<char*>(__builtin_malloc(
-            static_cast<size_t>((call.spec.strata.count ? 7 : 5) * steps * DISCRETE_OPS_BYTES + 16 * chunks + 64)))),
-        z_(reinterpret_cast<V*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63})),
+        z_(memory_.of((call.spec.strata.count ? 7 : 5) * steps + (16 * chunks - 1) / DISCRETE_OPS_BYTES + 1)),
         v_(z_ + steps),
         out_(v_ + steps),
         a_(out_ + steps),
@@ -44,12 +42,8 @@ struct LaneColumns : TakesAllDraws {
         shuffle_(call.spec.strata.count ? rotation_ + steps * DISCRETE_OPS_BYTES / 4 : rotation_),
         partial(
             reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
-    if (!memory) __builtin_trap();
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
   }
-  ~LaneColumns() { __builtin_free(memory); }
-  LaneColumns(const LaneColumns&) = delete;
-  LaneColumns& operator=(const LaneColumns&) = delete;
 
   static int64_t steps_of(int64_t columns) {  // whole blocks of noise
     return (columns + 4 * kLanes - 1) / (4 * kLanes) * 4;

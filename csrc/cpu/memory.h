@@ -51,8 +51,8 @@ struct Scratch {
   X* of(int64_t wanted) {
     if (wanted > size) {
       __builtin_free(memory);
-      memory = __builtin_malloc(static_cast<size_t>(wanted) * sizeof(X) + 64);
-      if (!memory) __builtin_trap();
+      memory = nullptr, size = 0;  // if there is none to be had
+      memory = allocate(static_cast<size_t>(wanted) * sizeof(X) + 64);
       data = reinterpret_cast<X*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63});
       size = wanted;
     }

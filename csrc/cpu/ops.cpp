@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -11,6 +12,13 @@
 #include "kernels.h"
 
 namespace discrete_ops {
+
+void* allocate(size_t bytes) {
+  void* const memory = std::malloc(bytes);
+  if (!memory) throw OutOfMemory{bytes};
+  return memory;
+}
+
 namespace {
 
 // The best instruction set of this processor, or a lesser one that DISCRETE_OPS_CPU names (for tests).
@@ -37,8 +45,43 @@ const Kernels& kernels() {
   return *chosen;
 }
 
+// What torch's loop over threads orders, for ThreadSanitizer, which cannot see it: whatever came before leave() is
+// known behind enter().
+#ifdef __SANITIZE_THREAD__
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+void enter(const void* loop) {
+  __tsan_acquire(const_cast<void*>(loop));
+}
+void leave(const void* loop) {
+  __tsan_release(const_cast<void*>(loop));
+}
+#else
+void enter(const void*) {}
+void leave(const void*) {}
+#endif
+
+template <class F>
+struct Ordered {
+  const F& f;
+
+  void operator()(int64_t begin, int64_t end) const {
+    enter(this);
+    f(begin, end);
+    leave(this);
+  }
+};
+
+template <class F>
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
+  const Ordered<F> loop{f};
+  leave(&loop);
+  torch::stable::parallel_for(begin, end, grain, loop);
+  enter(&loop);
+}
+
 void team(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
+  parallel_for(begin, end, grain, [=](int64_t first, int64_t last) { body(first, last, context); });
 }
 
 const pid_t kLoadedBy = getpid();
@@ -57,16 +100,25 @@ void launch(Kernel kernel, Call& call, double cost) {
   const int64_t elements = call.offsets ? call.offsets[call.rows] : call.rows * call.draws * call.columns;
   const double work = static_cast<double>(elements) * cost;
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  std::atomic<size_t> lacking{0};  // bytes: thrown behind the loop, since some of torch's keep no message
+  const auto run = [&](int64_t begin, int64_t end) {
+    try {
+      kernel(call, begin, end);
+    } catch (const OutOfMemory& wanted) {
+      lacking = wanted.bytes;
+    }
+  };
   if (threads == 1 || work < 2 * kGrain || is_forked()) {
-    kernel(call, 0, units);
+    run(0, units);
   } else if (units < threads && call.columns > kShortRow) {
     call.team = team;
-    kernel(call, 0, units);
+    run(0, units);
   } else {
     const auto grain = static_cast<int64_t>(kGrain * static_cast<double>(units) / work);
-    torch::stable::parallel_for(0, units, grain < 1 ? 1 : grain,
-                                [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+    parallel_for(0, units, grain < 1 ? 1 : grain, run);
   }
+  STD_TORCH_CHECK(!lacking, "logits: got rows of ", call.columns, " categories, for which a thread's workspace takes ",
+                  lacking.load(), " bytes: out of memory");
 }
 
 struct Cpu {
@@ -74,14 +126,15 @@ struct Cpu {
 
   static int32_t type() { return aoti_torch_device_type_cpu(); }
 
-  static std::vector<double> set_parameters(Call& call, const double* tensor, const double* one) {
-    std::vector<double> many;
+  static std::optional<Tensor> set_parameters(Call& call, const double* tensor, const double* one) {
+    std::optional<Tensor> many;
     double* checked = call.numbers;
+    const int64_t count = call.groups * kParameters;
     if (call.groups > 1) {
-      many.resize(static_cast<size_t>(call.groups * kParameters));
-      checked = many.data();
+      many = empty(&count, 1, ScalarType::Double, type(), 0);
+      checked = static_cast<double*>(many->data_ptr());
     }
-    for (int64_t i = 0; i < call.groups * kParameters; ++i) {
+    for (int64_t i = 0; i < count; ++i) {
       checked[i] = checked_parameter(i % kParameters, (tensor ? tensor : one)[i]);
     }
     call.parameters = checked;
@@ -124,9 +177,12 @@ using OnCpu = Operators<Cpu>;
 
 #define DISCRETE_OPS_EXPORT extern "C" __attribute__((visibility("default")))
 
-// For build_info() and the tests, through ctypes.
+// For build_info(), the tests and bench.instructions, through ctypes.
 DISCRETE_OPS_EXPORT const char* discrete_ops_instruction_set() {
   return discrete_ops::kernels().name;
+}
+DISCRETE_OPS_EXPORT const discrete_ops::Kernels* discrete_ops_kernels() {
+  return &discrete_ops::kernels();
 }
 DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float* y, int64_t n) {
   discrete_ops::kernels().math(function, x, y, n);

@@ -1,7 +1,9 @@
 // The operators on CUDA: the kernels that launch.h chooses, on torch's current stream.
 #include <cuda_runtime_api.h>
 
-#define USE_CUDA  // for aoti_torch_get_current_cuda_stream
+#define USE_CUDA             // for aoti_torch_get_current_cuda_stream
+#include "../torch_check.h"  // before torch's own
+
 #include <torch/csrc/stable/accelerator.h>
 
 #include <map>
