@@ -3,7 +3,7 @@
 python -m proof [NAME ...] [--short] [--again]     those checks, or all; a check passed at this commit is not repeated
 python -m proof report                             the page alone, from proof/results
 
-Each check is a module, with ``run(**LONG)`` or ``run(**SHORT)``, which returns its lines.
+Each check is a module: ``run(**LONG)`` or ``run(**SHORT)``, which returns its lines, and ``PAGE``, how it is done.
 """
 
 import argparse
@@ -36,7 +36,9 @@ CHECKS = {
     "sampling": "Sampling",
     "sanitizers": "Sanitizers",
     "allocation": "Out of memory",
-    "processes": "Processes and installations",
+    "processes": "Processes",
+    "installs": "Installations",
+    "builds": "Builds",
     "training": "Training",
     "sizes": "Sizes",
     "long_run": "A long run",
