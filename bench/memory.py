@@ -15,6 +15,7 @@ import torch
 from . import formulations, resident, speed
 from .cases import DRAWS, ESTIMATORS, Case
 
+CENTRE = Case("memory", ())
 RESIDENT = (("ours", 1), ("ours", 1000), ("plain", 1000))
 
 
@@ -49,9 +50,8 @@ def participants() -> Iterator[tuple[str, str, int]]:
             yield "gumbel_rao", who, draws
 
 
-def measure(device: str = "cpu") -> Iterator[dict[str, Any]]:
+def measure(device: str = "cpu", case: Case = CENTRE) -> Iterator[dict[str, Any]]:
     """A record for each, of the centre of the cases; ``held`` is the sample and the gradient, which any of them has."""
-    case = Case("memory", ())
     logits, v = case.inputs(device)
     for estimator, who, draws in participants():
         call = speed.passes(formulations.of(estimator, who, draws), logits, v, "both")
@@ -69,7 +69,7 @@ def processes() -> Iterator[dict[str, Any]]:
 
 def _child(who: str, draws: int) -> None:
     torch.set_num_threads(1)
-    logits, v = Case("memory", ()).inputs("cpu")
+    logits, v = CENTRE.inputs("cpu")
     speed.passes(formulations.of("straight_through", "ours"), logits, v, "both")()  # loads the library
     call = speed.passes(formulations.of("gumbel_rao", who, draws), logits, v, "both")
     resident.reset_peak()

@@ -52,8 +52,10 @@ def biased(logits: Tensor) -> Tensor:
     return plain._sample((logits.detach() / 1.1).softmax(-1))[0] + p - p.detach()
 
 
-def masked_nan(logits: Tensor) -> Tensor:
-    return plain.straight_through(logits) + (logits - logits.detach()) * torch.nan
+def without_gradient(logits: Tensor) -> Tensor:
+    sample = plain.straight_through(logits)
+    sample.register_hook(lambda v: v * torch.nan)
+    return sample
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def masked_nan(logits: Tensor) -> Tensor:
         (lambda logits: plain.gst(logits, 1.01), "gst", "gradient"),
         (lambda logits: do.gumbel_softmax(logits, 1.2, hard=True), "gumbel_softmax", "gradient"),
         (plain.straight_through, "reinmax", "gradient"),
-        (masked_nan, "straight_through", "gradient"),
+        (without_gradient, "straight_through", "gradient"),
     ],
 )
 def test_the_gate_stops_what_is_wrong(wrong: formulations.Formulation, estimator: str, fault: str) -> None:
@@ -136,7 +138,7 @@ def test_memory_is_what_a_call_holds_at_once() -> None:
         del x
         return y + 1
 
-    assert memory.peak(call) == 2 * size
+    assert memory.peak(call) == pytest.approx(2 * size, rel=1e-3)
 
 
 def test_every_axis_is_in_the_cases() -> None:
@@ -170,11 +172,10 @@ def results() -> dict[str, Any]:
         {"what": "many draws", "of": "gst", "who": who, "seconds": s} for who, s in (("calls", 4), ("num_draws", 1))
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "DRAWS", (1, 3, 1000))
+        patch.setattr(memory, "measure", partial(memory.measure, case=Case("memory", (), 12, 5)))
         patch.setattr(memory, "RESIDENT", ())
         patch.setattr(quality, "measure", partial(quality.measure, problems=1, draws=200))
         patch.setattr(other, "measure", lambda full: at_once)
-        patch.setattr(formulations, "OF_DRAWS", ("gumbel_rao", "reinmax_rao", "reinmax_cv"))
         found = command.measure(table, "cpu", 2, False, Console(quiet=True), seconds=0.0)
     return json.loads(json.dumps(found))
 
@@ -226,12 +227,10 @@ def test_quotes_are_the_results(results: dict[str, Any]) -> None:
     text = "Before\n\n<!-- bench: gst -->\n\n| old |\n|---|\n| 1 |\n\nafter\n\n<!-- bench: memory -->\n\nOld.\nWords.\n"
     filled = quote.page_text(text, results)
     assert quote.page_text(filled, results) == filled
-    assert "old" not in filled.lower()
     assert filled.startswith("Before\n\n<!-- bench: gst -->\n\n| shape |")
-    assert (
-        "\n\nafter\n\n<!-- bench: memory -->\n\n`gumbel_rao` at 3000x10 holds beside its inputs, by the number of draws, 0.25 MiB with 1,"
-        in filled
-    )
+    assert "\n\nafter\n\n<!-- bench: memory -->\n\n`gumbel_rao` at 3000x10 holds beside its inputs" in filled
+    assert "old |" not in filled
+    assert "Old." not in filled
     ours = next(r for r in results["speed"] if (r["section"], r["estimator"], r["who"]) == ("peers", "gst", "ours"))
     assert f"| 12x5 | 1 | {quote.time(ours)} |" in filled
 
