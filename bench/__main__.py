@@ -7,6 +7,7 @@ Within five minutes on two cores; with ``--full`` every shape, estimator and com
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from .speed import Speed
 
 INSTRUCTIONS = Path(__file__).parent / "results" / "instructions.json"
 SECONDS = 1.0  #: that the formulations of a case take turns for
+WIDTH = 160  #: of the console, at least: that of the widest table
+SHOWN = 3  #: tables on the console: targets, every estimator, what is used today
 
 
 def about(device: str, threads: int, full: bool) -> dict[str, Any]:
@@ -50,6 +53,11 @@ def _processor() -> str:
         return platform.machine()
 
 
+def _instructions(instruction_set: str) -> dict[str, float]:
+    """Of the committed counts, those of this processor's kernels."""
+    return json.loads(INSTRUCTIONS.read_text())["counts"].get(instruction_set, {}) if INSTRUCTIONS.exists() else {}
+
+
 def measure(
     table: Iterable[cases.Case], device: str, threads: int, full: bool, console: Console, seconds: float = SECONDS
 ) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def measure(
         "resident": list(memory.processes()) if device == "cpu" else [],
         "quality": quality.measure(found),
         "other": list(other.measure(full)) if device == "cpu" else [],
-        "instructions": json.loads(INSTRUCTIONS.read_text()) if INSTRUCTIONS.exists() else {},
+        "instructions": _instructions(known["instruction_set"]),
     }
     torch.set_num_threads(before)
     known["seconds"] = time.monotonic() - began
@@ -86,7 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder of the report")
     parser.add_argument("--write", action="store_true", help="make the report again from its JSON, without measuring")
     options = parser.parse_args()
-    console, path = Console(soft_wrap=True), options.out / "report.json"
+    console, path = Console(width=max(Console().width, WIDTH)), options.out / "report.json"
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.write:
         threads = min(2, os.cpu_count() or 1) if options.device == "cpu" else 1
@@ -94,7 +102,7 @@ def main() -> None:
         results = measure(table, options.device, threads, options.full, console)
         files.write_text(path, json.dumps(results, indent=1) + "\n")
     results = json.loads(path.read_text())
-    for sheet in report.sheets(results):
+    for sheet in itertools.islice(report.sheets(results), SHOWN):
         sheet.print(console)
     console.print(f"{report.write(results, options.out)}, {path}")
 

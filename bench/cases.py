@@ -82,7 +82,7 @@ def table(full: bool, threads: int) -> list[Case]:
             estimator of ours.
         threads: how many are compared with one.
     """
-    found = [Case("estimators", ESTIMATORS)]
+    found = [Case("estimators", ESTIMATORS, columns=columns) for columns in (10, 64)]
     found += [Case("peers", (name,), peers=(name,), compiled=full or name in ONE_DRAW) for name in WITH_PEERS]
     for (rows, columns), name in itertools.product(SHAPES, WITH_PEERS):
         is_short = columns <= 64

@@ -17,7 +17,8 @@ logits, in blocks of calls after one that does not count (`bench/timing.py`); on
 by the clock. `today`: `F.gumbel_softmax(hard=True)`, the package `reinmax`, and for the others PyTorch as one writes it
 (`bench/plain.py`). `tuned`: the fastest way that was found to write it (`bench/tuned.py`). `floor`: the bytes that have
 to be read and written, at the speed of a copy of the logits in the same run, whose size decides which cache that is.
-Forward + backward, float32, one thread, where no column says otherwise."""
+"fails": it does not have the law or the gradient, and is not timed (`bench/parity.py`). Forward + backward, float32,
+one thread, where no column says otherwise."""
 
 ELSEWHERE = """\
 Of other kinds of call there are tables of their own: `python -m bench.embedding`, `bench.many_draws`,
@@ -29,7 +30,7 @@ def sheets(results: dict[str, Any]) -> Iterator[Sheet]:
     """The tables, those that a reader looks for first before the others."""
     yield _targets(results)
     for section in SECTIONS:
-        if (sheet := speed_tables.sheet(section, results["speed"])) is not None:
+        if (sheet := speed_tables.sheet(section, results)) is not None:
             yield sheet
     yield _exponents(results)
     yield _memory(results)
@@ -122,14 +123,16 @@ def _other(results: dict[str, Any]) -> Sheet:
 
 
 def _instructions(results: dict[str, Any]) -> Sheet:
-    rows = [(name, f"{count:,}") for name, count in results["instructions"].items()]
-    return Sheet("Instructions of the CPU kernels, counted", ("kernel", "instructions"), rows)
+    rows = [(name, f"{count:.1f}") for name, count in results["instructions"].items()]
+    return Sheet(
+        "Instructions of the CPU kernels", ("kernel", "an element of the sample, or of a draw's gradient"), rows
+    )
 
 
 def _parity(results: dict[str, Any]) -> Sheet:
     rows = [
         (
-            f"`{r['estimator']}`",
+            name_of(r),
             r["who"],
             f"{r['rows']}x{r['columns']}",
             r["dtype"],

@@ -85,7 +85,7 @@ class Speed:
             dtype = getattr(torch, case.dtype)
             ours = formulations.of(estimator, "ours", draws)
             verdict = self._verdicts[key] = tried(theirs, ours, rows, columns, dtype, self.device)
-            shape = {"rows": rows, "columns": columns, "dtype": case.dtype}
+            shape = {"rows": rows, "columns": columns, "draws": draws, "dtype": case.dtype}
             figures = {"p": verdict.p, "sigmas": verdict.sigmas, "fault": verdict.fault}
             self.tried.append({"estimator": estimator, "who": who, **shape, **figures})
         return self._verdicts[key].holds

@@ -61,9 +61,16 @@ def _times_faster(
 
 
 def _beside(estimator: str, other: str) -> Callable[[Results], Figure]:
-    return lambda results: _ratio(
-        *(seconds(results, name, "ours", "3000x10", "estimators") for name in (estimator, other))
-    )
+    """The largest at 10 and 64 categories."""
+
+    def figure(results: Results) -> Figure:
+        ratios = [
+            _ratio(*(seconds(results, name, "ours", shape, "estimators") for name in (estimator, other)))
+            for shape in ("3000x10", "3000x64")
+        ]
+        return max((ratio for ratio in ratios if ratio is not None), default=None)
+
+    return figure
 
 
 def _largest_exponent(axis: str) -> Callable[[Results], Figure]:
@@ -112,8 +119,8 @@ TARGETS = (
         40,
         _times_faster("gumbel_rao", "plain"),
     ),
-    Target("`mix`, time to that of `reinmax`", "<=", 1.1, _beside("mix", "reinmax")),
-    Target("`mve`, time to that of `reinmax`, 10 categories", "<=", 1.8, _beside("mve", "reinmax")),
+    Target("`mix`, time to that of `reinmax`, 10 and 64 categories", "<=", 1.1, _beside("mix", "reinmax")),
+    Target("`mve`, time to that of `reinmax`, 10 and 64 categories", "<=", 1.8, _beside("mve", "reinmax")),
     *(
         Target(f"`{name}`, 16 draws of one call, time to that of 16 calls", "<=", 0.5, figure)
         for name, figure in (
