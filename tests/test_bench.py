@@ -228,7 +228,7 @@ def test_quotes_are_the_results(results: dict[str, Any]) -> None:
     filled = quote.page_text(text, results)
     assert quote.page_text(filled, results) == filled
     assert filled.startswith("Before\n\n<!-- bench: gst -->\n\n| shape |")
-    assert "\n\nafter\n\n<!-- bench: memory -->\n\n`gumbel_rao` at 3000x10 holds beside its inputs" in filled
+    assert "\n\nafter\n\n<!-- bench: memory -->\n\n`gumbel_rao` at 3000x10 holds 0.00 MiB beside its inputs" in filled
     assert "old |" not in filled
     assert "Old." not in filled
     ours = next(r for r in results["speed"] if (r["section"], r["estimator"], r["who"]) == ("peers", "gst", "ours"))
