@@ -95,6 +95,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="make the report again from its JSON, without measuring")
     options = parser.parse_args()
     console, path = Console(width=max(Console().width, WIDTH)), options.out / "report.json"
+    if options.write and not path.exists():
+        parser.error(f"--write: got --out {options.out}, allowed: a folder with a report.json")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: got cuda, allowed: cpu; torch.cuda.is_available() is False")
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.write:
         threads = min(2, os.cpu_count() or 1) if options.device == "cpu" else 1

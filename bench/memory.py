@@ -54,7 +54,7 @@ def measure(device: str = "cpu", case: Case = CENTRE) -> Iterator[dict[str, Any]
     """A record for each, of the centre of the cases; ``held`` is the sample and the gradient, which any of them has."""
     logits, v = case.inputs(device)
     for estimator, who, draws in participants():
-        call = speed.passes(formulations.of(estimator, who, draws), logits, v, "both")
+        call = speed.pass_of(formulations.of(estimator, who, draws), logits, v, "both")
         names = {"estimator": estimator, "who": who, "rows": case.rows, "columns": case.columns, "draws": draws}
         yield {**names, "bytes": peak(call, device), "held": 2 * case.size()}
 
@@ -70,8 +70,8 @@ def processes() -> Iterator[dict[str, Any]]:
 def _child(who: str, draws: int) -> None:
     torch.set_num_threads(1)
     logits, v = CENTRE.inputs("cpu")
-    speed.passes(formulations.of("straight_through", "ours"), logits, v, "both")()  # loads the library
-    call = speed.passes(formulations.of("gumbel_rao", who, draws), logits, v, "both")
+    speed.pass_of(formulations.of("straight_through", "ours"), logits, v, "both")()  # loads the library
+    call = speed.pass_of(formulations.of("gumbel_rao", who, draws), logits, v, "both")
     resident.reset_peak()
     before = resident.now()
     call()

@@ -47,8 +47,8 @@ class Speed:
         calls = {}
         for estimator, who in case.participants():
             formulation = formulations.of(estimator, who, case.draws)
-            if who == "ours" or self._passes(case, estimator, who, formulation):
-                calls[estimator, who] = passes(formulation, logits, v, case.passes)
+            if who == "ours" or self.admits(case, estimator, who, formulation):
+                calls[estimator, who] = pass_of(formulation, logits, v, case.passes)
         target = torch.empty_like(v)
         calls["copy", "copy"] = lambda: target.copy_(v)
         names = {" by ".join(key): key for key in calls}
@@ -74,7 +74,8 @@ class Speed:
                 "moved": case.moved(),
             }
 
-    def _passes(self, case: Case, estimator: str, who: str, formulation: Formulation) -> bool:
+    def admits(self, case: Case, estimator: str, who: str, formulation: Formulation) -> bool:
+        """Whether it has the law and the gradient of ours; tried once, and kept in ``tried``."""
         compiled = who.endswith("compiled")
         rows = case.rows if compiled else TRIED_ROWS
         columns = case.columns if compiled else min(case.columns, MOST_TRIED_COLUMNS)
@@ -101,7 +102,7 @@ def tried(
         return parity.Parity(float("nan"), float("nan"), f"{type(error).__name__}: {error}".partition("\n")[0][:200])
 
 
-def passes(formulation: Formulation, logits: Tensor, v: Tensor, which: str) -> Callable[[], object]:
+def pass_of(formulation: Formulation, logits: Tensor, v: Tensor, which: str) -> Callable[[], object]:
     """What a case times."""
     if which == "forward":
         return lambda: formulation(logits)
