@@ -87,6 +87,15 @@ def measure(
     return results
 
 
+def _rounded(value: Any) -> Any:
+    """With five figures that count."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="every shape, estimator and compiled form")
@@ -104,7 +113,7 @@ def main() -> None:
         threads = min(2, os.cpu_count() or 1) if options.device == "cpu" else 1
         table = cases.table(options.full, threads)
         results = measure(table, options.device, threads, options.full, console)
-        files.write_text(path, json.dumps(results, indent=1) + "\n")
+        files.write_text(path, json.dumps(_rounded(results), indent=1) + "\n")
     results = json.loads(path.read_text())
     for sheet in itertools.islice(report.sheets(results), SHOWN):
         sheet.print(console)
