@@ -89,11 +89,8 @@ def table(full: bool, threads: int) -> list[Case]:
         is_short = columns <= 64
         if is_short or name in ONE_DRAW:
             draws = 100 if full and (rows, columns) == (4096, 64) else FEW_DRAWS
-            found.append(
-                Case(
-                    "shapes", (name,), rows, columns, (name,), full and name in ONE_DRAW and columns <= COMPILED, draws
-                )
-            )
+            compiled = full and name in ONE_DRAW and columns <= COMPILED
+            found.append(Case("shapes", (name,), rows, columns, (name,), compiled, draws))
     found += [Case("shapes", (name,), *LARGEST, (name,)) for name in (ONE_DRAW if full else ONE_DRAW[:1])]
     scaled, some = (ESTIMATORS, ONE_DRAW) if full else (SCALED, ONE_DRAW[:2])
     for rows in ROWS if full else ROWS[:-1]:

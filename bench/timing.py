@@ -9,8 +9,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+
+K = TypeVar("K")
 
 BLOCK = 3e-3  #: seconds
 ROUNDS = 15
@@ -37,15 +40,13 @@ def clock(device: str, threads: int) -> Callable[[], float]:
     return synchronized
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], object]], now: Callable[[], float], seconds: float
-) -> dict[str, Timing]:
+def interleaved(calls: Mapping[K, Callable[[], object]], now: Callable[[], float], seconds: float) -> dict[K, Timing]:
     """``ROUNDS`` rounds of blocks, or as many as fit into so many seconds, but ``LEAST_ROUNDS``."""
     for call in calls.values():  # the first one imports, allocates, compiles and starts threads
         call()
     began = time.perf_counter()
     sizes = {name: max(1, min(1000, int(BLOCK / max(_block(call, 1, now), 1e-6)))) for name, call in calls.items()}
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    found: dict[K, list[float]] = {name: [] for name in calls}
     for turn in range(ROUNDS):
         if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
             break

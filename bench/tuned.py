@@ -56,7 +56,8 @@ class _StraightThrough(Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Tensor:
-        return _pull_back(*ctx.saved_tensors, v)
+        (p,) = ctx.saved_tensors
+        return _pull_back(p, v)
 
 
 class _GST(Function):
