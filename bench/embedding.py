@@ -18,6 +18,8 @@ from torch.nn.functional import gumbel_softmax
 
 import discrete_ops as do
 
+from .memory import peak
+
 SHAPES = ((4096, 8192, 64), (65536, 512, 64), (1024, 64, 64), (64, 320, 32))
 FORMULATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ours": lambda logits, weight: do.embedding(logits, weight, "gumbel_softmax"),
@@ -26,18 +28,14 @@ FORMULATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def setup(formulation: Callable[[Tensor, Tensor], Tensor], rows: int, columns: int, width: int) -> Callable[[], None]:
+def setup(formulation: Callable[[Tensor, Tensor], Tensor], rows: int, columns: int, width: int) -> Callable[[], object]:
     generator = torch.Generator().manual_seed(0)
     logits, weight, v = (
         torch.randn(shape, generator=generator) for shape in ((rows, columns), (columns, width), (rows, width))
     )
     leaves = logits.requires_grad_(), weight.requires_grad_()
 
-    def run() -> None:
-        logits.grad = weight.grad = None
-        formulation(*leaves).backward(v)
-
-    return run
+    return lambda: torch.autograd.grad(formulation(*leaves), leaves, v)
 
 
 def seconds(rows: int, columns: int, width: int) -> dict[str, float]:
@@ -53,16 +51,8 @@ def seconds(rows: int, columns: int, width: int) -> dict[str, float]:
 
 
 def extra_bytes(formulation: Callable[[Tensor, Tensor], Tensor], rows: int, columns: int, width: int) -> int:
-    setup(formulation, rows, columns, width)()
-    run = setup(formulation, rows, columns, width)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        run()
-    events = profile.profiler.kineto_results.events()
-    now = peak = 0
-    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak - 4 * (rows * columns + columns * width + rows * width)
+    held = 4 * (rows * columns + columns * width + rows * width)  # the gradients, and the result
+    return peak(setup(formulation, rows, columns, width)) - held
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ python -m bench.linear_embedding
 
 import itertools
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import gumbel_softmax, linear
+
+from . import resident
 
 CASES = list(itertools.product((8192, 32768, 131072), (64, 256), (256, 1024)))
 REPEATS = 3
@@ -31,15 +32,21 @@ def formulations() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     }
 
 
-def measured(which: str, columns: int, features: int, rows: int) -> tuple[float, float]:
-    """Seconds a call, of the processor's time, which others share, and peak resident memory in MiB: each in a process
-    that does nothing else."""
-    command = [sys.executable, "-m", "bench.linear_embedding", which, *map(str, (columns, features, rows))]
-    once = [*command, "1"]
-    returned = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}  # freed memory is, at once, at some cost of time
-    seconds, _ = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    _, peak = subprocess.run(once, check=True, capture_output=True, text=True, env=returned).stdout.split()
-    return float(seconds), float(peak)
+def seconds(which: str, columns: int, features: int, rows: int) -> float:
+    """A call, in the processor's time, which others share."""
+    return _output(which, columns, features, rows)[0]
+
+
+def peak(which: str, columns: int, features: int, rows: int) -> float:
+    """Resident memory in MiB. Freed memory is returned at once, at some cost of time."""
+    return _output(which, columns, features, rows, 1, MALLOC_MMAP_THRESHOLD_=str(2**20))[1]
+
+
+def _output(which: str, *numbers: int, **environment: str) -> list[float]:
+    """What a process prints that does nothing else."""
+    command = [sys.executable, "-m", "bench.linear_embedding", which, *map(str, numbers)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+    return [float(word) for word in done.stdout.split()]
 
 
 def child(which: str, columns: int, features: int, rows: int, repeats: int = REPEATS) -> None:
@@ -59,8 +66,7 @@ def child(which: str, columns: int, features: int, rows: int, repeats: int = REP
             del out
         times.append(time.process_time() - begin)
         del _held
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(statistics.median(times[1:]), peak)
+    print(statistics.median(times[1:]), resident.peak() / 2**20)
 
 
 def main() -> None:
@@ -68,9 +74,8 @@ def main() -> None:
     print("| N | H = D | rows |" + "".join(f" {name}: s | MiB |" for name in names))
     print("|---:|---:|---:|" + "---:|---:|" * len(names))
     for case in CASES:
-        _, floor = measured("nothing", *case)
-        found = [measured(name, *case) for name in names]
-        cells = "".join(f" {seconds:.3f} | {peak - floor:.0f} |" for seconds, peak in found)
+        floor = peak("nothing", *case)
+        cells = "".join(f" {seconds(name, *case):.3f} | {peak(name, *case) - floor:.0f} |" for name in names)
         print("| {} | {} | {} |".format(*case) + cells, flush=True)
 
 

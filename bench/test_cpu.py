@@ -1,34 +1,45 @@
-"""CPU speed, forward + backward, float32: ours against the plain formulation, side by side in one run.
+"""The same formulations under pytest-benchmark, for work on one of them: groups to compare, runs to save and compare.
 
-python -m pytest bench --benchmark-json=out.json && python -m bench.report out.json
+python -m pytest bench -k "gst and 3000x10" --benchmark-compare
+
+pytest-benchmark finishes one formulation before it starts the next, so that what the machine does meanwhile is in their
+ratio; the report takes turns (``timing.py``). Both take their cases from ``cases.py``.
 """
 
 import pytest
 import torch
 
-from .formulations import PAIRS, setup
+from . import formulations, speed
+from .cases import Case, table
 
-CASES = [
-    *[(name, 3000, 10, 1) for name in PAIRS],
-    ("gumbel_softmax", 64, 8192, 1),
-    ("gumbel_softmax", 4, 10, 1),
-    *[(name, 4096, 64, threads) for name in ("gumbel_softmax", "gumbel_rao") for threads in (1, 2)],
-    *[(name, 3000, 10, 2) for name in ("straight_through", "gumbel_rao")],
-    *[(name, 30000, 10, threads) for name in ("straight_through", "reinmax") for threads in (1, 2)],
+CASES = [case for case in table(full=False, threads=2) if case.section in ("peers", "shapes", "passes", "threads")]
+GATE = speed.Speed()
+EAGER = [
+    (case, estimator, who)
+    for case in CASES
+    for estimator, who in case.participants()
+    if "compiled" not in who and case.rows < 2**20
 ]
 
 
-@pytest.mark.parametrize("which", ["ours", "plain"])
-@pytest.mark.parametrize(("name", "rows", "columns", "threads"), CASES)
-def test_forward_and_backward(benchmark, name: str, rows: int, columns: int, threads: int, which: str) -> None:
+def name(value: object) -> str:
+    if isinstance(value, Case):
+        return f"{value.section}-{value.rows}x{value.columns}-{value.passes}-{value.threads}"
+    return str(value)
+
+
+@pytest.mark.parametrize(("case", "estimator", "who"), EAGER, ids=name)
+def test_speed(benchmark, case: Case, estimator: str, who: str) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    benchmark.group = f"{name} {rows}x{columns}, threads: {threads}"
-    benchmark.extra_info.update(name=name, rows=rows, columns=columns, threads=threads, which=which)
-    run = setup(PAIRS[name][which == "plain"], rows, columns)
+    torch.set_num_threads(case.threads)
+    benchmark.group = f"{estimator}, {name(case)}"
+    logits, v = case.inputs("cpu")
+    formulation = formulations.of(estimator, who, case.draws)
+    call = speed.pass_of(formulation, logits, v, case.passes)
     try:
+        assert who == "ours" or GATE.admits(case, estimator, who, formulation), GATE.tried[-1]["fault"]
         for _ in range(3):  # the first calls import, allocate and start threads
-            run()
-        benchmark(run)
+            call()
+        benchmark(call)
     finally:
         torch.set_num_threads(before)
