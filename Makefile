@@ -28,12 +28,8 @@ test: .venv/ready
 aot: .venv/ready  ## compile every Triton kernel that can be chosen, for every architecture; over an hour of two cores
 	DISCRETE_OPS_AOT=80,90,100 $(BIN)/python -m pytest -s tests/test_triton_aot.py
 
-bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JSON and table in build/bench
-	mkdir -p build/bench
-	$(BIN)/python -m pytest bench --benchmark-json=build/bench/cpu.json --benchmark-columns=median,iqr,rounds
-	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
-	$(BIN)/python -m bench.memory
-	$(BIN)/python -m bench.embedding
+bench: .venv/ready  ## what the ops cost and are worth on this machine, in five minutes; report, JSON and plots in build/bench
+	$(BIN)/python -m bench
 
 # One thread a process: what uses more says so itself. A check that has passed at this commit is not repeated.
 proof: .venv/ready  ## what must never happen, tried at length: counts, and the tables of docs/reliability.md

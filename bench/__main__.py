@@ -10,7 +10,6 @@ import datetime
 import itertools
 import json
 import os
-import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,9 +31,8 @@ SHOWN = 3  #: tables on the console: targets, every estimator, what is used toda
 
 
 def about(device: str, threads: int, full: bool) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device != "cpu" else _processor()
     return {
-        "device": f"{name}, {os.cpu_count()} cores" if device == "cpu" else name,
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else jsonl.processor(),
         "instruction_set": do.build_info()["instruction_set"] if device == "cpu" else "",
         "torch": torch.__version__,
         "commit": jsonl.commit(),
@@ -42,15 +40,6 @@ def about(device: str, threads: int, full: bool) -> dict[str, Any]:
         "threads": threads,
         "full": full,
     }
-
-
-def _processor() -> str:
-    try:
-        from cpuinfo import get_cpu_info  # comes with pytest-benchmark
-
-        return str(get_cpu_info()["brand_raw"])
-    except (ImportError, KeyError):
-        return platform.machine()
 
 
 def _instructions(instruction_set: str) -> dict[str, float]:

@@ -10,7 +10,6 @@ import argparse
 import datetime
 import importlib
 import json
-import os
 import platform
 import sys
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cpuinfo
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -63,14 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
         show(name, result)
         failed += [line["what"] for line in result["lines"] if not line["holds"]]
     if not given.short:
-        files.write_text(page.PATH, page.filled(page.PATH.read_text(), {name: read(name) for name in CHECKS}))
+        files.write_text(page.PATH, page.filled(page.PATH.read_text(), checks()))
     for what in failed:
         print(f"does not hold: {what}", file=sys.stderr)
     return bool(failed)
 
 
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"proof.{name}")
+
+
+def checks() -> dict[str, tuple[str, dict[str, Any] | None]]:
+    """Of each check how it is done, and its result."""
+    return {name: (module_of(name).PAGE, read(name)) for name in CHECKS}
+
+
 def run(name: str, short: bool) -> dict[str, Any]:
-    module: ModuleType = importlib.import_module(f"proof.{name}")
+    module = module_of(name)
     began = time.monotonic()
     lines: list[Line] = module.run(**(module.SHORT if short else module.LONG))
     return {
@@ -95,8 +102,7 @@ def read(name: str) -> dict[str, Any] | None:
 
 
 def machine() -> str:
-    cpu = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
-    return f"{cpu}, {os.cpu_count()} cores; torch {torch.__version__}; Python {platform.python_version()}"
+    return f"{jsonl.processor()}; torch {torch.__version__}; Python {platform.python_version()}"
 
 
 def show(name: str, result: dict[str, Any]) -> None:

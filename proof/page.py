@@ -1,4 +1,4 @@
-"""docs/reliability.md: its tables are between two marks a check, the words around them are written by hand."""
+"""docs/reliability.md: between two marks a check, how it is done and the table of what came."""
 
 import re
 from pathlib import Path
@@ -21,19 +21,19 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def filled(text: str, results: dict[str, dict[str, Any] | None]) -> str:
-    """The page with the tables of ``results``; those of checks without a result stay.
+def filled(text: str, checks: dict[str, tuple[str, dict[str, Any] | None]]) -> str:
+    """The page with the words of each check and the table of its result, where there is one.
 
     Raises:
         ValueError: naming a check that has no place in the page.
     """
-    for name, result in results.items():
+    for name, (words, result) in checks.items():
         parts = re.split(f"(<!-- {name} -->\n|<!-- end of {name} -->)", text)
         if len(parts) != 5:
             raise ValueError(
-                f"{PATH.name}: has no one place for {name}, between <!-- {name} --> and <!-- end of {name} -->"
+                f"{PATH.name}: has no one place for {name}, from <!-- {name} --> to <!-- end of {name} -->"
             )
-        if result is not None:
-            parts[2] = table(result) + "\n"
-            text = "".join(parts)
+        tables = [] if result is None else [table(result)]
+        parts[2] = "\n\n".join([words.strip(), *tables]) + "\n"
+        text = "".join(parts)
     return text

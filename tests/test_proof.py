@@ -21,21 +21,22 @@ def result(*lines: Line) -> dict:
 
 def test_the_page_is_what_the_results_make_it() -> None:
     text = page.PATH.read_text()
-    assert page.filled(text, {name: proof.read(name) for name in proof.CHECKS}) == text
+    assert page.filled(text, proof.checks()) == text
 
 
 def test_a_line_that_does_not_hold_is_told_apart() -> None:
     right, wrong = (Line("calls", 12_345, "calls", "x | y", "z", holds) for holds in (True, False))
-    text = page.filled("a\n<!-- fuzz -->\nearlier\n<!-- end of fuzz -->\nb\n", {"fuzz": result(right, wrong)})
+    text = page.filled("a\n<!-- fuzz -->\nearlier\n<!-- end of fuzz -->\nb\n", {"fuzz": ("How.", result(right, wrong))})
     assert "| calls | 12,345 calls | x \\| y | z | yes |\n| calls | 12,345 calls | x \\| y | z | **no** |" in text
     assert text.split("<!--")[0] == "a\n"
     assert text.split("-->")[-1] == "\nb\n"
     assert "earlier" not in text
+    assert "-->\nHow.\n\nCommit abc" in text
 
 
 def test_a_check_without_a_place_is_named() -> None:
     with pytest.raises(ValueError, match="has no one place for fuzz"):
-        page.filled("nothing", {"fuzz": None})
+        page.filled("nothing", {"fuzz": ("How.", None)})
 
 
 def test_the_command_fails_where_a_line_does_not_hold(

@@ -1,7 +1,9 @@
-"""Results as JSON lines, one dataclass a line, and the commit that a line names."""
+"""Results as JSON lines, one dataclass a line, and what a result names: commit and processor."""
 
 import functools
 import json
+import os
+import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -71,6 +73,18 @@ def commit() -> str:
     others = [f":(top,exclude){path}" for path in RESULTS]
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *others)
     return "unknown" if found is None or changed is None else f"{found}-dirty" if changed else found
+
+
+@functools.cache
+def processor() -> str:
+    """This machine's, by its brand where that can be had, and how many cores there are."""
+    try:
+        from cpuinfo import get_cpu_info  # comes with pytest-benchmark
+
+        name = str(get_cpu_info()["brand_raw"])
+    except (ImportError, KeyError):
+        name = platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _git(*arguments: str) -> str | None:
