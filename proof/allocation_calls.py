@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import discrete_ops as do
-from discrete_ops import backends
+from discrete_ops import backends, reference
 
 #: Smaller allocations of whole calls are torch's own.
 LEAST = 4096
@@ -83,7 +83,8 @@ def _operators(
     estimator: str, logits: Tensor, num_draws: int = 1, offsets: Tensor | None = None, tau: Tensor | None = None
 ) -> Run:
     """The kernels' operators alone: a sample and a pull-back."""
-    kernels, seed, parameters = backends.get("cpp"), torch.tensor([7]), PARAMETERS
+    kernels, seed = backends.get("cpp"), torch.tensor([7])
+    parameters: reference.Parameters = PARAMETERS
     if tau is not None:
         parameters = torch.tensor(PARAMETERS, dtype=torch.float64).repeat(len(tau), 1)
     grad = torch.randn((num_draws, *logits.shape) if num_draws > 1 else logits.shape).to(logits)
@@ -125,18 +126,16 @@ def outcome(run: Run, right: tuple[Tensor, ...], give_back: Callable[[], Any]) -
 def fail_each_allocation(case: str, run: Run, least: int, skipped: set[tuple[str, int]]) -> None:
     shortage = ctypes.CDLL(None)
     shortage.bytes_refused.restype = ctypes.c_size_t
-    right, number, seen = run(), 0, 1
-    while number < seen:
+    right, number, seen = run(), 0, [1]  # allocations that the call made when it was last run
+    while number < seen[-1]:
         number += 1
         if (case, number) in skipped:
-            seen = number + 1
+            seen.append(number + 1)
             continue
         tell(case=case, at=number)
-        seen_then: list[int] = []
         shortage.fail_allocation(ctypes.c_long(number), ctypes.c_size_t(least))
-        came = outcome(run, right, lambda to=seen_then: to.append(shortage.allocations()))
-        seen = seen_then[0]
-        if number <= seen:
+        came = outcome(run, right, lambda: seen.append(shortage.allocations()))
+        if number <= seen[-1]:
             tell(case=case, at=number, ours=shortage.bytes_refused() >= LEAST and bool(came["said"]), **came)
 
 

@@ -128,8 +128,8 @@ def compiled(source: str, build: str, directory: Path) -> Path:
 
 def command(arguments: list[str], environment: dict[str, str] | None = None, directory: Path = ROOT) -> tuple[int, str]:
     environment = environment or {**os.environ, **OPTIONS}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(arguments, cwd=directory, env=environment, text=True, **pipes)
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(arguments, cwd=directory, env=environment, text=True, stdout=out, stderr=err)
     return done.returncode, done.stdout
 
 
