@@ -178,12 +178,14 @@ def _caller() -> int:
 
 def get(name: str) -> ModuleType:
     """The module of an available backend. Raises ValueError for another, ImportError if its first import fails."""
-    if not _is_loaded(name):
-        if name in _MISSING:
-            raise ImportError(f"backend {name!r}: {_MISSING[name]}")
-        check(name)
-    module = _BACKENDS[name]
-    assert module is not None
+    module = _BACKENDS.get(name)
+    if module is None:
+        if not _is_loaded(name):
+            if name in _MISSING:
+                raise ImportError(f"backend {name!r}: {_MISSING[name]}")
+            check(name)
+        module = _BACKENDS[name]
+        assert module is not None
     return module
 
 

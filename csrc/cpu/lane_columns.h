@@ -125,13 +125,18 @@ struct LaneColumns : TakesAllDraws {
 
   template <class F>
   DISCRETE_OPS_HD V max(const F& f) {
-    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
-      V top = Math::set(-Math::kInf);
-      for (int64_t s = begin; s < end; ++s) top = Math::max(top, f(s));
-      T most = top[0];
-      for (int lane = 1; lane < kLanes; ++lane) most = top[lane] > most ? top[lane] : most;
-      partial[2 * chunk] = most;
-    });
+    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) { take_max(chunk, begin, end, f); });
+    return max_of_chunks();
+  }
+  template <class F>
+  DISCRETE_OPS_HD void take_max(int64_t chunk, int64_t begin, int64_t end, const F& f) {
+    V top = Math::set(-Math::kInf);
+    for (int64_t s = begin; s < end; ++s) top = Math::max(top, f(s));
+    T most = top[0];
+    for (int lane = 1; lane < kLanes; ++lane) most = top[lane] > most ? top[lane] : most;
+    partial[2 * chunk] = most;
+  }
+  DISCRETE_OPS_HD V max_of_chunks() const {
     double most = partial[0];
     for (int64_t chunk = 1; chunk < chunks; ++chunk) most = partial[2 * chunk] > most ? partial[2 * chunk] : most;
     return Math::set(static_cast<T>(most));
@@ -201,8 +206,11 @@ struct LaneColumns : TakesAllDraws {
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
-    read(call.logits, z_, -Math::kInf);
-    const V top = max([&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
+    read(call.logits, z_, -Math::kInf, [&](int64_t chunk, int64_t begin, int64_t end) {
+      take_max(chunk, begin, end,
+               [&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
+    });
+    const V top = max_of_chunks();
     invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top[0] == -Math::kInf;
     if (invalid || empty) return true;
@@ -228,28 +236,26 @@ struct LaneColumns : TakesAllDraws {
   void load_winner() { winner_ = call.index[row] < 0 ? 0 : call.index[row]; }
 
   void load_grad() {
-    read(call.grad, v_, 0);
     const V scale = Math::set(static_cast<T>(call.grad_scale));
-    each([&](int64_t s) { v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale); });
+    read(call.grad, v_, 0, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
+    });
   }
 
   void expect_grad(int64_t) const {}  // the processor sees it coming
-
-  void restore_scale() {
-    const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
-    each([&](int64_t s) { out_[s] *= scale; });
-  }
 
   V parameter(Parameter p) const {
     return Math::set(static_cast<T>(call.parameters[row % call.rows / (call.rows / call.groups) * kParameters + p]));
   }
 
-  void read(const Operand& x, V* to, T padding) {
+  // With `padding` behind the last column; then f(chunk, first step, end step), while they are near.
+  template <class F>
+  void read(const Operand& x, V* to, T padding, const F& then) {
     T* elements = reinterpret_cast<T*>(to);
     read_as<T>(x, [&](const auto* data, auto convert) {
       const auto* from = data + call.start_of(row, x);
       const int64_t stride = x.column_stride;
-      each_chunk([&](int64_t, int64_t begin, int64_t end) {
+      each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
         const int64_t stop = end * kLanes < n ? end * kLanes : n;
         if (stride == 1) {
           for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j]);
@@ -257,12 +263,14 @@ struct LaneColumns : TakesAllDraws {
           for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j * stride]);
         }
         for (int64_t j = stop > begin * kLanes ? stop : begin * kLanes; j < end * kLanes; ++j) elements[j] = padding;
+        then(chunk, begin, end);
       });
     });
   }
 
   void store() {
     const T* elements = reinterpret_cast<const T*>(out_);
+    const T scale = static_cast<T>(kMode == Mode::kPullBack ? call.inverse_grad_scale : 1);  // undoes the gradient's
     write_as<T>(call.out, [&](auto* data, auto convert) {
       auto* to = data + call.start_of(row);
       const bool fill = invalid || empty;
@@ -272,7 +280,7 @@ struct LaneColumns : TakesAllDraws {
         if (fill) {
           for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = filler;
         } else {
-          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = convert(elements[j]);
+          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = convert(elements[j] * scale);
         }
       });
     });

@@ -23,6 +23,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
   I winner_;
   Mask invalid, empty;                       // NaN or +inf in the row; masked whole
+  bool finite = false;                       // all logits are: no row is either, no category masked
   uint64_t seed[kLanes], local_row[kLanes];  // where the lanes' seeds differ, or in double
   PhiloxVector philox_;
   Words row_low, row_high;
@@ -176,7 +177,22 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   }
 
   void load_logits() {
-    transpose_in(call.logits, z_);
+    V top = Math::set(-Math::kInf);
+    I differs{};  // no bit of a finite number's difference from itself: an or waits for less than a sum would
+    transpose_in(call.logits, z_, [&](V z) {
+      top = Math::max(z, top), differs |= (I)(z - z);
+      return z;
+    });
+    finite = n > 0 && all_lanes(differs == 0);
+    if (finite) {
+      invalid = empty = Mask{};
+      for (int s = 0; s < n; ++s) z_[s] = Math::max(z_[s] - top, Math::set(Math::kLowest));
+    } else {
+      mask_logits();
+    }
+  }
+
+  void mask_logits() {
     V top = Math::set(-Math::kInf);
     const V infinity = Math::set(Math::kInf);
     for (int s = 0; s < n; ++s) top = Math::max(top, Math::select(z_[s] < infinity, z_[s], infinity));
@@ -228,8 +244,8 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
       v_[0] = Math::select(least == -Math::kInf, V{}, read_variables(call.grad) * scale), v_[1] = V{};
       return;
     }
-    transpose_in(call.grad, v_);
-    for (int s = 0; s < n; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
+    transpose_in(call.grad, v_, [&](V v) { return v * scale; });
+    for (int s = 0; s < n && !finite; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]);
   }
 
   // Ask for the gradient of the rows that come so many later: far from these, where no processor looks for it.
@@ -243,11 +259,6 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     }
   }
 
-  void restore_scale() {
-    const V scale = Math::set(static_cast<T>(call.inverse_grad_scale));
-    for (int s = 0; s < n; ++s) out_[s] *= scale;
-  }
-
   V parameter(Parameter p) const {
     V value = Math::set(static_cast<T>(call.parameters[p]));
     if (call.groups == 1) return value;  // without a division, which is as slow as a column
@@ -258,11 +269,32 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     return value;
   }
 
-  // Of ragged rows with -inf behind each one's end.
-  void transpose_in(const Operand& x, V* rows) const {
+  // rows[s] = f(column s); f may be called twice of one. Of ragged rows with -inf behind each one's end.
+  template <class F>
+  void transpose_in(const Operand& x, V* rows, const F& f) const {
+    bool in_floats = false;
     if constexpr (sizeof(T) == 4) {
-      if (x.dtype == Dtype::kFloat && x.column_stride == 1) return transpose_floats_in(x, rows);
+      in_floats = x.dtype == Dtype::kFloat && x.column_stride == 1;
+      if (in_floats && !kRagged && x.dims <= 1 && lanes == kLanes && n >= 4) return even_floats_in(x, rows, f);
+      if (in_floats) transpose_floats_in(x, rows);
     }
+    if (!in_floats) convert_in(x, rows);
+    for (int s = 0; s < n; ++s) rows[s] = f(rows[s]);
+  }
+
+  template <class F>
+  void even_floats_in(const Operand& x, V* rows, const F& f) const {
+    const int64_t stride = x.dims ? x.strides[0] : 0;
+    const float* const data = static_cast<const float*>(x.data) + first * stride;
+    for (int s = 0; s < n; s += 4) {
+      const int begin = s + 4 <= n ? s : n - 4;  // the last four
+      Words columns[4];
+      load_columns(data + begin, stride, columns);
+      for (int i = 0; i < 4; ++i) rows[begin + i] = f((V)columns[i]);
+    }
+  }
+
+  void convert_in(const Operand& x, V* rows) const {
     T* to = reinterpret_cast<T*>(rows);
     read_as<T>(x, [&](const auto* data, auto convert) {
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -309,55 +341,47 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   }
 
   void transpose_floats_in(const Operand& x, V* rows) const {
-    const float* const data = static_cast<const float*>(x.data);
-    if constexpr (kRagged) return ragged_floats_in(data, rows);
-    const bool even = x.dims <= 1 && lanes == kLanes;  // rows one stride apart
-    const int64_t stride = x.dims ? x.strides[0] : 0;
-    const float* from[kLanes];
-    for (int lane = 0; lane < kLanes && !even; ++lane)
-      from[lane] = data + x.offset(lane < lanes ? first + lane : first);
+    const float *const data = static_cast<const float*>(x.data), *from[kLanes];
+    if (!kRagged && x.dims <= 1) {  // rows one stride apart
+      const int64_t stride = x.dims ? x.strides[0] : 0;
+      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + (lane < lanes ? first + lane : first) * stride;
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + begin_of(lane, x);
+    }
     for (int s = 0; s < n; s += kLanes) {
-      const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
-      if (even) {
-        const float* row = data + first * stride + s;
-        for (int lane = 0; lane < kLanes; ++lane, row += stride) block[lane] = load_partial(row, count);
-      } else {
-        for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, count);
-      }
+      for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, rest_of(lane, s));
       transpose(block);
-      for (int i = 0; i < count; ++i) rows[s + i] = (V)block[i];
+      for (int i = 0; i < kLanes && s + i < n; ++i) rows[s + i] = (V)block[i];
+    }
+    if constexpr (kRagged) {
+      I columns;
+      for (int lane = 0; lane < kLanes; ++lane) columns[lane] = length_of(lane);
+      for (int s = 0; s < n; ++s) rows[s] = Math::select(columns > s, rows[s], Math::set(-Math::kInf));
     }
   }
 
-  void ragged_floats_in(const float* data, V* rows) const {
-    I columns;
-    for (int lane = 0; lane < kLanes; ++lane) columns[lane] = length_of(lane);
-    for (int s = 0; s < n; s += kLanes) {
-      const int count = n - s < kLanes ? n - s : kLanes;
-      Words block[kFloatLanes];
-      for (int lane = 0; lane < kLanes; ++lane) {
-        block[lane] = load_partial(data + this->begins[lane] + s, rest_of(lane, s));
-      }
-      transpose(block);
-      for (int i = 0; i < count; ++i) {
-        rows[s + i] = Math::select(columns > s + i, (V)block[i], Math::set(-Math::kInf));
-      }
-    }
-  }
-
-  // Columns of a ragged row from s on, at most as many as a vector has.
+  // Columns of its row from s on, at most as many as a vector has.
   int rest_of(int lane, int s) const {
     const int rest = length_of(lane) - s;
-    return rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
+    return kRagged && rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
   }
 
-  void transpose_floats_out() {
+  void transpose_floats_out(V scale) {
     float *const all = static_cast<float*>(call.out.data), *const to = all + first * call.columns;
+    if (!kRagged && lanes == kLanes && n >= 4) {
+      for (int s = 0; s < n; s += 4) {
+        const int begin = s + 4 <= n ? s : n - 4;  // the last four
+        Words columns[4];
+        for (int i = 0; i < 4; ++i) columns[i] = (Words)(out_[begin + i] * scale);
+        store_columns(to + begin, n, columns);
+      }
+      return;
+    }
     for (int s = 0; s < n; s += kLanes) {
       const int count = n - s < kLanes ? n - s : kLanes;
       Words block[kFloatLanes];
-      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)out_[s + i] : Words{};
+      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)(out_[s + i] * scale) : Words{};
       transpose(block);
       for (int lane = 0; lane < lanes; ++lane) {
         if constexpr (kRagged) {
@@ -370,15 +394,13 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   }
 
   void store() {
-    if constexpr (kBinary)
-      return write_variables(Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[0]));
-    for (int s = 0; s < n && !all_lanes(~(invalid | empty)); ++s) {
-      out_[s] = Math::select(invalid, Math::set(static_cast<T>(__builtin_nan(""))), out_[s]);
-      out_[s] = Math::select(empty, V{}, out_[s]);
-    }
+    const V nan = Math::set(static_cast<T>(__builtin_nan(""))), scale = out_scale();
+    if constexpr (kBinary) return write_variables(Math::select(invalid, nan, out_[0] * scale));
+    for (int s = 0; s < n && !finite; ++s) out_[s] = Math::select(empty, V{}, Math::select(invalid, nan, out_[s]));
     if constexpr (sizeof(T) == 4) {
-      if (call.out.dtype == Dtype::kFloat) return transpose_floats_out();
+      if (call.out.dtype == Dtype::kFloat) return transpose_floats_out(scale);
     }
+    for (int s = 0; s < n; ++s) out_[s] *= scale;
     const T* from = reinterpret_cast<const T*>(out_);
     write_as<T>(call.out, [&](auto* data, auto convert) {
       for (int lane = 0; lane < lanes; ++lane) {
@@ -387,6 +409,9 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
       }
     });
   }
+
+  // What undoes that of the gradient.
+  V out_scale() const { return Math::set(static_cast<T>(kMode == Mode::kPullBack ? call.inverse_grad_scale : 1)); }
 
   // --- noise ------------------------------------------------------------------------------------------------------
 

@@ -1,43 +1,42 @@
 // The winners of loaded rows by the inverse CDF, accumulated in double so that no category hides.
 // Included inside the namespace of an instruction set.
 
-// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double; write() after each draw.
-template <class R, class Write>
-static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
+// Draw the winners of one bundle, from softmax(rate * z): inverse CDF, accumulated in double.
+template <class R>
+static void sample_lane_rows(R& r, typename R::V rate) {
   using T = typename R::T;
   using D = Doubles;
   typedef int64_t Count __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   constexpr int kParts = sizeof(double) / sizeof(T), kPartLanes = DISCRETE_OPS_BYTES / 8;
 
   const bool at_one = all_lanes(rate == R::Math::set(1));  // nearly always: without a product an element
-  D cdf[R::kMost][kParts], total[kParts] = {}, target[kParts];
+  D cdf[R::kMost][kParts], first{}, second{};              // sums of the lanes' halves, or of all in the first
   r.invalid = r.invalid | ~(rate == rate);
   for (int s = 0; s < r.n; ++s) {
     const typename R::V weight = R::Math::exp(at_one ? r.z(s) : r.z(s) * rate);
-    for (int part = 0; part < kParts; ++part) {
-      if constexpr (kParts == 1) {
-        total[part] += weight;
-      } else {
-        total[part] += to_double(half<HalfFloats>(weight, part));
-      }
-      cdf[s][part] = total[part];
+    if constexpr (kParts == 1) {
+      cdf[s][0] = first += weight;
+    } else {
+      cdf[s][0] = first += to_double(half<HalfFloats>(weight, 0));
+      cdf[s][1] = second += to_double(half<HalfFloats>(weight, 1));
     }
   }
   for (;;) {
+    D target[kParts];
     if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
       Words w[4];
       r.words(0, philox::kForwardDraw, w);
       for (int part = 0; part < kParts; ++part) {
         const Doubles high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
-        target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52;
+        target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52 * (part ? second : first);
       }
     } else {
       for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
+      target[0] *= first;
     }
     Count count[kParts] = {};
-    for (int part = 0; part < kParts; ++part) {
-      target[part] *= total[part];
-      for (int s = 0; s < r.n; ++s) count[part] -= (Count)(cdf[s][part] <= target[part]);
+    for (int s = 0; s < r.n; ++s) {
+      for (int part = 0; part < kParts; ++part) count[part] -= (Count)(cdf[s][part] <= target[part]);
     }
     if (!R::kRagged && r.lanes == R::kLanes && all_lanes(~(r.invalid | r.empty))) {
       __builtin_memcpy(r.call.index + r.first, count, sizeof(count));
@@ -47,13 +46,27 @@ static void sample_lane_rows(R& r, typename R::V rate, const Write& write) {
         r.call.index[r.row_of(lane)] = r.invalid[lane] ? kInvalid : r.empty[lane] ? -1 : winner;
       }
     }
-    write();
     if (!r.take_next_draw()) return;
     r.prepare_noise();
   }
 }
 
-// Draw the winner of one long row: the chunk by its sum, then the column inside it. write() after each draw.
+// In double, two neighbouring lanes of floats in one of its.
+template <class V>
+static DISCRETE_OPS_HD Doubles in_double(V w) {
+  if constexpr (sizeof(w[0]) == 8) {
+    return w;
+  } else {
+    return to_double(half<HalfFloats>(w, 0)) + to_double(half<HalfFloats>(w, 1));
+  }
+}
+static DISCRETE_OPS_HD double sum_of_doubles(Doubles x) {
+  double sum = 0;
+  for (int lane = 0; lane < DISCRETE_OPS_BYTES / 8; ++lane) sum += x[lane];
+  return sum;
+}
+
+// Draw the winner of one long row: the chunk by its sum, then the step, then the column. write() after each draw.
 template <class T, class Write>
 static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
   using M = typename LaneColumns<T>::Math;
@@ -67,36 +80,25 @@ static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
     } while (r.take_next_draw());
   };
   if (r.invalid || r.empty) return each_draw([&] { return r.invalid ? kInvalid : -1; });
-  const auto weight = [&](int64_t s) { return M::exp(r.z(s) * rate); };
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
     Doubles sums{};
-    for (int64_t s = begin; s < end; ++s) {
-      const V w = r.a(s) = weight(s);
-      if constexpr (sizeof(T) == 8) {
-        sums += w;
-      } else {
-        sums += to_double(half<HalfFloats>(w, 0)) + to_double(half<HalfFloats>(w, 1));
-      }
-    }
-    double sum = 0;
-    for (int lane = 0; lane < DISCRETE_OPS_BYTES / 8; ++lane) sum += sums[lane];
-    r.partial[2 * chunk] = sum;
+    for (int64_t s = begin; s < end; ++s) sums += in_double(r.a(s) = M::exp(r.z(s) * rate));
+    r.partial[2 * chunk] = sum_of_doubles(sums);
   });
   double total = 0;
   for (int64_t chunk = 0; chunk < r.chunks; ++chunk) total += r.partial[2 * chunk];
   each_draw([&] {
     const double target = philox::uniform(r.seed, r.local_row) * total;
-    double below = 0;
+    double below = 0, sum;
     int64_t chunk = 0;
     while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
-    const T* w = &reinterpret_cast<const T*>(&r.a(0))[0];
-    const int64_t begin = chunk * r.kChunk * M::kLanes, end = begin + r.kChunk * M::kLanes;
-    int64_t winner = -1;
-    for (int64_t j = begin; j < (end < r.n ? end : r.n); ++j) {
-      if (w[j] > 0) winner = j;  // where rounding leaves the target beyond the chunk's end, its last category
-      below += w[j];
-      if (below > target) break;
-    }
+    int64_t s = chunk * r.kChunk;
+    const int64_t end = s + r.kChunk < r.steps ? s + r.kChunk : r.steps;
+    for (; s + 1 < end && below + (sum = sum_of_doubles(in_double(r.a(s)))) <= target; ++s) below += sum;
+    const T* const w = reinterpret_cast<const T*>(&r.a(0));
+    int64_t winner = s * M::kLanes;
+    while (winner + 1 < end * M::kLanes && (below += w[winner]) <= target) ++winner;
+    while (!(w[winner] > 0)) --winner;  // where rounding leaves the target beyond the last category
     return winner;
   });
 }

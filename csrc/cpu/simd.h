@@ -200,6 +200,68 @@ static DISCRETE_OPS_HD void transpose(Words x[kFloatLanes]) {
   }
 }
 
+// Inside each quarter of 128 bits, which costs less than across them: x0 y0 x1 y1, and x2 y2 x3 y3.
+static DISCRETE_OPS_HD void zip_quarters(Words x, Words y, Words& lower, Words& upper) {
+#ifdef __clang__
+  for (int lane = 0; lane < kFloatLanes; ++lane) {
+    const int from = (lane & ~3) + lane % 4 / 2;
+    lower[lane] = lane & 1 ? y[from] : x[from];
+    upper[lane] = lane & 1 ? y[from + 2] : x[from + 2];
+  }
+#else
+  Words from;
+  for (int lane = 0; lane < kFloatLanes; ++lane) from[lane] = (lane & ~3) + lane % 4 / 2 + (lane & 1) * kFloatLanes;
+  lower = __builtin_shuffle(x, y, from);
+  upper = __builtin_shuffle(x, y, from + 2);
+#endif
+}
+
+// Rows become columns inside each quarter, in place.
+static DISCRETE_OPS_HD void transpose_quarters(Words x[4]) {
+  Words even[2], odd[2];
+  zip_quarters(x[0], x[2], even[0], even[1]);
+  zip_quarters(x[1], x[3], odd[0], odd[1]);
+  zip_quarters(even[0], odd[0], x[0], x[1]);
+  zip_quarters(even[1], odd[1], x[2], x[3]);
+}
+
+// Four neighbouring columns of as many rows as there are lanes, `stride` apart: column[i] has element i of every row.
+static DISCRETE_OPS_HD void load_columns(const float* rows, int64_t stride, Words column[4]) {
+  for (int i = 0; i < 4; ++i) {
+    const float* const row = rows + i * stride;
+#if DISCRETE_OPS_BYTES == 64
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(row));
+    x = _mm512_mask_broadcast_f32x4(x, 0x00F0, _mm_loadu_ps(row + 4 * stride));
+    x = _mm512_mask_broadcast_f32x4(x, 0x0F00, _mm_loadu_ps(row + 8 * stride));
+    column[i] = (Words)_mm512_mask_broadcast_f32x4(x, 0xF000, _mm_loadu_ps(row + 12 * stride));
+#elif DISCRETE_OPS_BYTES == 32
+    column[i] =
+        (Words)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
+#else
+    __builtin_memcpy(&column[i], row, 16);
+#endif
+  }
+  transpose_quarters(column);
+}
+
+static DISCRETE_OPS_HD void store_columns(float* rows, int64_t stride, Words x[4]) {
+  transpose_quarters(x);
+  for (int i = 0; i < 4; ++i) {
+    float* const row = rows + i * stride;
+#if DISCRETE_OPS_BYTES == 64
+    _mm_storeu_ps(row, _mm512_castps512_ps128((__m512)x[i]));
+    _mm_storeu_ps(row + 4 * stride, _mm512_extractf32x4_ps((__m512)x[i], 1));
+    _mm_storeu_ps(row + 8 * stride, _mm512_extractf32x4_ps((__m512)x[i], 2));
+    _mm_storeu_ps(row + 12 * stride, _mm512_extractf32x4_ps((__m512)x[i], 3));
+#elif DISCRETE_OPS_BYTES == 32
+    _mm_storeu_ps(row, _mm256_castps256_ps128((__m256)x[i]));
+    _mm_storeu_ps(row + 4 * stride, _mm256_extractf128_ps((__m256)x[i], 1));
+#else
+    __builtin_memcpy(row, &x[i], 16);
+#endif
+  }
+}
+
 // The first `count` elements, 1 to kFloatLanes; memory behind them is not touched.
 static DISCRETE_OPS_HD Words load_partial(const float* from, int count) {
 #if DISCRETE_OPS_BYTES == 64
