@@ -5,7 +5,7 @@ TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
 
-.PHONY: demo test aot lint format bench gpu gpu-check sanitize docs wheel sdist wheels-check clean
+.PHONY: demo test aot lint format bench proof gpu gpu-check sanitize docs wheel sdist wheels-check clean
 
 # torch first: an isolated build environment would fetch a second one.
 .venv/ready: pyproject.toml setup.py $(CSRC)
@@ -34,6 +34,10 @@ bench: .venv/ready  ## CPU benchmarks against the plain-PyTorch formulations; JS
 	$(BIN)/python -m bench.report build/bench/cpu.json build/bench/results.json | tee build/bench/cpu.md
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.embedding
+
+# One thread a process: what uses more says so itself. A check that has passed at this commit is not repeated.
+proof: .venv/ready  ## what must never happen, tried at length: counts, and the tables of docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m proof
 
 # With the machine's own torch, which must have CUDA; builds in place and installs nothing.
 gpu:  ## everything that needs a GPU: build, tests, sanitizers, benchmarks; JSON and table in bench/results

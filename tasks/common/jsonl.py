@@ -13,6 +13,8 @@ from . import files
 from .errors import RunError
 
 T = TypeVar("T")
+#: Where commands write what they measured.
+RESULTS = ("tasks/results", "bench/results", "proof/results", "docs/reliability.md")
 
 
 def read(path: Path, result: type[T]) -> list[T]:
@@ -63,10 +65,11 @@ def write(path: Path, results: Iterable[Any]) -> None:
 def commit() -> str:
     """The commit of this checkout when first asked, with "-dirty" if tracked files differ; "unknown" outside of one.
 
-    The results themselves do not count: the first command that adds a line would make all that follow it dirty.
+    What is made of results does not count: the first command that adds a line would make all that follow it dirty.
     """
     found = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tasks/results")
+    others = [f":(top,exclude){path}" for path in RESULTS]
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *others)
     return "unknown" if found is None or changed is None else f"{found}-dirty" if changed else found
 
 
