@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with _naming(path):
+        with naming(path):
             with open(temporary, "wb") as file:
                 write(file)
                 file.flush()
@@ -71,7 +71,7 @@ def append(path: Path, text: str) -> None:
     Raises:
         RunError: they could not be written.
     """
-    with _naming(path):
+    with naming(path):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             before, rest = os.fstat(handle).st_size, text.encode()
@@ -86,8 +86,8 @@ def append(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A failed system call as a RunError that names ``path``."""
+def naming(path: Path) -> Iterator[None]:
+    """A system call that fails in writing ``path`` as a RunError that names it."""
     try:
         yield
     except Exception as error:

@@ -232,7 +232,7 @@ def fit(
         write_json(out / "config.json", {**asdict(config), "environment": environment})
         # metrics.jsonl is behind the checkpoint by an epoch if the run was killed between the two.
         write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in trainer.history))
-        writer = events.writer(out, trainer.epoch) if tensorboard else None
+        writer = events.Events(out, trainer.epoch) if tensorboard else None
         if not trainer.finished:
             (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
         while not trainer.finished:
@@ -247,9 +247,7 @@ def fit(
                 raise
             append(out / "metrics.jsonl", json.dumps(record) + "\n")
             if writer:
-                for name, value in record.items():
-                    writer.add_scalar(name, value, trainer.epoch)
-                writer.flush()
+                writer.add(record, trainer.epoch)
             on_epoch(record)
         if writer:
             writer.close()

@@ -147,7 +147,7 @@ class _Files:
         files.write_json(out / "config.json", {**what, "environments": self._environments(ensemble)})
         # The checkpoint is behind metrics.jsonl if the run was killed between two checkpoints.
         files.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
-        self.writer = events.writer(out, ensemble.epoch) if tensorboard else None
+        self.writer = events.Events(out, ensemble.epoch) if tensorboard else None
 
     def _environments(self, ensemble: Ensemble) -> list[dict[str, Any]]:
         """What has trained the run, each once, in the order in which they came."""
@@ -163,10 +163,12 @@ class _Files:
         self.unsaved = state if is_due else copy.deepcopy(state)
         files.append(self.path, _lines(records, self.alone))
         if self.writer:
-            for member, record in enumerate(records):
-                for name, value in record.items():
-                    self.writer.add_scalar(name if self.alone else f"{name}/{member}", value, int(record["epoch"]))
-            self.writer.flush()
+            named = {
+                name if self.alone else f"{name}/{member}": value
+                for member, record in enumerate(records)
+                for name, value in record.items()
+            }
+            self.writer.add(named, ensemble.epoch)
         if is_kept:
             checkpoint.save(self.out / f"epoch-{ensemble.epoch}.pt", ensemble.configs, state)
         if is_due:
