@@ -111,7 +111,7 @@ class Resumptions:
         return f"{self.anew} began anew, before the first checkpoint; {len(self.epochs)} went on {epochs}".rstrip()
 
 
-def _whole(command: Command, out: Path, prepare: Callable[[], object] = lambda: None) -> tuple[dict[str, Any], float]:
+def _whole(command: Command, out: Path, prepare: Callable[[], object] = tiny_runs.nothing) -> tuple[dict[str, Any], float]:
     """What the command leaves where it is not killed, and its seconds."""
     tiny_runs.warm()
     began = time.monotonic()

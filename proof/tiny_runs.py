@@ -105,6 +105,10 @@ COMMANDS = {
 }  # fmt: skip
 
 
+def nothing() -> None:
+    pass
+
+
 class Process:
     """A command that runs in a forked process, which leads a group of its own.
 
@@ -114,7 +118,7 @@ class Process:
         prepare: called in the process before the command.
     """
 
-    def __init__(self, command: Command, out: Path, prepare: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, command: Command, out: Path, prepare: Callable[[], object] = nothing) -> None:
         self._output, writing = os.pipe()
         self.id = os.fork()
         if self.id == 0:
@@ -146,7 +150,7 @@ class Process:
         return os.waitstatus_to_exitcode(os.waitpid(self.id, 0)[1]), text
 
 
-def run(command: Command, out: Path, prepare: Callable[[], object] = lambda: None) -> tuple[int, str]:
+def run(command: Command, out: Path, prepare: Callable[[], object] = nothing) -> tuple[int, str]:
     return Process(command, out, prepare).end()
 
 
