@@ -7,6 +7,7 @@ import http.server
 import os
 import random
 import shutil
+import signal
 import struct
 import threading
 import time
@@ -149,7 +150,7 @@ def _downloaded(published: Path, folder: Path) -> Line:
         process = Process(command, out, prepare(server.url))
         while not server.asked or not [*kept.glob("tmp*")]:
             time.sleep(0.01)
-        process.kill()
+        process.signal(signal.SIGKILL)
         process.end()
     with _serving(published) as server:
         taken("after one that was killed", server, 2)

@@ -4,7 +4,6 @@ import json
 import mmap
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -45,7 +44,7 @@ def at_random(name: str, count: int, seed: int) -> Line:
             moment = moments.uniform(0, seconds)
             process = Process(command, out)
             time.sleep(moment)
-            process.kill()
+            process.signal(signal.SIGKILL)
             if process.end()[0] == -signal.SIGKILL:  # or it was done before
                 _resume(command, out, whole, tally, f"after {moment:.3f} s", found)
             shutil.rmtree(out, ignore_errors=True)
@@ -106,9 +105,18 @@ class Resumptions:
     def __init__(self) -> None:
         self.anew, self.epochs = 0, list[int]()
 
+    def add(self, kept: dict[Path, int]) -> None:
+        """One more, of which so many epochs were kept."""
+        if kept:
+            self.epochs.append(max(kept.values()))
+        else:
+            self.anew += 1
+
     def __str__(self) -> str:
-        epochs = f"at epochs {min(self.epochs)} to {max(self.epochs)}" if self.epochs else ""
-        return f"{self.anew} began anew, before the first checkpoint; {len(self.epochs)} went on {epochs}".rstrip()
+        went_on = f"{len(self.epochs)} went on"
+        if self.epochs:
+            went_on += f" after epochs {min(self.epochs)} to {max(self.epochs)}"
+        return f"{self.anew} began anew, before the first checkpoint; {went_on}"
 
 
 def _whole(command: Command, out: Path, prepare: Callable[[], object] = tiny_runs.nothing) -> tuple[dict[str, Any], float]:
@@ -132,31 +140,30 @@ def _resume(
 ) -> None:
     """Give the command again after it was killed, and note what did not hold."""
     wrong = [*wrong, *_lines(out), *_lost(command, out)]
-    kept = max(tiny_runs.epochs_kept(out).values(), default=0)
+    kept = tiny_runs.epochs_kept(out)
     status, text = tiny_runs.run(command, out)
     if status or "Traceback" in text:
         wrong.append(f"then status {status}: {text[-300:]}")
     else:
-        if not _says(text, kept):
-            wrong.append(f"does not say that it goes on after epoch {kept}: {text[:300]}")
+        if not _says(command, text, kept):
+            wrong.append(f"does not say that it goes on after {kept}: {text[:300]}")
         wrong += [f"{each} differs" for each in tiny_runs.differing(tiny_runs.ending(out), whole)]
-    if kept:
-        found.epochs.append(kept + 1)
-    else:
-        found.anew += 1
+    found.add(kept)
     tally.note(case, *wrong)
 
 
-def _says(text: str, kept: int) -> bool:
-    """Whether a command has told where it begins; a table whose every run is known has nothing to begin."""
-    begins = [int(epoch) - 1 for epoch in re.findall(r"resumed at epoch (\d+) of", text)]
-    begins += [int(done) for done in re.findall(r"nothing to train: (\d+) of", text)]
-    is_anew = "starting anew (no checkpoint in" in text
-    return kept in begins or (is_anew and not kept) or (kept > 0 and (is_anew or _is_known(text)))
+def _says(command: Command, text: str, kept: dict[Path, int]) -> bool:
+    """Whether a command has told where it begins."""
+    if not kept:
+        return "starting anew (no checkpoint in" in text
 
+    def told(folder: Path, epoch: int) -> bool:
+        path, of = folder / "checkpoint.pt", f"{epoch} of {command.epochs} epochs"
+        begins = (f"resumed at epoch {epoch + 1} of {command.epochs}, from {path}", f"to train: {of} are done in {path}")
+        # A table may have the result of a run that is at its end.
+        return any(each in text for each in begins) or (command.is_table and epoch == command.epochs)
 
-def _is_known(text: str) -> bool:
-    return "runs are known, from" in text or "starting anew" not in text
+    return all(told(folder, epoch) for folder, epoch in kept.items())
 
 
 def _lines(out: Path) -> list[str]:

@@ -63,6 +63,14 @@ class Command:
     flags: tuple[str, ...]
     seconds: float = 0.0
 
+    @property
+    def epochs(self) -> int:
+        return int([flag for flag in self.flags if flag.startswith("--epochs=")][-1].removeprefix("--epochs="))
+
+    @property
+    def is_table(self) -> bool:
+        return self.flags[0] == "table"
+
     def longer(self, *flags: str) -> "Command":
         """With further flags, of which the last of a name counts."""
         return Command(self.name, self.main, (*self.flags, *flags), self.seconds)
@@ -140,8 +148,9 @@ class Process:
         with contextlib.suppress(OSError):  # it may have done so itself, or ended
             os.setpgid(self.id, self.id)
 
-    def kill(self) -> None:
-        os.killpg(self.id, signal.SIGKILL)
+    def signal(self, number: signal.Signals) -> None:
+        """To it and all that it has started."""
+        os.killpg(self.id, number)
 
     def end(self) -> tuple[int, str]:
         """Wait for it; its status, negative for a signal, and what it has printed."""
