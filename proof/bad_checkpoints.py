@@ -45,7 +45,9 @@ def _short(task: str) -> Command:
 def _flipped(content: bytes, path: Path, count: int) -> Line:
     """One byte changed, evenly spread over the file: to each a random other value."""
     tally = Tally(
-        "A checkpoint with one other byte", "bytes", "refused by the file's name, or read as it was (padding of the archive)"
+        "A checkpoint with one other byte",
+        "bytes",
+        "refused by the file's name, or read as it was (padding of the archive)",
     )
     values = random.Random(0)
     path.write_bytes(content)
@@ -136,7 +138,11 @@ def _damages(other: Path) -> Iterator[tuple[str, Damage, str]]:
     yield "a tensor", lambda path: torch.save(torch.zeros(3), path), unreadable
     yield "other content", lambda path: torch.save({"configs": 3, "state": {"epoch": "x"}}, path), unreadable
     yield "of another task", lambda path: shutil.copy(other, path), "belongs to another run: "
-    yield "of another estimator", partial(_change, "estimator", "reinmax"), "estimator is 'reinmax' there and 'gst' here"
+    yield (
+        "of another estimator",
+        partial(_change, "estimator", "reinmax"),
+        "estimator is 'reinmax' there and 'gst' here",
+    )
     yield "of a later version's config", partial(_change, "warmth", 3), "warmth is 3 there and None here"
     yield "of more epochs", _more_epochs, "epochs: got 1, allowed: 9 or more"
     yield "of other weights' shapes", _other_shapes, "does not fit these runs on this machine; "

@@ -112,8 +112,8 @@ def _downloaded(published: Path, folder: Path) -> Line:
     tally = Tally(
         "Downloads",
         "commands",
-        "what has the published sha256 is taken, all else refused with the file's name, the cause and, of a wrong file, "
-        "both hashes; nothing of it stays",
+        "what has the published sha256 is taken, all else refused with the file's name, the cause and, of a wrong "
+        "file, both hashes; nothing of it stays",
     )
     command = TRAIN["vae"].longer("--data=mnist", "--epochs=1")
     hashes, load = _hashes(published), vae_data.load
@@ -128,8 +128,12 @@ def _downloaded(published: Path, folder: Path) -> Line:
 
     def refused(case: str, url: str, *told: str) -> None:
         status, text = tiny_runs.run(command, out, prepare(url))
-        lines = [line for line in text.splitlines() if line.startswith(f"error: {kept / TRAIN_FILE}: could not download")]
-        wrong = [] if status == 1 and len(lines) == 1 and "Traceback" not in text else [f"status {status}: {text[-400:]}"]
+        lines = [
+            line for line in text.splitlines() if line.startswith(f"error: {kept / TRAIN_FILE}: could not download")
+        ]
+        wrong = (
+            [] if status == 1 and len(lines) == 1 and "Traceback" not in text else [f"status {status}: {text[-400:]}"]
+        )
         wrong += [f"does not say {part}" for part in told if lines and part not in text]
         tally.note(case, *wrong, *_leftover(kept, hashes))
 
@@ -148,10 +152,12 @@ def _downloaded(published: Path, folder: Path) -> Line:
     refused("no server", "http://127.0.0.1:9/")
     with _serving(published, pause=0.6) as server:
         process = Process(command, out, prepare(server.url))
-        while not server.asked or not [*kept.glob("tmp*")]:
+        deadline = time.monotonic() + 30
+        while not (server.asked and any(kept.glob("tmp*"))) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.signal(signal.SIGKILL)
         process.end()
+        tally.note("killed", *([] if any(kept.glob("tmp*")) else ["not while it was at it"]))
     with _serving(published) as server:
         taken("after one that was killed", server, 2)
         taken("the second time", server, 2)
@@ -189,7 +195,9 @@ def _leftover(kept: Path, hashes: dict[str, str]) -> list[str]:
 
 def _given(published: Path, folder: Path) -> Line:
     tally = Tally(
-        "Wrong files in --data-dir", "commands", "status 1 and one line with the file's name and, of another one, both hashes"
+        "Wrong files in --data-dir",
+        "commands",
+        "status 1 and one line with the file's name and, of another one, both hashes",
     )
     hashes, given = _hashes(published), folder / "given"
     command = TRAIN["vae"].longer("--data=mnist", f"--data-dir={given}", "--epochs=1")
@@ -257,8 +265,8 @@ def _resumed(folder: Path) -> Line:
     tally = Tally(
         "Other data under a run that goes on",
         "commands",
-        "status 1 and one line with the checkpoint's name, which data it is and both hashes; the run is as it was; with its "
-        "own data it goes on",
+        "status 1 and one line with the checkpoint's name, which data it is and both hashes; the run is as it was; "
+        "with its own data it goes on",
     )
     for part in vae_data.Images._fields:
         out = folder / f"vae-{part}"
@@ -309,4 +317,4 @@ def _change_images(part: str) -> None:
     images = tiny_runs.images()
     changed = getattr(images, part).clone()
     changed.view(torch.int32)[7, 7] ^= 1
-    vae_data.load = lambda name, data_dir=None: images._replace(**{part: changed})  # type: ignore[assignment]
+    vae_data.load = lambda name, data_dir=None: images._replace(**{part: changed})

@@ -36,7 +36,10 @@ def of_runs(name: str, limits: int, rooms: int, seed: int) -> list[Line]:
     with TemporaryDirectory() as folder:
         begun = _Begun(name, Path(folder))
         what = f"{begun.command.name}: the file system is full"
-        return [_limited(begun, Path(folder), limits, seed), _with_disk(what, ASKED, partial(_full, begun, rooms, seed))]
+        return [
+            _limited(begun, Path(folder), limits, seed),
+            _with_disk(what, ASKED, partial(_full, begun, rooms, seed)),
+        ]
 
 
 def of_results(rooms: int, lines: int) -> list[Line]:

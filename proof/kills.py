@@ -1,4 +1,4 @@
-"""SIGKILL, at random moments, before each file operation and inside the writing of a file; then the same command again."""
+"""SIGKILL at random moments, before each file operation and inside the writing of a file; then the same command."""
 
 import json
 import mmap
@@ -25,8 +25,8 @@ from .tally import Tally
 from .tiny_runs import COMMANDS, Command, Process
 
 ASKED = (
-    "the same command goes on, says from where, loses one interval between checkpoints at most, and leaves the files of "
-    "a run that was not killed, bit by bit"
+    "the same command goes on, says from where, loses one interval between checkpoints at most, and leaves the files "
+    "of a run that was not killed, bit by bit"
 )
 #: What the interpreter tells of file operations, and which of their arguments are paths.
 OPERATIONS = {"open": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.truncate": (0,)}
@@ -119,7 +119,9 @@ class Resumptions:
         return f"{self.anew} began anew, before the first checkpoint; {went_on}"
 
 
-def _whole(command: Command, out: Path, prepare: Callable[[], object] = tiny_runs.nothing) -> tuple[dict[str, Any], float]:
+def _whole(
+    command: Command, out: Path, prepare: Callable[[], object] = tiny_runs.nothing
+) -> tuple[dict[str, Any], float]:
     """What the command leaves where it is not killed, and its seconds."""
     tiny_runs.warm()
     began = time.monotonic()
@@ -159,7 +161,10 @@ def _says(command: Command, text: str, kept: dict[Path, int]) -> bool:
 
     def told(folder: Path, epoch: int) -> bool:
         path, of = folder / "checkpoint.pt", f"{epoch} of {command.epochs} epochs"
-        begins = (f"resumed at epoch {epoch + 1} of {command.epochs}, from {path}", f"to train: {of} are done in {path}")
+        begins = (
+            f"resumed at epoch {epoch + 1} of {command.epochs}, from {path}",
+            f"to train: {of} are done in {path}",
+        )
         # A table may have the result of a run that is at its end.
         return any(each in text for each in begins) or (command.is_table and epoch == command.epochs)
 
@@ -176,7 +181,9 @@ def _lines(out: Path) -> list[str]:
         except ValueError:
             wrong.append(f"{path.name} has a torn line")
             continue
-        numbers = [(record.get("member"), record.get("epoch"), record.get("method"), record.get("seed")) for record in records]
+        numbers = [
+            (record.get("member"), record.get("epoch"), record.get("method"), record.get("seed")) for record in records
+        ]
         if len({*numbers}) < len(numbers):
             wrong.append(f"{path.name} has a line twice")
     return wrong

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,20 @@ from tasks.listops import cli as listops
 from tasks.listops import data as listops_data
 from tasks.vae import cli as vae
 from tasks.vae import data as vae_data
+from tasks.vae import plots as vae_plots
 from tasks.vae import train as vae_train
 
 #: Of a result, what differs between two runs of one kind.
 VOLATILE = {"seconds", "cpu_seconds", "lines_per_second", "cpu_minutes", "commit"}
 SIZES = {"train": 90, "valid": 30, "test": 30}  #: lines of ListOps
+SLOW = ("tasks.vae.report", "tasks.listops.plots", "tasks.listops.parsing", "torch._dynamo", "pooch", "requests")
 CRASHED = 99  #: the status of a process that an exception ended
 
 
 @functools.cache
 def warm() -> None:
     """Do here what each process would do first: import, read, draw a picture. The runs are what counts."""
-    for name in ("torch._dynamo", "tasks.vae.plots", "tasks.vae.report", "tasks.listops.plots", "tasks.listops.parsing"):
+    for name in SLOW:
         importlib.import_module(name)
     images()
     figure = pictures.new_figure((1, 1))
@@ -56,12 +58,14 @@ class Command:
         main: of the task.
         flags: its arguments.
         seconds: between two checkpoints of the VAE task.
+        draws: whether pictures of the run are drawn, which take longer than its training.
     """
 
     name: str
     main: Callable[[list[str]], int] = field(repr=False)
     flags: tuple[str, ...]
     seconds: float = 0.0
+    draws: bool = False
 
     @property
     def epochs(self) -> int:
@@ -73,44 +77,41 @@ class Command:
 
     def longer(self, *flags: str) -> "Command":
         """With further flags, of which the last of a name counts."""
-        return Command(self.name, self.main, (*self.flags, *flags), self.seconds)
+        return replace(self, flags=(*self.flags, *flags))
 
     def arguments(self, out: Path) -> list[str]:
         return [*(flag.replace("OUT", str(out)) for flag in self.flags), f"--out={out}"]
 
     def settle(self) -> None:
         """In the process of the run: small data, checkpoints as often as they are asked for."""
-        vae_data.load = lambda name, data_dir=None: images()  # type: ignore[assignment]
+        vae_data.load = lambda name, data_dir=None: images()
         listops_data.SIZES = SIZES
         vae_train.SECONDS = self.seconds
+        if not self.draws:
+            vae_plots.write_run = lambda run, out: None
+            listops.Run.draw = lambda self, trainer, out: None  # type: ignore[method-assign]
 
 
 VAE = ("train", "--estimator=gst", "--epochs=60", "--threads=1")
-LISTOPS = ("--hidden=8", "--lr=.05", "--max-tokens=20", "--patience=99", "--threads=1", "--data-dir=OUT/lines")
-TRAIN = {
-    "vae": Command("VAE, a checkpoint each epoch", vae.main, VAE),
-    "listops": Command("ListOps, a checkpoint every 2 steps", listops.main, ("train", *LISTOPS, "--epoch-steps=2", "--epochs=30")),
-}
-#: What is killed at random moments: short and long intervals between checkpoints, runs and tables.
+BR_2 = ("table", "br-2", "--columns=8x4", "--methods", "ReinMax", "ST", "--data=digits", "--epochs=20", "--threads=1")
+LINES = ("--hidden=8", "--lr=.05", "--max-tokens=20", "--patience=99", "--threads=1", "--data-dir=OUT/lines")
+LISTOPS = ("train", *LINES, "--epoch-steps=2", "--epochs=30")
+LISTOPS_EPOCHS = ("train", *LINES, "--batch-size=1", "--epochs=3")
+GST_6 = ("table", "gst-6", *LINES, "--columns=tau=1.0", "--methods", "STGS", "GST-1.0", "--epoch-steps=2", "--epochs=4")
+
+#: The two tasks' runs, as short as they can be, with a checkpoint each epoch.
+TRAIN = {"vae": Command("VAE", vae.main, VAE), "listops": Command("ListOps", listops.main, LISTOPS)}
+#: What else is killed at random moments: long intervals between checkpoints, pictures and tables.
 COMMANDS = {
     **TRAIN,
+    "vae-drawn": Command("VAE with pictures", vae.main, VAE, draws=True),
     "vae-seconds": Command("VAE, a checkpoint every .2 s", vae.main, VAE, 0.2),
     "vae-shipped": Command("VAE, a checkpoint every 20 s, as shipped", vae.main, VAE, vae_train.SECONDS),
-    "vae-table": Command(
-        "VAE table, an ensemble's checkpoint every .2 s",
-        vae.main,
-        ("table", "br-2", "--columns", "8x4", "--methods", "ReinMax", "ST", "--data=digits", "--epochs=20", "--threads=1"),
-        0.2,
-    ),
-    "listops-epochs": Command(
-        "ListOps, a checkpoint an epoch", listops.main, ("train", *LISTOPS, "--batch-size=8", "--epochs=3")
-    ),
-    "listops-table": Command(
-        "ListOps table, two runs",
-        listops.main,
-        ("table", "gst-6", *LISTOPS, "--columns", "tau=1.0", "--methods", "STGS", "GST-1.0", "--epoch-steps=2", "--epochs=4"),
-    ),
-}  # fmt: skip
+    "vae-table": Command("VAE table, a checkpoint of its ensemble every .2 s", vae.main, BR_2, 0.2),
+    "listops-drawn": Command("ListOps with pictures", listops.main, LISTOPS, draws=True),
+    "listops-epochs": Command("ListOps, long epochs", listops.main, LISTOPS_EPOCHS),
+    "listops-table": Command("ListOps table, two runs", listops.main, GST_6),
+}
 
 
 def nothing() -> None:
@@ -135,7 +136,7 @@ class Process:
                 os.setpgid(0, 0)
                 os.dup2(writing, 1)
                 os.dup2(writing, 2)
-                sys.stdout = sys.stderr = open(writing, "w", buffering=1)
+                sys.stdout = sys.stderr = os.fdopen(writing, "w", buffering=1)
                 torch.set_num_threads(1)
                 command.settle()
                 prepare()

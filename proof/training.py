@@ -8,15 +8,16 @@ from .record import Line
 from .tiny_runs import COMMANDS
 
 PAGE = """\
-Each run is a command of `tasks.vae` or `tasks.listops` in a process of its own, with a tiny model or few lines, so that it
-takes a second or two, its pictures included. After each kill or failure the same command is given again, and every file that
-it leaves is compared with those of a run that nothing happened to: metrics, results and weights bit by bit (without times
-and commits), pictures and tables byte by byte, and no file more. Random moments are uniform over the time that the command
-takes. A kill before a file operation comes from a hook on Python's own audit events; one inside a write from the kernel, at a
-limit on the size of files. A full disk is a small file system in memory, mounted for the process alone.
+Each run is a command of `tasks.vae` or `tasks.listops` in a process of its own, with a tiny model or few lines, so that
+it takes a second or two. After each kill or failure the same command is given again, and every file that it leaves is
+compared with those of a run that nothing happened to: metrics, results and weights bit by bit (but for times and
+commits), pictures and tables byte by byte, and no file more. Random moments are uniform over the time that the command
+takes. A kill before a file operation comes from a hook on Python's own audit events; one inside a write from the
+kernel, at a limit on the size of files. A full disk is a small file system in memory, mounted for the process alone.
 """
 
 TASKS = ("vae", "listops")
+DRAWN = ("vae-drawn", "listops-drawn")  #: the same with pictures
 
 
 def _kills(commands: tuple[str, ...], kills_each: int) -> list[Line]:
@@ -27,12 +28,12 @@ def _operations(of_each: Mapping[str, int | None]) -> list[Line]:
     return [kills.at_operations(name, count) for name, count in of_each.items()]
 
 
-def _writes(count: int) -> list[Line]:
-    return [kills.inside_writes(name, count, seed=0) for name in TASKS]
+def _writes(commands: tuple[str, ...], count: int) -> list[Line]:
+    return [kills.inside_writes(name, count, seed=0) for name in commands]
 
 
-def _disks(limits: int, rooms: int) -> list[Line]:
-    return [line for name in TASKS for line in full_disk.of_runs(name, limits, rooms, seed=0)]
+def _disks(commands: tuple[str, ...], limits: int, rooms: int) -> list[Line]:
+    return [line for name in commands for line in full_disk.of_runs(name, limits, rooms, seed=0)]
 
 
 PARTS: dict[str, Callable[..., list[Line]]] = {
@@ -49,8 +50,8 @@ PARTS: dict[str, Callable[..., list[Line]]] = {
 SHORT: dict[str, Any] = {
     "kills": {"commands": ("vae-seconds", "listops"), "kills_each": 2},
     "operations": {"of_each": {"vae": 2, "listops": 4}},
-    "writes": {"count": 1},
-    "disks": {"limits": 1, "rooms": 1},
+    "writes": {"commands": TASKS, "count": 1},
+    "disks": {"commands": TASKS, "limits": 1, "rooms": 1},
     "results": {"rooms": 1, "lines": 20},
     "checkpoints": {"flips": 60, "lengths": 20},
     "data": {"flips": 50},
@@ -58,9 +59,9 @@ SHORT: dict[str, Any] = {
 }
 LONG: dict[str, Any] = {
     "kills": {"commands": tuple(COMMANDS), "kills_each": 20},
-    "operations": {"of_each": dict.fromkeys((*TASKS, "vae-table"))},
-    "writes": {"count": 20},
-    "disks": {"limits": 20, "rooms": 20},
+    "operations": {"of_each": dict.fromkeys((*DRAWN, "vae-table", "listops-table"))},
+    "writes": {"commands": DRAWN, "count": 20},
+    "disks": {"commands": DRAWN, "limits": 20, "rooms": 20},
     "results": {"rooms": 7, "lines": 1000},
     "checkpoints": {"flips": 10_000, "lengths": 1000},
     "data": {"flips": 1000},
