@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +49,7 @@ def at_random(name: str, count: int, seed: int) -> Line:
             if process.end()[0] == -signal.SIGKILL:  # or it was done before
                 _resume(command, out, whole, tally, f"after {moment:.3f} s", found)
             shutil.rmtree(out, ignore_errors=True)
-    return tally.line(f"{found}; killed in {seconds:.1f} s")
+    return tally.line(f"{found}; the command takes {seconds:.1f} s")
 
 
 def at_operations(name: str, count: int | None) -> Line:
@@ -141,7 +142,7 @@ def _resume(
     wrong: Sequence[str] = (),
 ) -> None:
     """Give the command again after it was killed, and note what did not hold."""
-    wrong = [*wrong, *_lines(out), *_lost(command, out)]
+    wrong = [*wrong, *(_lines(out) or _lost(command, out))]
     kept = tiny_runs.epochs_kept(out)
     status, text = tiny_runs.run(command, out)
     if status or "Traceback" in text:
@@ -160,10 +161,10 @@ def _says(command: Command, text: str, kept: dict[Path, int]) -> bool:
         return "starting anew (no checkpoint in" in text
 
     def told(folder: Path, epoch: int) -> bool:
-        path, of = folder / "checkpoint.pt", f"{epoch} of {command.epochs} epochs"
+        path, total = folder / "checkpoint.pt", command.epochs
         begins = (
-            f"resumed at epoch {epoch + 1} of {command.epochs}, from {path}",
-            f"to train: {of} are done in {path}",
+            f"resumed at epoch {epoch + 1} of {total}, from {path}",
+            f"nothing to train: {epoch} of {total} epochs are done in {path}",
         )
         # A table may have the result of a run that is at its end.
         return any(each in text for each in begins) or (command.is_table and epoch == command.epochs)
@@ -181,9 +182,7 @@ def _lines(out: Path) -> list[str]:
         except ValueError:
             wrong.append(f"{path.name} has a torn line")
             continue
-        numbers = [
-            (record.get("member"), record.get("epoch"), record.get("method"), record.get("seed")) for record in records
-        ]
+        numbers = [tuple(record.get(name) for name in ("member", "epoch", "method", "seed")) for record in records]
         if len({*numbers}) < len(numbers):
             wrong.append(f"{path.name} has a line twice")
     return wrong
@@ -207,8 +206,8 @@ def _lost(command: Command, out: Path) -> list[str]:
 
 
 def _short(command: Command) -> Command:
-    """So few epochs that every file operation of a run can be tried."""
-    return command.longer("--epochs=3")
+    """So few epochs that every file operation of a run can be tried; a checkpoint each, whatever the clock says."""
+    return replace(command.longer("--epochs=3"), seconds=0.0)
 
 
 def _spread(total: int, count: int | None) -> list[int]:

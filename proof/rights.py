@@ -1,6 +1,7 @@
 """What only root may do on Linux: taken from a process, and given to one for itself alone."""
 
 import ctypes
+import errno
 import os
 import pickle
 import struct
@@ -14,11 +15,18 @@ _VERSION, _OVERRIDE, _READ_SEARCH = 0x20080522, 1, 2  # linux/capability.h
 _NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # linux/sched.h
 _PRIVATE = 0x4000 | 0x40000  # linux/mount.h: MS_REC, MS_PRIVATE
 
+
+class NoDisk(Exception):
+    """A file system cannot be mounted, for want of the right to."""
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def give_up() -> None:
-    """Root reads and writes any file; from now on this process does what a file's mode lets it."""
+    """Root reads and writes any file; from now on this process does what a file's mode lets it, as others do."""
+    if os.geteuid() != 0:
+        return
     header, sets = struct.pack("Ii", _VERSION, 0), ctypes.create_string_buffer(24)
     _call("capget", header, sets)
     words = [word & ~(1 << _OVERRIDE | 1 << _READ_SEARCH) for word in struct.unpack("6I", sets.raw)]
@@ -29,19 +37,16 @@ def with_small_disk(folder: Path, size: int, work: Callable[[], T]) -> T:
     """What ``work`` returns in a forked process that has a file system of ``size`` bytes at ``folder``.
 
     Raises:
-        OSError: no process may mount one here.
+        NoDisk: no process may mount one here.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            _mount(folder, size)
-            found: object = work()
-        except BaseException as error:
-            found = error
-        with open(writing, "wb") as file:
-            pickle.dump(found, file)
-        os._exit(0)
+            with open(writing, "wb") as file:
+                pickle.dump(_outcome(folder, size, work), file)
+        finally:
+            os._exit(0)
     os.close(writing)
     with open(reading, "rb") as file:
         content = file.read()
@@ -50,6 +55,17 @@ def with_small_disk(folder: Path, size: int, work: Callable[[], T]) -> T:
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _outcome(folder: Path, size: int, work: Callable[[], object]) -> object:
+    try:
+        _mount(folder, size)
+    except OSError as error:
+        return NoDisk(str(error))
+    try:
+        return work()
+    except BaseException as error:
+        return error
 
 
 def _mount(folder: Path, size: int) -> None:
@@ -67,6 +83,8 @@ def _mount(folder: Path, size: int) -> None:
 
 
 def _call(name: str, *arguments: object) -> None:
+    if not hasattr(_libc, name):
+        raise OSError(errno.ENOSYS, f"{name}: this system has none")
     if getattr(_libc, name)(*arguments):
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
