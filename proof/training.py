@@ -49,7 +49,7 @@ PARTS: dict[str, Callable[..., list[Line]]] = {
 
 SHORT: dict[str, Any] = {
     "kills": {"commands": ("vae-seconds", "listops"), "kills_each": 2},
-    "operations": {"of_each": {"vae": 2, "listops": 4}},
+    "operations": {"of_each": {"vae": 2, "listops": 8}},
     "writes": {"commands": TASKS, "count": 1},
     "disks": {"commands": TASKS, "limits": 1, "rooms": 1},
     "results": {"rooms": 1, "lines": 20},
