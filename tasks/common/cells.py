@@ -18,12 +18,17 @@ class Cells:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path, self.settings = path, dict(settings)
-        content = files.read_json(path) if path.exists() else {}
+        self.cells: dict[str, Any] = {}
+        self.commits: list[str] = []
+        self._read()
+
+    def _read(self) -> None:
+        content = files.read_json(self.path) if self.path.exists() else {}
         if not isinstance(content, dict) or (content and content.keys() != {"settings", "commits", "cells"}):
-            raise RunError(f"{path}: not a file of settings, commits and cells; mend or delete it")
-        is_same = content.get("settings") == self.settings
-        self.cells: dict[str, Any] = content["cells"] if is_same else {}
-        self.commits: list[str] = content["commits"] if is_same else []
+            raise RunError(f"{self.path}: not a file of settings, commits and cells; mend or delete it")
+        if content.get("settings") == self.settings:
+            self.cells |= content["cells"]
+            self.commits = content["commits"]
 
     def __contains__(self, name: str) -> bool:
         return name in self.cells
@@ -33,8 +38,9 @@ class Cells:
 
     def add(self, found: Mapping[str, Any]) -> None:
         """Write the file with some more cells, plain values of JSON."""
-        self.cells |= found
-        self.commits = list(dict.fromkeys([*self.commits, jsonl.commit()]))
-        content = {"settings": self.settings, "commits": self.commits, "cells": self.cells}
         with files.locked(self.path.parent):
+            self._read()  # what another process has added
+            self.cells |= found
+            self.commits = list(dict.fromkeys([*self.commits, jsonl.commit()]))
+            content = {"settings": self.settings, "commits": self.commits, "cells": self.cells}
             files.write_json(self.path, content)

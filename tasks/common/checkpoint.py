@@ -1,7 +1,7 @@
 """The checkpoint that a run resumes from: its state, with the configs that the state belongs to."""
 
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,31 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             raise ValueError(f"wrong checksum of {damaged}")
         # On the CPU, for that is where the states of random generators have to be.
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return content["configs"], content["state"]
+        configs, state = content["configs"], content["state"]
+        parts = (*configs, state, state.get("data", {}))
+        if not all(isinstance(part, dict) for part in parts) or not isinstance(state["epoch"], int):
+            raise ValueError("holds no run's configs and state")
+        return configs, state
     except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
         raise RunError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {error}); delete it to start anew"
+            f"{path}: not a readable checkpoint; delete it to start anew: {type(error).__name__}: {_brief(error)}"
         ) from error
 
 
-def load(path: Path, configs: Sequence[Any], longer: Collection[str] = ("epochs",)) -> dict[str, Any]:
-    """The state of the checkpoint at ``path``, if it belongs to ``configs``.
+def load(
+    path: Path, configs: Sequence[Any], data: Mapping[str, str] | None = None, longer: Collection[str] = ("epochs",)
+) -> dict[str, Any]:
+    """The state of the checkpoint at ``path``, if it belongs to ``configs`` and ``data``.
 
     Args:
         path: of the file.
         configs: what runs now; all of one dataclass with a field ``epochs``.
+        data: by the name of each data file, the hash of its content, as ``state["data"]`` has it; None does not ask.
         longer: fields that may differ, since a run may be made longer.
 
     Raises:
-        RunError: the file is not a whole checkpoint, or belongs to other configs; the message names the file and
-            what differs.
+        RunError: the file is not a whole checkpoint, or belongs to other configs or data; the message names the file
+            and what differs.
     """
     saved, state = read(path)
     differing = _differences(saved, configs, longer)
@@ -80,7 +87,40 @@ def load(path: Path, configs: Sequence[Any], longer: Collection[str] = ("epochs"
     epoch, epochs = state["epoch"], configs[0].epochs
     if epoch > epochs:
         raise RunError(f"{path}: epochs: got {epochs}, allowed: {epoch} or more, for that many are done; {ANEW}")
+    there = state.get("data", {})  # a checkpoint of an earlier version need not say
+    others = [
+        f"{name} has {there[name]} there and {digest} here"
+        for name, digest in (data or {}).items()
+        if there.get(name, digest) != digest
+    ]
+    if others:
+        advice = f"go on with what it was begun with, {ANEW}"
+        raise RunError(f"{path}: belongs to other data, by its hash: {', '.join(others)}; {advice}")
     return state
+
+
+def restore(
+    path: Path,
+    configs: Sequence[Any],
+    put: Callable[[dict[str, Any]], None],
+    data: Mapping[str, str] | None = None,
+    longer: Collection[str] = ("epochs",),
+) -> None:
+    """Give the state of the checkpoint at ``path`` to ``put``. Arguments and errors as of :func:`load`, and:
+
+    Raises:
+        RunError: ``put`` cannot take it, which another version or machine wrote.
+    """
+    state = load(path, configs, data, longer)
+    try:
+        put(state)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:  # of weights of other shapes
+        raise RunError(f"{path}: does not fit these runs on this machine; {ANEW}: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    """An error in one line: torch's go on for many."""
+    return " ".join(str(error).split())
 
 
 def _differences(saved: list[dict[str, Any]], configs: Sequence[Any], longer: Collection[str]) -> list[str]:

@@ -45,13 +45,74 @@ def for_device(folder: Path, device: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, then rename it: ``path`` is the old or the new, whole."""
+    """Call ``write`` on a temporary file beside ``path``, then rename it: ``path`` is the old or the new, whole.
+
+    Raises:
+        RunError: it could not be written, say for want of room; ``path`` is the old one.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())  # else the rename may reach the disk before the data
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())  # else the rename may reach the disk before the data
+            os.replace(temporary, path)
+            _sync_folder(path.parent)  # else a power cut may bring the old one back
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it takes the room that the next command needs
+        raise
+
+
+def append(path: Path, text: str) -> None:
+    """Add whole lines to a file, or none.
+
+    Raises:
+        RunError: they could not be written.
+    """
+    with naming(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            before, rest = os.fstat(handle).st_size, text.encode()
+            try:
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+            except OSError:
+                os.ftruncate(handle, before)
+                raise
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A system call that fails in writing ``path`` as a RunError that names it."""
+    try:
+        yield
+    except Exception as error:
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        reason = cause.strerror or cause
+        raise RunError(f"{path}: cannot be written; what was there before is unchanged: {reason}") from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The OSError of a chain: torch.save raises another error on top of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

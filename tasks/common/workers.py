@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -56,6 +57,15 @@ def _begin() -> None:
     """In a new process: between two jobs there is nothing to keep, and no one to read a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     interrupts.let_through()
+    threading.Thread(target=_end_with_command, daemon=True).start()
+
+
+def _end_with_command() -> None:
+    """A command that is killed cannot stop its processes, which would wait for jobs for ever, in folders they hold."""
+    command = multiprocessing.parent_process()
+    if command is not None:
+        command.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _work(work: Callable[[Job], str], job: Job) -> str:

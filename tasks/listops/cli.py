@@ -87,7 +87,7 @@ class Run:
         if not data.is_there(self.data_dir):
             check_folder("data_dir", self.data_dir)
             names = ", ".join(f"{name}.tsv" for name in data.SIZES)
-            text = f"{self.data_dir} has none of {names}: generating them with seed 0"
+            text = f"{self.data_dir} has none of {names}, or not all: generating them"
             console.print(text, highlight=False, soft_wrap=True)
         return data.load(self.data_dir, self.test_file)
 

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from tasks.common.errors import RunError
-from tasks.common.files import locked, write_atomically
+from tasks.common.files import locked, write_atomically, write_text
 
 from . import expressions
 
 SIZES = {"train": 85_000, "valid": 5_000, "test": 10_000}
 PUBLISHED_HASHES = Path(__file__).parent / "published_test.hashes"
 HASH_BYTES = 4
+UNFINISHED = ".unfinished"  #: the seed of files that are being generated, until all three are there
 
 
 class Batch(NamedTuple):
@@ -128,18 +129,35 @@ def _read_line(line: str) -> tuple[str, str]:
 
 
 def write(directory: Path, seed: int) -> None:
-    """Generate the three files of a seed; each is whole or not there.
+    """Generate the three files of a seed; :func:`load` goes on if this was interrupted.
 
     Raises:
         RunError: the directory cannot be written.
     """
-    lines = iter(draw(seed, sum(SIZES.values())))
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, size in SIZES.items():
-            write_atomically(directory / f"{name}.tsv", partial(_write_lines, list(islice(lines, size))))
+        with locked(directory):
+            _write(directory, seed)
     except OSError as error:
         raise RunError(f"{directory}: cannot be written ({error})") from error
+
+
+def _write(directory: Path, seed: int) -> None:
+    write_text(directory / UNFINISHED, str(seed))
+    lines = iter(draw(seed, sum(SIZES.values())))
+    for name, size in SIZES.items():
+        write_atomically(directory / f"{name}.tsv", partial(_write_lines, list(islice(lines, size))))
+    (directory / UNFINISHED).unlink()
+
+
+def _complete(directory: Path) -> None:
+    """Generate the files if there are none, or go on where that was interrupted."""
+    try:
+        if (directory / UNFINISHED).exists():
+            _write(directory, int((directory / UNFINISHED).read_text()))
+        elif not is_there(directory):
+            _write(directory, 0)
+    except ValueError as error:
+        raise RunError(f"{directory / UNFINISHED}: not a seed; delete it and *.tsv to start anew: {error}") from error
 
 
 def _write_lines(lines: Sequence[bytes], file: BinaryIO) -> None:
@@ -192,12 +210,14 @@ def digest_of(*parts: Lines) -> str:
 
 
 def is_there(directory: Path) -> bool:
-    """Whether a directory has one of the files."""
-    return any((directory / f"{name}.tsv").exists() for name in SIZES)
+    """Whether a directory has one of the files, and is not about to get them."""
+    return not (directory / UNFINISHED).exists() and any((directory / f"{name}.tsv").exists() for name in SIZES)
 
 
 def load(directory: Path, test_file: Path | None = None) -> Splits:
     """The files of ``directory``, generated with seed 0 if it has none; ``test_file`` takes ``test.tsv``'s place.
+
+    Files whose generation was interrupted are generated again, with the seed that they were begun with.
 
     Raises:
         RunError: a file is missing or damaged, or shares a line with another; it is named.
@@ -205,8 +225,7 @@ def load(directory: Path, test_file: Path | None = None) -> Splits:
     paths = [directory / f"{name}.tsv" for name in SIZES]
     if not is_there(directory):
         with locked(directory):  # two first commands generate one set
-            if not is_there(directory):
-                write(directory, 0)
+            _complete(directory)
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise RunError(f"{missing[0]}: does not exist; python -m tasks.listops data --out {directory} writes all three")

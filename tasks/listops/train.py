@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from discrete_ops import build_info
 from tasks.common import checkpoint, events, interrupts
 from tasks.common.errors import RunError
-from tasks.common.files import locked, write_json, write_text
+from tasks.common.files import append, locked, write_json, write_text
 
 from . import given, treelstm, trees
 from .data import Batch, Lines, Splits, digest_of
@@ -65,7 +65,7 @@ class Trainer:
         }
         self.model = parser(config, torch.Generator().manual_seed(weights))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
-        self.data = digest_of(splits.train, splits.valid)
+        self.data_hashes = {f"{name}.tsv": digest_of(getattr(splits, name)) for name in ("train", "valid")}
         self.history: list[Record] = []
         self.best = _copy(self.model.state_dict())
 
@@ -137,7 +137,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
-            "data": self.data,
+            "data": self.data_hashes,
             "history": self.history,
             "model": self.model.state_dict(),
             "best": self.best,
@@ -216,8 +216,8 @@ def fit(
 
     Raises:
         Occupied: another process trains in ``out``.
-        RunError: the checkpoint is damaged, of another config or of other lines; no line is short enough; a figure is
-            not finite.
+        RunError: the checkpoint is damaged, of another config or of other lines; a file cannot be written; no line is
+            short enough; a figure is not finite.
     """
     with locked(out, wait=False):
         trainer = Trainer(config, splits)
@@ -232,7 +232,7 @@ def fit(
         write_json(out / "config.json", {**asdict(config), "environment": environment})
         # metrics.jsonl is behind the checkpoint by an epoch if the run was killed between the two.
         write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in trainer.history))
-        writer = events.writer(out, trainer.epoch) if tensorboard else None
+        writer = events.Events(out, trainer.epoch) if tensorboard else None
         if not trainer.finished:
             (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
         while not trainer.finished:
@@ -245,12 +245,9 @@ def fit(
                     with interrupts.ignored():
                         checkpoint.save(path, [config], trainer.state_dict())
                 raise
-            with open(out / "metrics.jsonl", "a") as file:
-                file.write(json.dumps(record) + "\n")
+            append(out / "metrics.jsonl", json.dumps(record) + "\n")
             if writer:
-                for name, value in record.items():
-                    writer.add_scalar(name, value, trainer.epoch)
-                writer.flush()
+                writer.add(record, trainer.epoch)
             on_epoch(record)
         if writer:
             writer.close()
@@ -277,13 +274,7 @@ def load(config: Config, splits: Splits, out: Path) -> Trainer:
 
 
 def _resume(trainer: Trainer, path: Path) -> None:
-    state = checkpoint.load(path, [trainer.config], LONGER)
-    if state["data"] != trainer.data:
-        raise RunError(
-            f"{path}: belongs to other training or validation lines than those of data_dir: {state['data']} there and "
-            f"{trainer.data} here; go on with the lines that it was begun with, {checkpoint.ANEW}"
-        )
-    trainer.load_state_dict(state)
+    checkpoint.restore(path, [trainer.config], trainer.load_state_dict, trainer.data_hashes, LONGER)
 
 
 def _shorter(lines: Lines, max_tokens: int, name: str) -> Lines:

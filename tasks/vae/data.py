@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.common import files
 from tasks.common.errors import RunError
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -54,6 +55,11 @@ def load(name: str, data_dir: Path | None = None) -> Images:
     if data_dir is not None:
         raise RunError(f"data_dir: got {str(data_dir)!r} with data {name!r}, allowed with data 'mnist'")
     return _digits()
+
+
+def digest(images: Tensor) -> str:
+    """A short name of the content of some images, on whatever device and in whatever type they are."""
+    return hashlib.sha256(images.cpu().float().numpy().tobytes()).hexdigest()[:16]
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -98,20 +104,34 @@ def _mnist_file(name: str, data_dir: Path | None) -> Path:
     path = data_dir / name
     if not path.is_file():
         raise RunError(f"data_dir: {path} does not exist, allowed: a directory with {', '.join(MNIST_FILES)}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != MNIST_FILES[name]:
+    found = _sha256(path)
+    if found != MNIST_FILES[name]:
         raise RunError(
-            f"{path}: not the published file, or truncated: sha256 is {digest}, expected {MNIST_FILES[name]}; "
+            f"{path}: not the published file, or truncated: sha256 is {found}, expected {MNIST_FILES[name]}; "
             f"fetch it from {MNIST_URL}{name}"
         )
     return path
 
 
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def _download(name: str) -> Path:
     import pooch
 
-    folder = pooch.os_cache("discrete-ops") / "mnist"
+    path = pooch.os_cache("discrete-ops") / "mnist" / name
+    if path.is_file() and _sha256(path) == MNIST_FILES[name]:
+        return path
     try:
-        return Path(pooch.retrieve(MNIST_URL + name, f"sha256:{MNIST_FILES[name]}", fname=name, path=folder))
+        with files.locked(path.parent):  # two first commands fetch it once
+            for unfinished in path.parent.glob("tmp*"):  # pooch's, of a command that was killed
+                unfinished.unlink()
+            pooch.retrieve(MNIST_URL + name, f"sha256:{MNIST_FILES[name]}", fname=name, path=path.parent)
     except (OSError, ValueError) as error:  # no network (requests' errors are OSErrors), or a wrong hash
-        raise RunError(f"{folder / name}: could not download {MNIST_URL}{name} ({error}); give --data-dir") from error
+        wrong = f", and what is there has another sha256, {_sha256(path)}" if path.is_file() else ""
+        raise RunError(f"{path}: could not download {MNIST_URL}{name}{wrong}; give --data-dir: {error}") from error
+    return path

@@ -5,6 +5,7 @@ seed, and every random number of a member (initial weights, order of the data, n
 seed alone decides: trained in any company, it ends with the figures it has alone.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -91,6 +92,11 @@ class Ensemble:
     @property
     def epoch(self) -> int:
         return len(self.history)
+
+    @functools.cached_property
+    def data_hashes(self) -> dict[str, str]:
+        """The hash of each part of the data set, which a checkpoint notes."""
+        return {f"{name} images": data.digest(part) for name, part in self.images._asdict().items()}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -204,6 +210,7 @@ class Ensemble:
     def state_dict(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
+            "data": self.data_hashes,
             "history": self.history,
             "blocks": [block.state_dict() for block in self.blocks],
             "generators": {seed: stream.state_dict() for seed, stream in self.streams.items()},

@@ -71,8 +71,8 @@ def fit(
 
     Raises:
         Occupied: another process trains in ``out``.
-        RunError: the checkpoint is damaged or of another config, or a figure of a lone run is not finite. A member of
-            an ensemble may fail unless ``finite``; its records say so.
+        RunError: the checkpoint is damaged, of another config or of other images; a file cannot be written; a figure
+            of a lone run is not finite. A member of an ensemble may fail unless ``finite``; its records say so.
     """
     alone = isinstance(configs, Config)
     members = [configs] if isinstance(configs, Config) else list(configs)
@@ -147,7 +147,7 @@ class _Files:
         files.write_json(out / "config.json", {**what, "environments": self._environments(ensemble)})
         # The checkpoint is behind metrics.jsonl if the run was killed between two checkpoints.
         files.write_text(self.path, "".join(_lines(records, alone) for records in ensemble.history))
-        self.writer = events.writer(out, ensemble.epoch) if tensorboard else None
+        self.writer = events.Events(out, ensemble.epoch) if tensorboard else None
 
     def _environments(self, ensemble: Ensemble) -> list[dict[str, Any]]:
         """What has trained the run, each once, in the order in which they came."""
@@ -161,13 +161,14 @@ class _Files:
         state = ensemble.state_dict()
         is_due = is_kept or is_last or time.monotonic() - self.saved >= SECONDS
         self.unsaved = state if is_due else copy.deepcopy(state)
-        with open(self.path, "a") as file:
-            file.write(_lines(records, self.alone))
+        files.append(self.path, _lines(records, self.alone))
         if self.writer:
-            for member, record in enumerate(records):
-                for name, value in record.items():
-                    self.writer.add_scalar(name if self.alone else f"{name}/{member}", value, int(record["epoch"]))
-            self.writer.flush()
+            named = {
+                name if self.alone else f"{name}/{member}": value
+                for member, record in enumerate(records)
+                for name, value in record.items()
+            }
+            self.writer.add(named, ensemble.epoch)
         if is_kept:
             checkpoint.save(self.out / f"epoch-{ensemble.epoch}.pt", ensemble.configs, state)
         if is_due:
@@ -195,13 +196,10 @@ def restore(ensemble: Ensemble, path: Path) -> None:
     """Put an ensemble into the state of the checkpoint at ``path``.
 
     Raises:
-        RunError: the file is damaged, of another config, or of a machine that groups the members differently.
+        RunError: the file is damaged, of another config or other images, or of a machine that groups the members
+            differently.
     """
-    state = checkpoint.load(path, ensemble.configs)
-    try:
-        ensemble.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError) as error:  # torch raises the first two on weights of other shapes
-        raise RunError(f"{path}: does not fit these runs on this machine ({error}); {checkpoint.ANEW}") from error
+    checkpoint.restore(path, ensemble.configs, ensemble.load_state_dict, ensemble.data_hashes)
 
 
 def environments(out: Path) -> list[dict[str, Any]]:
