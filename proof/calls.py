@@ -9,7 +9,7 @@ from torch import Tensor
 import discrete_ops as do
 from discrete_ops import call, estimators, ops
 
-from .cases import WITH_SOFT_SAMPLE, Case, Contents
+from .cases import WITH_SOFT_SAMPLE, Case, Contents, contents
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ def outcome(case: Case, made: Contents, backend: str) -> Outcome:
     at_weight = gradients.pop() if weight is not None else None
     at_tau = gradients.pop() if len(gradients) > 1 else None
     return Outcome(sample.detach(), index, gradients[0], at_tau, at_weight)
+
+
+def outcome_of(case: Case, backend: str) -> Outcome:
+    return outcome(case, contents(case), backend)
 
 
 def _called(

@@ -14,16 +14,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from . import strategy
 from .agreement import Agreement
-from .calls import Outcome
+from .calls import Outcome, outcome_of
 from .cases import Case, contents
 from .record import Line
-from .workers import INTERPRETED, callers
+from .workers import INTERPRETED, caller, callers, lacking
 
 ROOT = Path(__file__).parent.parent
 FAILURES = Path(__file__).parent / "failures"
@@ -74,19 +73,19 @@ class Tally:
 
 def names(interpreted: bool) -> list[str]:
     """The backends that run here."""
-    return [name for name in callers()[0] if interpreted or name != INTERPRETED]
+    return [name for name in callers() if interpreted or name != INTERPRETED]
 
 
 def faults(case: Case, tally: Tally, interpreted: bool = True) -> list[str]:
     """What does not hold of a case."""
-    among = [callers()[0][name] for name in names(interpreted)]
-    for caller in among:
-        caller.ask(case)
+    among = [caller(name) for name in names(interpreted)]
+    for each in among:
+        each.ask(outcome_of, case)
     agreement = Agreement(case, contents(case))
-    answers = {caller.name: caller.answer() for caller in among}
+    answers = {each.name: each.answer() for each in among}
     outcomes = {name: answer for name, answer in answers.items() if isinstance(answer, Outcome)}
     if len(outcomes) < len(answers):
-        return [f"{name} raised: {answer}" for name, answer in answers.items() if name not in outcomes]
+        return [f"{name} raised: {raised.traceback}" for name, raised in answers.items() if name not in outcomes]
     found = [f"{name}: {fault}" for name, outcome in outcomes.items() for fault in agreement.faults(outcome)]
     found += agreement.differences(outcomes)
     tally.kinds.update(kinds(case))
@@ -180,7 +179,7 @@ def run(cases: int, interpreted: int, processes: int) -> list[Line]:
     repeated."""
     lines = [_line("Calls that have failed before, tried again", tried_again())]
     for with_triton, count in ((False, cases), (True, interpreted)):
-        if with_triton and INTERPRETED not in callers()[0]:
+        if with_triton and INTERPRETED not in callers():
             continue
         batches = [Batch(n, min(BATCH, count - n * BATCH), with_triton) for n in range(-(-count // BATCH))]
         total = Tally()
@@ -193,7 +192,7 @@ def run(cases: int, interpreted: int, processes: int) -> list[Line]:
         lines += _coverage(total, " (Triton too)" if with_triton else "") if count >= BATCH else []
     return lines + [
         Line(f"Calls, by {name}", 0, "calls", "as the others", f"not tried: {why}", True)
-        for name, why in callers()[1].items()
+        for name, why in lacking().items()
     ]
 
 
@@ -215,17 +214,16 @@ def _passed() -> Iterator[tuple[Batch, Tally]]:
     """Batches that went through with the sources as they are."""
     for text in PROGRESS.read_text().splitlines() if PROGRESS.exists() else ():
         record = json.loads(text)
-        if record["sources"] == _sources() and not record["tally"]["failures"]:
-            tally = record["tally"]
-            yield (
-                Batch(**record["batch"]),
-                Tally(Counter(tally["kinds"]), Counter(tally["compared"]), tally["worst"], tally["failures"]),
-            )
+        if record["sources"] == _sources():
+            kinds, compared = Counter(record["kinds"]), Counter(record["compared"])
+            yield Batch(**record["batch"]), Tally(kinds, compared, record["worst"])
 
 
 def _record(batch: Batch, tally: Tally) -> None:
+    if tally.failures:
+        return
     PROGRESS.parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"sources": _sources(), "batch": asdict(batch), "tally": asdict(tally)}
+    record = {"sources": _sources(), "batch": asdict(batch), **vars(tally)}
     with PROGRESS.open("a") as file:
         file.write(json.dumps(record) + "\n")
 

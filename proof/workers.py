@@ -8,9 +8,10 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,36 @@ import torch
 
 from discrete_ops import backends
 
-from .calls import Outcome, outcome
-from .cases import Case, contents
-
-REFERENCE, EMULATED, INTERPRETED = "reference", "emulated cuda", "interpreted triton"
+REFERENCE, NATIVE = "reference", "cpp"  # with the best instruction set that there is
+EMULATED, INTERPRETED = "emulated cuda", "interpreted triton"
 CPP = {"cpp AVX-512": "avx512", "cpp AVX2": "avx2", "cpp baseline": "baseline"}
+EVERY = (REFERENCE, *CPP, EMULATED, INTERPRETED)
 TESTS = Path(__file__).parent.parent / "tests"
+
+
+#: Something to do with a backend: a function of a module, of an argument and what ``backend=`` is.
+Job = Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The answer of a job that failed: where, and why."""
+
+    traceback: str
 
 
 class Here:
     """A backend of this process."""
 
-    def __init__(self, name: str, backend: str) -> None:
-        self.name, self.backend = name, backend
+    def __init__(self, name: str, backend: str, lacking: str = "") -> None:
+        self.name, self.backend, self.lacking = name, backend, lacking
 
-    def ask(self, case: Case) -> None:
-        self.case = case
+    def ask(self, job: Job, argument: Any) -> None:
+        self.asked = job, argument
 
-    def answer(self) -> Outcome | str:
-        """What came, or the error that was raised."""
-        return called(self.case, self.backend)
+    def answer(self) -> Any:
+        """What came of it, or :class:`Raised`."""
+        return done(*self.asked, self.backend)
 
 
 class Worker:
@@ -52,50 +63,66 @@ class Worker:
             self.process.start()
         there.close()
 
-    def ask(self, case: Case) -> None:
-        self.pipe.send_bytes(pickle.dumps(case))
+    @cached_property
+    def lacking(self) -> str:
+        """Why the backend does not run here; nothing where it does."""
+        return self.answer()
+
+    def ask(self, job: Job, argument: Any) -> None:
+        self.pipe.send_bytes(pickle.dumps((job, argument)))
 
     def answer(self) -> Any:
         try:
             return pickle.loads(self.pipe.recv_bytes())
         except EOFError:
             self.process.join()
-            return f"its process ended with status {self.process.exitcode}"
+            return Raised(f"its process ended with status {self.process.exitcode}")
 
 
 @cache
-def callers() -> tuple[dict[str, Here | Worker], dict[str, str]]:
-    """Every backend by its name, and what those lack that cannot run here."""
-    found: dict[str, Here | Worker] = {REFERENCE: Here(REFERENCE, "reference")}
-    lacking = {}
-    runs = backends.build_info().get("instruction_set")
-    started = [Worker(name, "cpp", {"DISCRETE_OPS_CPU": wanted}) for name, wanted in CPP.items() if wanted != runs]
-    started.append(Worker(INTERPRETED, "triton", {"TRITON_INTERPRET": "1"}))
-    found |= {name: Here(name, "cpp") for name, wanted in CPP.items() if wanted == runs}
+def caller(name: str) -> Here | Worker:
+    """Who calls a backend."""
+    if name in (REFERENCE, NATIVE):
+        return Here(name, name)
+    if name == INTERPRETED:
+        return Worker(name, "triton", {"TRITON_INTERPRET": "1"})
+    if name == EMULATED:
+        return _emulated()
+    if backends.build_info().get("instruction_set") == CPP[name]:
+        return Here(name, "cpp")
+    return Worker(name, "cpp", {"DISCRETE_OPS_CPU": CPP[name]})
+
+
+def callers() -> dict[str, Here | Worker]:
+    """Those that run here."""
+    return {name: caller(name) for name in EVERY if name not in lacking()}
+
+
+@cache
+def lacking() -> dict[str, str]:
+    """Why the others do not."""
+    started = [caller(name) for name in EVERY]  # all, before one is waited for
+    return {who.name: who.lacking for who in started if who.lacking}
+
+
+def _emulated() -> Here:
     if shutil.which("g++") is None:
-        lacking[EMULATED] = "no g++"
-    else:
-        sys.path.append(str(TESTS))
-        from cuda_emulator import library
+        return Here(EMULATED, "emulated", "no g++")
+    sys.path.append(str(TESTS))
+    from cuda_emulator import library
 
-        emulator = library()
-        emulator.machine()
-        backends._BACKENDS["emulated"] = emulator
-        found[EMULATED] = Here(EMULATED, "emulated")
-    for worker in started:
-        if why := worker.answer():
-            lacking[worker.name] = why
-        else:
-            found[worker.name] = worker
-    return found, lacking
+    emulator = library()
+    emulator.machine()
+    backends._BACKENDS["emulated"] = emulator
+    return Here(EMULATED, "emulated")
 
 
-def called(case: Case, backend: str) -> Outcome | str:
+def done(job: Job, argument: Any, backend: str) -> Any:
     try:
         with poisoned():
-            return outcome(case, contents(case), backend)
+            return job(argument, backend)
     except Exception:
-        return traceback.format_exc()
+        return Raised(traceback.format_exc())
 
 
 @contextmanager
@@ -128,10 +155,10 @@ def _serve(backend: str, environment: dict[str, str], pipe: Any) -> None:
     pipe.send_bytes(pickle.dumps(lacking))
     while not lacking:
         try:
-            case = pickle.loads(pipe.recv_bytes())
+            job, argument = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        pipe.send_bytes(pickle.dumps(called(case, backend)))
+        pipe.send_bytes(pickle.dumps(done(job, argument, backend)))
 
 
 def _lacking(backend: str, environment: dict[str, str]) -> str:
