@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_ops import philox
+from discrete_ops.minimum_variance import MOST_TEMPERATURE
 
 from .calls import Outcome
 from .cases import Case, Contents
@@ -17,6 +18,8 @@ from .workers import REFERENCE
 
 #: An error as a share of what a gradient is the sum of; tests/helpers.py says where each is from.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+#: Of MVE, for every unit of its temperature, as tests/test_mve.py has it.
+OF_TEMPERATURE = 1e-15
 #: How near a uniform may be to a boundary of the CDF for rounding to decide on which side it is, as tests/draws.py has.
 CDF_ERROR = {torch.float64: 1e-13}
 CDF_ERROR_FLOAT32 = 2.0**-21
@@ -115,9 +118,9 @@ class Agreement:
             yield "NaN in the gradient of a row without NaN and +inf"
         if (seen.at_logits[self.masked] != 0).any() or (seen.at_logits[self.empty] != 0).any():
             yield "a gradient at a masked category"
-        if outcome.at_weight is not None and outcome.at_weight.isnan().any():
+        if outcome.at_weight is not None and outcome.at_weight.isnan().any() and not self._overflows.any():
             yield "NaN in the gradient at the table"
-        if outcome.at_tau is not None and valid.all() and outcome.at_tau.isnan().any():
+        if outcome.at_tau is not None and valid.all() and outcome.at_tau.isnan().any() and not self._overflows.any():
             yield "NaN in the gradient at tau"
 
     def _of_index(self, index: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ class Agreement:
         for name in ("at_tau", "at_weight"):
             scale = getattr(self._sizes, name)
             if scale is not None and same.all():
-                fits = ~scale.isnan() & (scale < _MOST)
+                fits = ~scale.isnan() & (scale < torch.finfo(self.dtype).max)
                 found = {n: getattr(o, name)[fits] for n, o in outcomes.items()}
                 yield from self._spread(f"gradient {name}", found, scale[fits])
 
@@ -172,7 +175,7 @@ class Agreement:
         stacked = stacked.nan_to_num(0.0).clamp(-most, most)  # beyond the range of a type is as its end
         if not stacked.numel():
             return
-        allowed = TOLERANCE[self.dtype] * scale + self.draws * _least(self.dtype)
+        allowed = self._tolerance * scale + self._least
         share = (stacked.amax(0) - stacked.amin(0)) / allowed
         worst = float(share.max())
         self.worst = max(self.worst, worst)
@@ -193,8 +196,35 @@ class Agreement:
 
     @cached_property
     def _overflows(self) -> Tensor:
-        """Rows of whose gradient float32 cannot hold the terms."""
-        return self._largest[:, 0] >= _MOST
+        """Rows of whose gradient a term, or of a table what comes in, is beyond the largest number of the type."""
+        most = torch.finfo(self.dtype).max
+        overflows = self._largest[:, 0] >= most
+        if self.made.weight is not None:
+            place = self.case.dim if self.case.num_draws is None else self.case.dim + 1
+            grad = self.made.grad.movedim(place, -1).double().abs()
+            came_in = (grad @ self.made.weight.double().abs().T).amax(-1) >= most
+            overflows = overflows | came_in.view(self.draws, -1).any(0)
+        return overflows
+
+    @cached_property
+    def _tolerance(self) -> float:
+        """MVE solves a system, worse conditioned the larger its temperature is."""
+        if self.case.estimator != "mve":
+            return TOLERANCE[self.dtype]
+        temperature = self.made.arguments["tau"]
+        most = float(temperature.amax()) if isinstance(temperature, Tensor) else temperature
+        return TOLERANCE[self.dtype] + OF_TEMPERATURE * min(most, MOST_TEMPERATURE)
+
+    @cached_property
+    def _least(self) -> float:
+        """What is lost below the normal numbers: of the type, where a draw is rounded to it, and of float32, where a
+        probability is, whose weight may be large."""
+        of_type = torch.finfo(self.dtype).smallest_normal * torch.finfo(self.dtype).eps
+        grad = self.made.grad.double().abs()
+        of_probability = (
+            torch.finfo(torch.float32).tiny * 2.0**30 * max(1.0, float(grad.amax()) if grad.numel() else 0.0)
+        )
+        return self.draws * max(of_type, of_probability)
 
     def _near(self, index: Tensor) -> Tensor:
         """Whether a row's uniform is in the category's part of the CDF, but for rounding."""
@@ -214,16 +244,6 @@ class Agreement:
             return ((cdf[..., :1] - uniform).abs() <= error)[..., 0]
         near = (ends.gather(-1, place) - error <= uniform) & (uniform <= ends.gather(-1, place + 1) + error)
         return near[..., 0] & (index >= 0)
-
-
-_MOST = torch.finfo(torch.float32).max / 4
-
-
-def _least(dtype: torch.dtype) -> float:
-    """What is lost below the normal numbers: of the type, where a draw is rounded to it, and of float32, where a
-    probability is, whose weight may be large."""
-    of_type = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-    return max(of_type, torch.finfo(torch.float32).tiny * 2.0**30)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

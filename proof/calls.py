@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import discrete_ops as do
-from discrete_ops import call, estimators, ops
+from discrete_ops import backends, call, estimators, ops
 
 from .cases import WITH_SOFT_SAMPLE, Case, Contents, contents
 
@@ -48,6 +48,10 @@ def outcome(case: Case, made: Contents, backend: str) -> Outcome:
 
 
 def outcome_of(case: Case, backend: str) -> Outcome:
+    """Of a process that has but the numbers; an emulated machine is another for each case, and its threads' order."""
+    emulator = backends.get(backend)
+    if hasattr(emulator, "machine"):
+        emulator.machine(multiprocessors=1 + case.contents % 8, order=case.contents % 5)
     return outcome(case, contents(case), backend)
 
 

@@ -33,7 +33,7 @@ def _powers(least: float, most: float) -> st.SearchStrategy[float]:
 
 
 _TAU = st.one_of(st.just(1.0), _powers(-1, 1), _powers(-4, 4), st.sampled_from([1e-4, 1e4]))
-_WEIGHT = st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.5, 300.0, -1e4]))
+_WEIGHT = st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.0, 1.5, 300.0, -1e4, 1e30]))
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "tau": _TAU,
     "sample_tau": _TAU,
@@ -72,6 +72,7 @@ def cases(draw: st.DrawFn, elements: int = 3000) -> Case:
     rows = math.prod(shape)
     if not rows:
         of_rows = ()
+    dtype = draw(st.sampled_from(["float32", "float64", "float16", "bfloat16"]))
     dims = 1 if call in ("ragged", "bernoulli") else len(shape) + 1
     return Case(
         call=call,
@@ -81,11 +82,11 @@ def cases(draw: st.DrawFn, elements: int = 3000) -> Case:
         shape=shape,
         columns=columns,
         dim=draw(st.integers(0, dims - 1)),
-        dtype=draw(st.sampled_from(["float32", "float64", "float16", "bfloat16"])),
+        dtype=dtype,
         layout=draw(st.sampled_from(LAYOUTS)),
         grad_layout=draw(st.sampled_from(LAYOUTS)),
         scale=draw(st.one_of(st.just(1.0), _powers(-1, 2), _powers(-30, 30))),
-        grad_scale=draw(st.sampled_from([1.0, 1.0, 1.0, 1e-3, 1e3])),
+        grad_scale=draw(st.sampled_from([1.0] * 8 + [1e-3, 1e3, 1e3 if dtype == "float16" else 1e30])),
         special=tuple(draw(st.lists(st.sampled_from(SPECIAL), max_size=2, unique=True))) if draw(st.booleans()) else (),
         mask=draw(st.booleans()) and draw(st.booleans()) and call != "bernoulli",
         hard=estimator not in (WITH_SOFT_SAMPLE if call == "embedding" else WITH_HARD) or draw(st.booleans()),
