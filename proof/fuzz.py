@@ -31,6 +31,20 @@ BATCH = 500  #: Cases drawn by one seed, the batch's number.
 #: The most logits of a call that Triton's interpreter takes too: it takes a fifth of a second for one.
 INTERPRETED_ELEMENTS = 40
 
+PAGE = """Hypothesis draws a call: estimator, shape, memory layout, dtype, where the categories are, masks, size of the
+logits (1e-30 to 1e30) and of the incoming gradient, temperatures (1e-4 to 1e4), number of draws, numbers or one a row
+for every parameter, groups of seeds, many draws of a row, ragged rows, binary variables, a table, a part of more rows.
+Every backend makes it through the public functions, each instruction set of the CPU in a process of its own; the CUDA
+kernels on an emulated GPU, another for each call and in another order of its threads.
+
+A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
+float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's
+terms, of which the gradient is the sum without the bars: at the logits the row's largest. Allowed are 1e-10 in float64,
+2e-5 in float32, 1e-3 in float16, 8e-3 in bfloat16, and 1e-15 more for each unit of MVE's temperature; beside it, what a
+probability below 1e-29 adds, and the smallest number of the type for each draw. Where a term is beyond the largest
+number of the type (an `eta` of 1e30 with an incoming gradient of 1e30, say) a gradient may be inf or NaN: such rows are
+counted, and not compared."""
+
 #: Of processes, 0 is this one alone.
 SHORT = {"cases": 150, "interpreted": 25, "processes": 0}
 LONG = {"cases": 20_000, "interpreted": 20_000, "processes": 2}
@@ -245,12 +259,15 @@ def _sources() -> str:
 
 def _line(what: str, tally: Tally) -> Line:
     compared = tally.compared
-    found = (
-        f"{compared['pairs']:,} comparisons of two backends, of {compared['draws']:,} draws; {compared['ties']} draws "
-        f"on another side of a boundary that rounding moves; largest error {tally.worst:.2f} of what is allowed"
+    words = (
+        f"{compared['pairs']:,} comparisons of two backends",
+        f"{compared['draws']:,} draws, {compared['ties']} on another side of a boundary that rounding moves",
+        f"gradients of {compared['rows']:,} rows, {compared['overflowing rows']:,} with terms beyond the type",
+        f"largest error {tally.worst:.2f} of what is allowed",
     )
+    found = "; ".join(tally.failures or words)
     asked = "same indices, gradients in tolerance, no NaN that did not come in, rows one-hot; every pair of backends"
-    return Line(what, tally.kinds["calls"], "calls", asked, "; ".join(tally.failures) or found, not tally.failures)
+    return Line(what, tally.kinds["calls"], "calls", asked, found, not tally.failures)
 
 
 def _coverage(tally: Tally, of: str) -> list[Line]:

@@ -18,6 +18,14 @@ from .workers import EMULATED, INTERPRETED, NATIVE, REFERENCE, Raised, caller
 #: That a sound library fails the report with any of its tests.
 FALSE_ALARM = 1e-6
 
+PAGE = """A law's counts are held to it by chi-squared, categories pooled until ten draws are expected of each, and
+its rarest categories (p up to 2e-7) by an exact binomial test; p-values are two-sided, and a report of a sound
+library fails once in a million times. Noise is told from what kernels return: with equal logits in float64 a soft
+sample is a function of the ratios of its row's noise, so a block of four columns, all of one counter, has a
+fingerprint of some 64 bits. Blocks of 10 million counters are sorted and duplicates counted: rows, two blocks of
+columns, nine draws, 65 seeds that are neighbours, rows on both sides of 2^32. Triton's interpreter takes a
+millisecond a draw, and so makes fewer; its samples are held to the reference's on the same seeds."""
+
 #: By backend: draws of rows of so many categories; blocks of noise; samples that are held to the reference's. Then the
 #: numbers of threads, and the shapes to compare them at.
 SHORT: dict[str, Any] = {

@@ -63,6 +63,6 @@ def sizes(case: Case, made: Contents) -> Outcome:
     )
     found = outcome(case, wide, NAME)
     if found.at_tau is not None or weight is not None:
-        wide.grad = wide.grad.abs()
+        wide.grad, wide.weight = wide.grad.abs(), None if weight is None else weight.abs()
         found = replace(outcome(case, wide, NAME), at_logits=found.at_logits)
     return found
