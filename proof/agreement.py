@@ -102,12 +102,8 @@ class Agreement:
             hard = self.case.hard or self.embedding
             if hard and not _same(seen.sample, expected.where(self.present, 0.0)):
                 yield "a sample is not the one-hot of its index" if not self.embedding else "a row is not the table's"
-            if (
-                not self.binary
-                and self.masked.expand(self.draws, -1, -1)
-                .gather(-1, seen.index.clamp_min(0).unsqueeze(-1))[~without]
-                .any()
-            ):
+            masked = self.masked.expand(self.draws, -1, -1)
+            if not self.binary and masked.gather(-1, seen.index.clamp_min(0).unsqueeze(-1))[~without].any():
                 yield "a masked category was sampled"
         valid = ~self.invalid
         if not self.embedding:
@@ -179,7 +175,7 @@ class Agreement:
         share = (stacked.amax(0) - stacked.amin(0)) / allowed
         worst = float(share.max())
         self.worst = max(self.worst, worst)
-        if worst > 1:
+        if not worst <= 1:
             place = int(share.argmax())
             each = stacked.flatten(1)[:, place].tolist()
             values = ", ".join(f"{name} {value:.9g}" for name, value in zip(names, each, strict=True))
@@ -220,10 +216,8 @@ class Agreement:
         """What is lost below the normal numbers: of the type, where a draw is rounded to it, and of float32, where a
         probability is, whose weight may be large."""
         of_type = torch.finfo(self.dtype).smallest_normal * torch.finfo(self.dtype).eps
-        grad = self.made.grad.double().abs()
-        of_probability = (
-            torch.finfo(torch.float32).tiny * 2.0**30 * max(1.0, float(grad.amax()) if grad.numel() else 0.0)
-        )
+        grad = self.made.grad.double().abs().flatten().tolist()
+        of_probability = torch.finfo(torch.float32).tiny * 2.0**30 * max(grad, default=0.0)
         return self.draws * max(of_type, of_probability)
 
     def _near(self, index: Tensor) -> Tensor:
@@ -232,7 +226,11 @@ class Agreement:
         logits = torch.cat([self.logits, torch.zeros_like(self.logits)], -1) if self.binary else self.logits
         seed = made.seed if isinstance(made.seed, Tensor) else torch.tensor([made.seed])
         uniform = philox.uniform(seed, self.draws * case.rows, case.first_row)
-        uniform = uniform.view(len(seed), self.draws, -1).transpose(0, 1).reshape(self.draws, case.rows, 1)
+        uniform = (
+            uniform.view(len(seed), self.draws, case.rows // len(seed))
+            .transpose(0, 1)
+            .reshape(self.draws, case.rows, 1)
+        )
         tau = made.arguments.get("sample_tau", 1.0)
         tau = tau.reshape(-1, 1) if isinstance(tau, Tensor) else tau
         weight = ((logits - logits.amax(-1, keepdim=True)) / tau).exp()
