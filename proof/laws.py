@@ -1,6 +1,7 @@
 """Laws to draw from, every way that draws, and how likely what came is under them."""
 
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +53,11 @@ class Draws:
 
 
 def indices(draws: Draws, backend: str) -> Iterator[Tensor]:
-    """The categories that are drawn, in pieces, each by a seed of its own: neighbours."""
+    """The categories that are drawn, in pieces of neighbouring seeds, which no other draws have."""
     rows, row = max(1, PIECE // draws.columns), draws.logits()
-    for seed, start in enumerate(range(0, draws.count, rows)):
-        yield _drawn(draws.path, row, min(rows, draws.count - start), seed + 1, backend)
+    first = zlib.crc32(repr(draws).encode()) << 20
+    for seed, start in enumerate(range(0, draws.count, rows), first):
+        yield _drawn(draws.path, row, min(rows, draws.count - start), seed, backend)
 
 
 def _drawn(path: str, row: Tensor, count: int, seed: int, backend: str) -> Tensor:
