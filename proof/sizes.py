@@ -42,7 +42,9 @@ class Sizes:
         rows, invalid, empty = reference._rows(logits, *call)
 
         def of_term(term: Term) -> Tensor:
-            return _size(term, -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log())
+            minus_log = -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log()
+            # Quadrature, of the mean over all draws, is right to a share of 1 / tau, whatever is left of it.
+            return _size(term, minus_log.clamp_min(1.0) if call[4] == reference.ALL_DRAWS else minus_log)
 
         sizes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
         return reference._as_output(sizes, invalid, empty, logits)
