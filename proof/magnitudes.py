@@ -1,0 +1,70 @@
+"""The reference with the magnitudes of what it adds up in the place of sums: what an error of rounding is a share of.
+
+A gradient is a sum of ``weight * p * (v - <q, v>)``, of which little may be left where terms cancel. Each is rounded as
+what it is, so an error counts as a share of the sum of ``|weight| * p * (|v| + <|q|, |v|>)``. Registered as a backend,
+it follows a call through whatever adds gradients up: groups of rows, draws, a table.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discrete_ops import backends, reference
+from discrete_ops.reference import Term
+
+from .calls import Outcome, outcome
+from .cases import Case, Contents
+
+NAME = "magnitudes"
+
+
+class Magnitudes:
+    """The functions of a backend, of logits in float64 with the noise of the dtype that they came in."""
+
+    sample, surrogate = staticmethod(reference.sample), staticmethod(reference.surrogate)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.noise = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def surrogate_vjp(self, grad: Tensor, logits: Tensor, *call: Any) -> Tensor:
+        rows, invalid, empty = reference._rows(logits, *call)
+        v, scale = reference._scaled(grad, rows.l)
+
+        def of_term(term: Term) -> Tensor:
+            return _size(term, (term.of(v) if term.of else v).abs())
+
+        magnitudes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
+        return reference._as_output(magnitudes / scale, invalid, empty, logits)
+
+    def tau_derivative(self, logits: Tensor, *call: Any) -> Tensor:
+        rows, invalid, empty = reference._rows(logits, *call)
+
+        def of_term(term: Term) -> Tensor:
+            minus_log = -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log()
+            # Quadrature, of the mean over all draws, is right to a share of 1 / tau, whatever is left of it.
+            return _size(term, minus_log.clamp_min(1.0) if call[4] == reference.ALL_DRAWS else minus_log)
+
+        magnitudes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
+        return reference._as_output(magnitudes, invalid, empty, logits)
+
+
+def _size(term: Term, v: Tensor) -> Tensor:
+    weight = term.weight.abs() if isinstance(term.weight, Tensor) else abs(term.weight)
+    return weight * term.p * (v + (term.q.abs() * v).sum(-1, keepdim=True))
+
+
+def magnitudes(case: Case, made: Contents) -> Outcome:
+    """Of a case's gradients: the largest of each row at the logits, every one at tau and at the table."""
+    dtype = made.logits.dtype
+    backends._BACKENDS[NAME] = Magnitudes(dtype)  # type: ignore[assignment]
+    weight = None if made.weight is None else made.weight.double()
+    wide = Contents(
+        made.logits.double(), made.grad.double(), made.mask, weight, made.offsets, made.seed, made.arguments
+    )
+    found = outcome(case, wide, NAME)
+    if found.at_tau is not None or weight is not None:
+        wide.grad, wide.weight = wide.grad.abs(), None if weight is None else weight.abs()
+        found = replace(outcome(case, wide, NAME), at_logits=found.at_logits)
+    return found
