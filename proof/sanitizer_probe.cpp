@@ -13,7 +13,8 @@ int main(int count, char** arguments) {
     numbers[7 + one] = one;
     std::free(numbers);
   } else if (!std::strcmp(kind, "undefined")) {
-    return INT_MAX + one < 0;
+    volatile int most = INT_MAX;
+    most = most + one;
   } else if (!std::strcmp(kind, "thread")) {
     int shared = 0;
     std::thread other([&] { shared += one; });
