@@ -4,6 +4,7 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton<3.8  # what that torch goes with
 BIN := .venv/bin
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cpu/*.inc csrc/cuda/*.h csrc/cuda/*.cpp csrc/cuda/*.cu)
+PROGRAMS := bench/instructions.cpp $(wildcard proof/*.cpp)
 
 .PHONY: demo test aot lint format bench proof gpu gpu-check sanitize docs wheel sdist wheels-check clean
 
@@ -50,23 +51,19 @@ gpu-check: .venv/ready  ## build what travels to a machine with a GPU, and say w
 	'There, from its root (290 s and 390 s at most; OUT: a directory for results and logs):' \
 	'    bench/gpu_check.sh 1' '    bench/gpu_check.sh 2' 'Then put the results in bench/results here.'
 
-# A second build of the package, under the sanitizers; the tests import that one.
-sanitize: .venv/ready
-	DISCRETE_OPS_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest tests/test_kernels.py tests/test_cpp_library.py tests/test_contract.py -o pythonpath=build/sanitize/lib -p no:cacheprovider -k "not memory"
+sanitize: .venv/ready  ## the kernels' tests, and eight threads at once, under AddressSanitizer, UBSan and ThreadSanitizer
+	OMP_NUM_THREADS=1 $(BIN)/python -m proof sanitizers --again
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --dry-run --Werror $(CSRC) $(PROGRAMS)
 	$(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CSRC)
+	$(BIN)/clang-format -i $(CSRC) $(PROGRAMS)
 
 # An environment of its own: the site is made of the sources, without torch and a compiler.
 build/docs_env/ready: pyproject.toml
