@@ -1,5 +1,7 @@
 """Temperatures of every form, their gradient, the sample's own one; the other parameters as tensors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,15 @@ def test_a_saturated_soft_sample_has_a_finite_gradient_at_tau(backend, dtype):
         tau = torch.full((2, 1), 0.01, requires_grad=True)
         make(name, tau)(logits, seed=1, backend=backend).backward(v)
         assert tau.grad.isfinite().all()
+
+
+def test_the_gradient_at_tau_of_a_probability_below_float32s_is_precise(backend):
+    """In float64: the probability is exp(-300) and the gradient 300 of it."""
+    logits = torch.tensor([0.0, -300.0], dtype=torch.float64)
+    tau = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    soft = do.gst(logits, tau, gap=0.0, hard=False, seed=0, backend=backend)
+    (got,) = torch.autograd.grad(soft, tau, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(got, torch.tensor([300 * math.exp(-300)], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ def tempered_softmax(z, rate):
 @device_function
 def minus_log(w):
     """Of weights in [0, 1]; bounded, since those of 0 do not count."""
-    return log1p(inverse(tl.maximum(w, 1.1754943508222875e-38)) - 1.0)
+    if w.dtype == tl.float64:
+        least = tl.maximum(w, 2.0**-1000)
+    else:
+        least = tl.maximum(w, 2.0**-124)
+    return log1p(inverse(least) - 1.0)
 
 
 @device_function
