@@ -78,10 +78,11 @@ def checks() -> dict[str, tuple[str, dict[str, Any] | None]]:
 
 def run(name: str, short: bool) -> dict[str, Any]:
     module = module_of(name)
+    commit = jsonl.commit()  # of the code that runs, which may change on disk before the end
     began = time.monotonic()
     lines: list[Line] = module.run(**(module.SHORT if short else module.LONG))
     return {
-        "commit": jsonl.commit(),
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "seconds": round(time.monotonic() - began, 1),
