@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not given.short:
                 files.write_text(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
         show(name, result)
-        failed += [line["what"] for line in result["lines"] if not line["holds"]]
+        failed += [line["what"] for line in result["lines"] if line["holds"] is False]
     if not given.short:
         files.write_text(page.PATH, page.filled(page.PATH.read_text(), checks()))
     for what in failed:
@@ -91,10 +91,11 @@ def run(name: str, short: bool) -> dict[str, Any]:
 
 
 def kept(name: str) -> dict[str, Any] | None:
-    """What this commit has passed."""
+    """What this commit has passed, but for what this machine cannot try."""
     result = read(name)
-    same = result is not None and result["commit"] == jsonl.commit() and all(line["holds"] for line in result["lines"])
-    return result if same else None
+    if result is None or result["commit"] != jsonl.commit():
+        return None
+    return None if any(line["holds"] is False for line in result["lines"]) else result
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -110,9 +111,8 @@ def show(name: str, result: dict[str, Any]) -> None:
     table = Table(title=f"{CHECKS[name]}: {result['commit']}, {result['seconds']} s", title_justify="left")
     for heading in ("what", "tried", "asked", "found", "holds"):
         table.add_column(heading, justify="right" if heading == "tried" else "left")
-    for line in result["lines"]:
-        tried = f"{line['count']:,} {line['unit']}"
-        table.add_row(line["what"], tried, line["asked"], line["found"], "yes" if line["holds"] else "NO")
+    for line in (Line(**each) for each in result["lines"]):
+        table.add_row(line.what, f"{line.count:,} {line.unit}", line.asked, line.found, line.verdict)
     Console().print(table)
 
 

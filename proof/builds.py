@@ -115,8 +115,7 @@ def imports_until(case: dict[str, Any]) -> dict[str, Any]:
 def run(builds: int) -> list[Line]:
     what, asked = "imports while another interpreter builds", "the library of before or the new one, whole, and used"
     if not (package() / LIBRARY).exists() or shutil.which("c++") is None:
-        missing = NO_LIBRARY if shutil.which("c++") else "not tried: no C++ compiler"
-        return [Line(what, 0, "imports", asked, missing, False)]
+        return [Line.untried(what, "imports", asked, NO_LIBRARY if shutil.which("c++") else "no C++ compiler")]
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         tree, begun, done = project(directory), directory / "begun", directory / "done"
@@ -148,13 +147,12 @@ def run(builds: int) -> list[Line]:
     faults = [str(imports)] if not imports.ended_well else imports.said["faults"]
     count = imports.said["count"] if imports.said else 0
     return [
-        Line(f"{what}, {builds} times", count, "imports", asked, "; ".join(faults[:3]) or "so in all", not faults),
-        Line(
+        Line.of(f"{what}, {builds} times", count, "imports", asked, faults),
+        Line.of(
             "looks at the library and at build.json meanwhile",
             watch.looks,
             "looks",
             "there and whole",
-            "; ".join(sorted(watch.faults)[:3]) or "so in all",
-            not watch.faults,
+            sorted(watch.faults),
         ),
     ]

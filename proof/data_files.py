@@ -150,7 +150,7 @@ def _downloaded(published: Path, folder: Path) -> Line:
     with _serving(published, cut=100) as server:
         refused("cut short", server.url)
     refused("no server", "http://127.0.0.1:9/")
-    with _serving(published, pause=0.6) as server:
+    with _serving(published, pause=60) as server:  # it is killed in the middle, whenever that is
         process = Process(command, out, prepare(server.url))
         deadline = time.monotonic() + 30
         while not (server.asked and any(kept.glob("tmp*"))) and time.monotonic() < deadline:

@@ -59,7 +59,7 @@ def _with_disk(what: str, asked: str, fill: Callable[[Tally, Path], str]) -> Lin
         try:
             return rights.with_small_disk(Path(folder), DISK, lambda: tally.line(fill(tally, Path(folder))))
         except rights.NoDisk as error:
-            return Line(what, 0, tally.unit, asked, f"not tried: no small file system may be mounted ({error})", False)
+            return Line.untried(what, tally.unit, asked, f"no small file system may be mounted ({error})")
 
 
 class _Begun:

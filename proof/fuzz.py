@@ -8,19 +8,20 @@ tried first from then on.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from . import strategy
 from .agreement import Agreement
 from .calls import Outcome, outcome_of
-from .cases import Case, contents
+from .cases import FLOATS, LAYOUTS, SPECIAL, Case, contents
 from .record import Line
 from .workers import INTERPRETED, caller, callers, lacking
 
@@ -83,6 +84,30 @@ class Tally:
         self.failures += other.failures
 
 
+OPTIONS: dict[str, Callable[[Case], Any]] = {
+    "a mask": lambda case: case.mask,
+    "soft": lambda case: not case.hard,
+    "parameters of each row": lambda case: case.of_rows,
+    "sample_tau": lambda case: "sample_tau" in case.arguments,
+    "groups of seeds": lambda case: case.seeds > 1,
+    "num_draws": lambda case: case.num_draws,
+    "stratified draws": lambda case: case.arguments.get("draws") == "stratified",
+    "another dim than the last": lambda case: case.dim < len(case.shape) and case.call in ("rows", "part", "embedding"),
+    "no rows": lambda case: case.rows == 0,
+    "tau below 0.01 or above 100": lambda case: not 0.01 <= case.arguments.get("tau", 1.0) <= 100,
+    "logits below 1e-10 or above 1e10": lambda case: not 1e-10 <= case.scale <= 1e10,
+}
+#: What the report counts, each of which many calls have to have tried.
+KINDS: dict[str, Collection[str]] = {
+    "estimator": strategy.CHOICES,
+    "dtype": FLOATS,
+    "call": dict.fromkeys(strategy.CALLS),
+    "memory": LAYOUTS[1:],
+    "rows": SPECIAL,
+    "options": OPTIONS,
+}
+
+
 # --- one case -------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +135,7 @@ def faults(case: Case, tally: Tally, interpreted: bool = True) -> list[str]:
 
 
 def kinds(case: Case) -> Iterator[str]:
-    """What the report counts."""
+    """Of KINDS, those that a case is of."""
     yield "calls"
     yield f"estimator: {case.estimator}"
     yield f"dtype: {case.dtype}"
@@ -119,23 +144,7 @@ def kinds(case: Case) -> Iterator[str]:
         yield f"memory: {name}"
     for name in case.special:
         yield f"rows: {name}"
-    yield from (
-        f"options: {name}"
-        for name, given in {
-            "a mask": case.mask,
-            "soft": not case.hard,
-            "parameters of each row": case.of_rows,
-            "sample_tau": "sample_tau" in case.arguments,
-            "groups of seeds": case.seeds > 1,
-            "num_draws": case.num_draws,
-            "stratified draws": case.arguments.get("draws") == "stratified",
-            "another dim than the last": case.dim < len(case.shape) and case.call in ("rows", "part", "embedding"),
-            "no rows": case.rows == 0,
-            "tau below 0.01 or above 100": not 0.01 <= case.arguments.get("tau", 1.0) <= 100,
-            "logits below 1e-10 or above 1e10": not 1e-10 <= case.scale <= 1e10,
-        }.items()
-        if given
-    )
+    yield from (f"options: {name}" for name, is_given in OPTIONS.items() if is_given(case))
 
 
 # --- many -----------------------------------------------------------------------------------------------------------
@@ -205,10 +214,7 @@ def run(cases: int, interpreted: int, processes: int) -> list[Line]:
                 print(f"batch {batch.number}: {failure}", flush=True)
         lines.append(_line(f"Calls, by {', '.join(names(with_triton))}", total))
         lines += _coverage(total, " (Triton too)" if with_triton else "") if count >= BATCH else []
-    return lines + [
-        Line(f"Calls, by {name}", 0, "calls", "as the others", f"not tried: {why}", True)
-        for name, why in lacking().items()
-    ]
+    return lines + [Line.untried(f"Calls, by {name}", "calls", "as the others", why) for name, why in lacking().items()]
 
 
 def _in_order(batches: list[Batch], processes: int) -> Iterable[tuple[Batch, Tally]]:
@@ -274,10 +280,12 @@ def _line(what: str, tally: Tally) -> Line:
 def _coverage(tally: Tally, of: str) -> list[Line]:
     """What the calls were."""
     lines = []
-    for head in sorted({name.partition(": ")[0] for name in tally.kinds} - {"calls"}):
-        counted = [
-            (name.partition(": ")[2], n) for name, n in tally.kinds.most_common() if name.startswith(head + ": ")
-        ]
-        found = ", ".join(f"{name} {count:,}" for name, count in counted)
-        lines.append(Line(f"of them, {head}{of}", tally.kinds["calls"], "calls", "counted", found, True))
+    for head, names_ in KINDS.items():
+        counted = sorted(((tally.kinds[f"{head}: {name}"], name) for name in names_), reverse=True)
+        found, asked = (
+            ", ".join(f"{name} {count:,}" for count, name in counted),
+            f"each of {len(counted)} at least once",
+        )
+        holds = all(count for count, _ in counted)
+        lines.append(Line(f"of them, {head}{of}", tally.kinds["calls"], "calls", asked, found, holds))
     return lines

@@ -3,7 +3,6 @@
 Every case is an interpreter of its own that imports a copy of the package, with its library or its build.json spoiled.
 """
 
-import ctypes
 import importlib.util
 import os
 import platform
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import rights
 from .children import Outcome, outcomes
 from .record import Line
 
@@ -30,7 +30,7 @@ that names the backend has to be refused with that cause. `cut off` and `zeros` 
 closer at both ends."""
 
 LIBRARY = "libdiscrete_ops_cpu.so"
-NO_LIBRARY = "not tried: no compiled library"
+NO_LIBRARY = "no compiled library"
 #: What each spoiled library is refused for, in the words of the loader or of the package.
 CAUSES = {
     "cut off": r"the file is cut off|file too short|cannot read file data",
@@ -119,15 +119,6 @@ def write(path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
 
 
-def give_up_privileges() -> None:
-    """What root may do that another may not: modes of files hold for this process, too."""
-    if sys.platform != "linux":
-        return
-    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    if ctypes.CDLL(None, use_errno=True).capset(header, nothing):
-        raise OSError(ctypes.get_errno(), "capset")
-
-
 def imported(case: dict[str, Any]) -> dict[str, Any]:
     """Import the package of a case, and use it."""
     assert "discrete_ops" not in sys.modules
@@ -136,7 +127,7 @@ def imported(case: dict[str, Any]) -> dict[str, Any]:
         place(directory, case["kind"], case["at"])
     if "about" in case:
         write(directory / "discrete_ops" / "build.json", ABOUT[case["about"]])
-    give_up_privileges()
+    rights.give_up()
     os.environ.update(case.get("environment", {}))
     before = sorted(directory.rglob("*"))
     sys.path.insert(0, str(directory))
@@ -238,7 +229,7 @@ def groups(sites: dict[str, str], cuts: int) -> list[Group]:
 
 def run(cuts: int) -> list[Line]:
     if not (package() / LIBRARY).exists():
-        return [Line("what an import meets", 0, "imports", FALLS_BACK, NO_LIBRARY, False)]
+        return [Line.untried("what an import meets", "imports", FALLS_BACK, NO_LIBRARY)]
     with tempfile.TemporaryDirectory() as directory:
         sites = {name: copy(Path(directory, name)) for name in ("spoiled", "described", "read_only")}
         for name in ("described", "read_only"):
@@ -254,6 +245,5 @@ def run(cuts: int) -> list[Line]:
     for group in tried:
         words = {name: fault(next(each), case, cause, whole) for name, case, cause in group.cases}
         faults = [f"{name}: {fault}" for name, fault in words.items() if fault]
-        lines.append(Line(group.what, len(words), "imports", group.asked, "; ".join(faults) or "so in all", not faults))
-        print(f"{group.what}: {len(words)} imports, {lines[-1].found}", flush=True)
+        lines.append(Line.of(group.what, len(words), "imports", group.asked, faults).printed())
     return lines

@@ -156,7 +156,6 @@ def run(calls: int) -> list[Line]:
             asked, most = "less than one more in a thousand calls", calls / 1000
         found = f"{first:.6g} at first, {last:.6g} at the end"
         lines.append(Line(f"calls of every kind: {name}", calls, "calls", asked, found, abs(last - first) <= most))
-    wrong, count = "; ".join(caller.faults[:3]), caller.number // 100
-    asked = "ValueError or TypeError"
-    lines.append(Line("calls with a bad argument", count, "calls", asked, wrong or "so in all", not wrong))
+    refused = caller.number // 100
+    lines.append(Line.of("calls with a bad argument", refused, "calls", "ValueError or TypeError", caller.faults))
     return lines

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .record import Line
+
 PATH = Path(__file__).parent.parent / "docs" / "reliability.md"
 
 
@@ -14,10 +16,10 @@ def table(result: dict[str, Any]) -> str:
         "| what | tried | asked | found | holds |",
         "|---|---:|---|---|---|",
     ]
-    for line in result["lines"]:
-        cells = (line["what"], f"{line['count']:,} {line['unit']}", line["asked"], line["found"])
-        escaped = " | ".join(cell.replace("|", "\\|") for cell in cells)
-        lines.append(f"| {escaped} | {'yes' if line['holds'] else '**no**'} |")
+    for line in (Line(**each) for each in result["lines"]):
+        verdict = line.verdict if line.holds else f"**{line.verdict}**"
+        cells = (line.what, f"{line.count:,} {line.unit}", line.asked, line.found, verdict)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 

@@ -25,11 +25,6 @@ def words(outcome: Outcome) -> list[str]:
     return outcome.said if outcome.ended_well and outcome.said is not None else [str(outcome)]
 
 
-def line(what: str, count: int, unit: str, asked: str, faults: list[str]) -> Line:
-    print(f"{what}: {count} {unit}, {len(faults)} faults", flush=True)
-    return Line(what, count, unit, asked, "; ".join(faults[:3]) or "so in all", not faults)
-
-
 def in_children(forks: int, imports: int, interrupts: int, exits: int) -> list[Line]:
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory, "traced.pt"))
@@ -44,23 +39,25 @@ def in_children(forks: int, imports: int, interrupts: int, exits: int) -> list[L
         found = iter(outcomes(tried, cases, 60 + 2 * max(forks, interrupts)))
     same = "the same bits"
     lines = [
-        line("forks after threads ran", forks, "children", f"{same}, no hang", words(next(found))),
-        line("Ctrl-C in a call", interrupts, "interrupts", f"raised after the call, then {same}", words(next(found))),
+        Line.of("forks after threads ran", forks, "children", f"{same}, no hang", words(next(found))),
+        Line.of(
+            "Ctrl-C in a call", interrupts, "interrupts", f"raised after the call, then {same}", words(next(found))
+        ),
     ]
     loaded = [*words(next(found)), *words(next(found))]
     asked = "the same samples; without the package torch names the operator that is missing"
-    lines.append(line("torch.jit.trace's artefact in another process", 2, "files", asked, loaded))
+    lines.append(Line.of("torch.jit.trace's artefact in another process", 2, "files", asked, loaded))
     raced = [fault for _ in range(2 * imports) for fault in words(next(found))]
     asked = "each thread's own samples; without the library one warning"
-    lines.append(line("eight threads import and call at once", 2 * imports, "processes", asked, raced))
+    lines.append(Line.of("eight threads import and call at once", 2 * imports, "processes", asked, raced))
     at_once, normal, torchs = ([next(found) for _ in range(exits)] for _ in range(3))
     faults = [str(outcome) for outcome in at_once if not outcome.ended_well]
-    lines.append(line("os._exit while daemon threads are in calls", exits, "processes", "exit status 0", faults))
+    lines.append(Line.of("os._exit while daemon threads are in calls", exits, "processes", "exit status 0", faults))
     ends = [sorted({"well" if outcome.ended_well else str(outcome) for outcome in each}) for each in (normal, torchs)]
     worse = [] if set(ends[0]) <= {*ends[1], "well"} else ends[0]
     asked = f"no worse than while they are in torch.exp: {', '.join(ends[1])}"
-    lines.append(line("the exit while daemon threads are in calls", exits, "processes", asked, worse))
-    return lines
+    lines.append(Line.of("the exit while daemon threads are in calls", exits, "processes", asked, worse))
+    return [line.printed() for line in lines]
 
 
 def run(forks: int, imports: int, interrupts: int, exits: int, items: int, spawned: int) -> list[Line]:
@@ -82,5 +79,5 @@ def run(forks: int, imports: int, interrupts: int, exits: int, items: int, spawn
     ]
     for what, unit, asked, check in checks:
         count, faults = check()
-        lines.append(line(what, count, unit, asked, faults))
+        lines.append(Line.of(what, count, unit, asked, faults).printed())
     return lines

@@ -64,7 +64,7 @@ def run(
     names = dict.fromkeys((*draws, *blocks, *compared))
     lacking = {name: caller(name).lacking for name in names}
     lines = [
-        Line(f"{name}: laws, noise, winners", 0, "draws", "as of the others", f"not tried: {why}", True)
+        Line.untried(f"{name}: laws, noise, winners", "draws", "as of the others", why)
         for name, why in lacking.items()
         if why
     ]
@@ -146,9 +146,7 @@ def of_noise(name: str, blocks: int) -> list[Line]:
     print(f"{what}: {found}", flush=True)
     return [
         Line(what, len(keys), "counters", "none shared", found, shared == 0 and seen == len(again)),
-        Line(
-            f"{name}: rows in three parts", rows, "rows", "the whole's bits", f"{differ} elements differ", differ == 0
-        ),
+        Line(f"{name}: rows in three parts", rows, "rows", "the whole's bits", f"{differ} elements differ", not differ),
     ]
 
 
@@ -187,8 +185,7 @@ def of_threads(threads: tuple[int, ...], shapes: tuple[tuple[int, int], ...]) ->
     finally:
         torch.set_num_threads(before)
     what = f"Calls of {NATIVE} with {', '.join(map(str, threads[1:]))} threads"
-    found_words = "; ".join(differ) or "all the same"
-    return Line(what, count, "comparisons", f"the bits of {threads[0]} thread, gradients too", found_words, not differ)
+    return Line.of(what, count, "comparisons", f"the bits of {threads[0]} thread, gradients too", differ)
 
 
 def calls(shapes: tuple[tuple[int, int], ...]) -> Iterator[Case]:

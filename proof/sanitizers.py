@@ -50,7 +50,7 @@ def run(whole_library: bool) -> list[Line]:
     lines = []
     for build in FLAGS:
         if reason := obstacle(build):
-            lines.append(_line(NAMES[build], 0, "calls", "no report", f"not tried: {reason}", False))
+            lines.append(Line.untried(NAMES[build], "calls", "no report", reason))
             continue
         lines += [planted(build, fault) for fault in FAULTS[build]]
         lines += [*in_python(build)] if whole_library else [alone(build)]
@@ -76,7 +76,8 @@ def planted(build: str, fault: str) -> Line:
     reports = [len(REPORT.findall(said)) for _, said in done]
     holds = done[0][0] == 0 and done[1][0] != 0 and reports[0] == 0 and reports[1] > 0
     found = f"{reports[1]} reports, {reports[0]} without it"
-    return _line(f"a fault planted for {NAMES[fault].split(' and ')[0]}", 1, "fault", "it is reported", found, holds)
+    what = f"a fault planted for {NAMES[fault].split(' and ')[0]}"
+    return Line(what, 1, "fault", "it is reported", found, holds).printed()
 
 
 def alone(build: str) -> Line:
@@ -102,7 +103,8 @@ def in_python(build: str) -> list[Line]:
     reports = len(REPORT.findall(said))
     found = f"{passed:,} passed, {reports} reports" + _first(said, status)
     what = f"the kernels' tests: {NAMES[build]}"
-    lines = [_line(what, passed, "tests", "all pass, no report", found, not status and bool(passed) and not reports)]
+    holds = not status and passed > 0 and not reports
+    lines = [Line(what, passed, "tests", "all pass, no report", found, holds).printed()]
     environment["PYTHONPATH"] = f"{base / 'lib'}:{ROOT}"
     for threads in (1, 2):
         program = ["-m", "proof.sanitized_calls", str(threads), "4"]
@@ -144,7 +146,7 @@ def _calls(what: str, status: int, said: str) -> Line:
     calls, reports = int((re.search(r"(\d+) calls", said) or [0, 0])[1]), len(REPORT.findall(said))
     found = f"{reports} reports" + _first(said, status)
     holds = not status and calls > 0 and not reports
-    return _line(what, calls, "calls", "no report; every thread's result as alone", found, holds)
+    return Line(what, calls, "calls", "no report; every thread's result as alone", found, holds).printed()
 
 
 def _first(said: str, status: int) -> str:
@@ -153,8 +155,3 @@ def _first(said: str, status: int) -> str:
     if report is None:
         return f"; ended with {status}: {said.strip()[-300:]}" if status else ""
     return "; first: " + " ".join(said[report.start() :][:400].split())
-
-
-def _line(what: str, count: int, unit: str, asked: str, found: str, holds: bool) -> Line:
-    print(f"{what}: {count:,} {unit}: {found}", flush=True)
-    return Line(what, count, unit, asked, found, holds)

@@ -247,28 +247,19 @@ def in_memory(what: str) -> Line:
     asked = "the reference's rows at both ends and at the borders, one-hot rows"
     wanted, free = WHOLE[what][1], psutil.virtual_memory().available / 1e9
     if free < wanted:
-        return Line(what, 0, "rows", asked, f"not tried: {free:.0f} GB of memory free, {wanted} needed", False)
+        return Line.untried(what, "rows", asked, f"{free:.0f} GB of memory free, {wanted} needed")
     (outcome,) = outcomes(of_whole, [what], 3600)
     count, faults = outcome.said if outcome.ended_well else (0, [str(outcome)])
-    return Line(what, count, "rows compared", asked, "; ".join(faults) or "so in all", not faults)
+    return Line.of(what, count, "rows compared", asked, faults)
 
 
 def run(whole: bool) -> list[Line]:
     if "cpp" not in backends.available_backends():
-        return [Line("more than 2**31 elements", 0, "calls", "the reference's bits", "not tried: no library", False)]
+        return [Line.untried("more than 2**31 elements", "calls", "the reference's rows", "no compiled library")]
     lines = []
     for what, check in (("views that reach beyond 2**31 elements", views), ("a table of as many elements", table)):
         faults = {name: words for name, words in check()}
         wrong = [f"{name}: {words}" for name, words in faults.items() if words]
-        lines.append(
-            Line(what, len(faults), "calls", "the reference's rows", "; ".join(wrong) or "so in all", not wrong)
-        )
-        show(lines[-1])
-    for what in WHOLE if whole else ():
-        lines.append(in_memory(what))
-        show(lines[-1])
+        lines.append(Line.of(what, len(faults), "calls", "the reference's rows", wrong).printed())
+    lines += [in_memory(what).printed() for what in WHOLE if whole]
     return lines
-
-
-def show(line: Line) -> None:
-    print(f"{line.what}: {line.count} {line.unit}, {line.found}", flush=True)

@@ -1,8 +1,6 @@
 """Counting what was tried: each case as it comes, and what did not hold of it."""
 
-from .record import Line
-
-SHOWN = 3  #: of what did not hold
+from .record import SHOWN, Line
 
 
 class Tally:
@@ -28,5 +26,5 @@ class Tally:
         """With ``found`` in words, if all held."""
         held = f"{self.count - len(self.wrong)} of {self.count}"
         told = found if not self.wrong else " | ".join(self.wrong[:SHOWN])
-        print(f"{self.what}: {held}: {told}", flush=True)
-        return Line(self.what, self.count, self.unit, self.asked, f"{held}: {told}", self.count > 0 and not self.wrong)
+        holds = self.count > 0 and not self.wrong
+        return Line(self.what, self.count, self.unit, self.asked, f"{held}: {told}", holds).printed()

@@ -25,9 +25,10 @@ def test_the_page_is_what_the_results_make_it() -> None:
 
 
 def test_a_line_that_does_not_hold_is_told_apart() -> None:
-    right, wrong = (Line("calls", 12_345, "calls", "x | y", "z", holds) for holds in (True, False))
-    text = page.filled("a\n<!-- fuzz -->\nearlier\n<!-- end of fuzz -->\nb\n", {"fuzz": ("How.", result(right, wrong))})
-    assert "| calls | 12,345 calls | x \\| y | z | yes |\n| calls | 12,345 calls | x \\| y | z | **no** |" in text
+    lines = [Line("calls", 12_345, "calls", "x | y", "z", holds) for holds in (True, False, None)]
+    text = page.filled("a\n<!-- fuzz -->\nearlier\n<!-- end of fuzz -->\nb\n", {"fuzz": ("How.", result(*lines))})
+    for verdict in ("yes", "**no**", "**not tried**"):
+        assert f"| calls | 12,345 calls | x \\| y | z | {verdict} |\n" in text
     assert text.split("<!--")[0] == "a\n"
     assert text.split("-->")[-1] == "\nb\n"
     assert "earlier" not in text
@@ -42,7 +43,7 @@ def test_a_check_without_a_place_is_named() -> None:
 def test_the_command_fails_where_a_line_does_not_hold(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for holds in (True, False):
+    for holds in (True, None, False):
         monkeypatch.setattr(proof, "run", lambda name, short, holds=holds: result(Line("it", 1, "case", "", "", holds)))
-        assert proof.main(["fuzz", "--short"]) == (not holds)
+        assert proof.main(["fuzz", "--short"]) == (holds is False)
     assert "does not hold: it" in capsys.readouterr().err
