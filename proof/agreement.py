@@ -110,7 +110,7 @@ class Agreement:
             soft = seen.sample[:, valid & ~self.empty].double()
             if not ((soft >= 0).all() and ((soft.sum(-1) - 1).abs() <= TOLERANCE[self.dtype]).all()):
                 yield "a sample is negative, or does not add up to 1"
-        if seen.at_logits[valid].isnan().any() and not self._overflows.any():
+        if seen.at_logits[valid & ~self._overflows].isnan().any():
             yield "NaN in the gradient of a row without NaN and +inf"
         if (seen.at_logits[self.masked] != 0).any() or (seen.at_logits[self.empty] != 0).any():
             yield "a gradient at a masked category"

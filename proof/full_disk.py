@@ -71,8 +71,7 @@ class _Begun:
         shutil.rmtree(self.folder, ignore_errors=True)
         _succeed(self.command.longer("--epochs=1"), self.folder)
         whole = folder / "whole"
-        self.copy(whole)
-        _succeed(self.command, whole)
+        _succeed(self.command, whole)  # at once, or a fault of going on would be in both
         self.ending: dict[str, Any] = tiny_runs.ending(whole)
         self.largest = max(path.stat().st_size for path in whole.rglob("*"))
 

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.common import checkpoint
+from tasks.common.errors import RunError
 
 from . import tiny_runs
 from .record import Line
@@ -78,8 +79,7 @@ def inside_writes(name: str, count: int, seed: int) -> Line:
     with TemporaryDirectory() as folder:
         begun, out = Path(folder) / "begun", Path(folder) / "run"
         _whole(command.longer("--epochs=1"), begun)
-        shutil.copytree(begun, out)
-        whole, _ = _whole(command, out)
+        whole, _ = _whole(command, out)  # at once, or a fault of going on would be in both
         largest = max(path.stat().st_size for path in out.rglob("*"))
         while tally.count < count:
             shutil.rmtree(out)
@@ -142,8 +142,12 @@ def _resume(
     wrong: Sequence[str] = (),
 ) -> None:
     """Give the command again after it was killed, and note what did not hold."""
-    wrong = [*wrong, *(_lines(out) or _lost(command, out))]
-    kept = tiny_runs.epochs_kept(out)
+    try:
+        kept = tiny_runs.epochs_kept(out)
+        wrong = [*wrong, *(_lines(out) or _lost(command, out))]
+    except RunError as error:  # a checkpoint that is not whole
+        tally.note(case, *wrong, str(error))
+        return
     status, text = tiny_runs.run(command, out)
     if status or "Traceback" in text:
         wrong.append(f"then status {status}: {text[-300:]}")
