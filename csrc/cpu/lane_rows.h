@@ -2,22 +2,19 @@
 // Included inside the namespace of an instruction set.
 
 template <class Scalar, Mode kOfMode = Mode::kPullBack, Rows kRows = Rows::kEven>
-struct LaneRows : TakesAllDraws, RowLength<kRows> {
-  using Math = discrete_ops::DISCRETE_OPS_ISA::Math<Scalar>;
+struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
+  using Base = TurnedRows<Scalar, kRows>;
   using T = Scalar;
-  using V = typename Math::V;
-  using I = typename Math::I;
+  using typename Base::I;
+  using typename Base::Math;
+  using typename Base::V;
   using Mask = I;
   static constexpr Mode kMode = kOfMode;
-  static constexpr bool kBinary = kRows == Rows::kBinary, kRagged = kRows == Rows::kRagged;
-  static constexpr int kLanes = Math::kLanes;
+  static constexpr bool kBinary = kRows == Rows::kBinary;
   static constexpr int kMost = kBinary ? 2 : kShortRow;
-  using RowLength<kRows>::n;
+  using Base::call, Base::first, Base::kLanes, Base::kRagged, Base::lanes, Base::n, Base::row_of;
 
-  const Call& call;
-  int64_t first = 0;  // row of lane 0, as draws count them
   int64_t draw = 0;
-  int lanes = 0;  // rows in this bundle
   V z_[kMost], v_[kMost], out_[kMost];
   V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
@@ -32,7 +29,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
   int nodes_made = 0;
 
-  explicit LaneRows(const Call& call) : RowLength<kRows>(call), call(call) {}
+  explicit LaneRows(const Call& call) : Base(call) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
@@ -153,33 +150,10 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     return true;
   }
 
-  int64_t row_of(int lane) const {
-    if constexpr (kRagged) {
-      return this->numbers[lane];
-    } else {
-      return first + lane;
-    }
-  }
-  int length_of(int lane) const {
-    if constexpr (kRagged) {
-      return this->columns[lane];
-    } else {
-      return n;
-    }
-  }
-  // Where its row begins in a tensor's data.
-  int64_t begin_of(int lane, const Operand& x) const {
-    if constexpr (kRagged) {
-      return this->begins[lane] * x.column_stride;
-    } else {
-      return x.offset(lane < lanes ? first + lane : first);
-    }
-  }
-
   void load_logits() {
     V top = Math::set(-Math::kInf);
     I differs{};  // no bit of a finite number's difference from itself: an or waits for less than a sum would
-    transpose_in(call.logits, z_, [&](V z) {
+    this->transpose_in(call.logits, z_, [&](V z) {
       top = Math::max(z, top), differs |= (I)(z - z);
       return z;
     });
@@ -215,7 +189,7 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
   void take_first_draw() { first %= call.rows, draw = 0; }
 
   void load_variables() {
-    V l = read_variables(call.logits);
+    V l = this->read_variables(call.logits);
     invalid = ~(l == l);
     empty = Mask{};
     l = Math::select(invalid, V{}, l);
@@ -241,10 +215,10 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     const V scale = Math::set(static_cast<T>(call.grad_scale));
     if constexpr (kBinary) {  // none where the outcome is certain
       const V least = Math::min(z_[0], z_[1]);
-      v_[0] = Math::select(least == -Math::kInf, V{}, read_variables(call.grad) * scale), v_[1] = V{};
+      v_[0] = Math::select(least == -Math::kInf, V{}, this->read_variables(call.grad) * scale), v_[1] = V{};
       return;
     }
-    transpose_in(call.grad, v_, [&](V v) { return v * scale; });
+    this->transpose_in(call.grad, v_, [&](V v) { return v * scale; });
     for (int s = 0; s < n && !finite; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s]);
   }
 
@@ -269,145 +243,11 @@ struct LaneRows : TakesAllDraws, RowLength<kRows> {
     return value;
   }
 
-  // rows[s] = f(column s); f may be called twice of one. Of ragged rows with -inf behind each one's end.
-  template <class F>
-  void transpose_in(const Operand& x, V* rows, const F& f) const {
-    bool in_floats = false;
-    if constexpr (sizeof(T) == 4) {
-      in_floats = x.dtype == Dtype::kFloat && x.column_stride == 1;
-      if (in_floats && !kRagged && x.dims <= 1 && lanes == kLanes && n >= 4) return even_floats_in(x, rows, f);
-      if (in_floats) transpose_floats_in(x, rows);
-    }
-    if (!in_floats) convert_in(x, rows);
-    for (int s = 0; s < n; ++s) rows[s] = f(rows[s]);
-  }
-
-  template <class F>
-  void even_floats_in(const Operand& x, V* rows, const F& f) const {
-    const int64_t stride = x.dims ? x.strides[0] : 0;
-    const float* const data = static_cast<const float*>(x.data) + first * stride;
-    for (int s = 0; s < n; s += 4) {
-      const int begin = s + 4 <= n ? s : n - 4;  // the last four
-      Words columns[4];
-      load_columns(data + begin, stride, columns);
-      for (int i = 0; i < 4; ++i) rows[begin + i] = f((V)columns[i]);
-    }
-  }
-
-  void convert_in(const Operand& x, V* rows) const {
-    T* to = reinterpret_cast<T*>(rows);
-    read_as<T>(x, [&](const auto* data, auto convert) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const auto* from = data + begin_of(lane, x);
-        const int64_t stride = x.column_stride;
-        const int end = length_of(lane);
-        for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
-        for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
-      }
-    });
-  }
-
-  // One element a lane.
-  V read_variables(const Operand& x) const {
-    V values;
-    T* to = reinterpret_cast<T*>(&values);
-    read_as<T>(x, [&](const auto* data, auto convert) {
-      if (x.dims <= 1 && lanes == kLanes) {
-        const int64_t stride = x.dims ? x.strides[0] : 0;
-        const auto* from = data + first * stride;
-        if (stride == 1) {
-          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
-        } else {
-          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane * stride]);
-        }
-      } else {
-        for (int lane = 0; lane < kLanes; ++lane)
-          to[lane] = convert(data[x.offset(lane < lanes ? first + lane : first)]);
-      }
-    });
-    return values;
-  }
-
-  void write_variables(V values) {
-    const T* from = reinterpret_cast<const T*>(&values);
-    write_as<T>(call.out, [&](auto* data, auto convert) {
-      auto* to = data + first;
-      if (lanes == kLanes) {
-        for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
-      } else {
-        for (int lane = 0; lane < lanes; ++lane) to[lane] = convert(from[lane]);
-      }
-    });
-  }
-
-  void transpose_floats_in(const Operand& x, V* rows) const {
-    const float *const data = static_cast<const float*>(x.data), *from[kLanes];
-    if (!kRagged && x.dims <= 1) {  // rows one stride apart
-      const int64_t stride = x.dims ? x.strides[0] : 0;
-      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + (lane < lanes ? first + lane : first) * stride;
-    } else {
-      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + begin_of(lane, x);
-    }
-    for (int s = 0; s < n; s += kLanes) {
-      Words block[kFloatLanes];
-      for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, rest_of(lane, s));
-      transpose(block);
-      for (int i = 0; i < kLanes && s + i < n; ++i) rows[s + i] = (V)block[i];
-    }
-    if constexpr (kRagged) {
-      I columns;
-      for (int lane = 0; lane < kLanes; ++lane) columns[lane] = length_of(lane);
-      for (int s = 0; s < n; ++s) rows[s] = Math::select(columns > s, rows[s], Math::set(-Math::kInf));
-    }
-  }
-
-  // Columns of its row from s on, at most as many as a vector has.
-  int rest_of(int lane, int s) const {
-    const int rest = length_of(lane) - s;
-    return kRagged && rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
-  }
-
-  void transpose_floats_out(V scale) {
-    float *const all = static_cast<float*>(call.out.data), *const to = all + first * call.columns;
-    if (!kRagged && lanes == kLanes && n >= 4) {
-      for (int s = 0; s < n; s += 4) {
-        const int begin = s + 4 <= n ? s : n - 4;  // the last four
-        Words columns[4];
-        for (int i = 0; i < 4; ++i) columns[i] = (Words)(out_[begin + i] * scale);
-        store_columns(to + begin, n, columns);
-      }
-      return;
-    }
-    for (int s = 0; s < n; s += kLanes) {
-      const int count = n - s < kLanes ? n - s : kLanes;
-      Words block[kFloatLanes];
-      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)(out_[s + i] * scale) : Words{};
-      transpose(block);
-      for (int lane = 0; lane < lanes; ++lane) {
-        if constexpr (kRagged) {
-          store_partial(all + this->begins[lane] + s, block[lane], rest_of(lane, s));
-        } else {
-          store_partial(to + lane * call.columns + s, block[lane], count);
-        }
-      }
-    }
-  }
-
   void store() {
     const V nan = Math::set(static_cast<T>(__builtin_nan(""))), scale = out_scale();
-    if constexpr (kBinary) return write_variables(Math::select(invalid, nan, out_[0] * scale));
+    if constexpr (kBinary) return this->write_variables(Math::select(invalid, nan, out_[0] * scale));
     for (int s = 0; s < n && !finite; ++s) out_[s] = Math::select(empty, V{}, Math::select(invalid, nan, out_[s]));
-    if constexpr (sizeof(T) == 4) {
-      if (call.out.dtype == Dtype::kFloat) return transpose_floats_out(scale);
-    }
-    for (int s = 0; s < n; ++s) out_[s] *= scale;
-    const T* from = reinterpret_cast<const T*>(out_);
-    write_as<T>(call.out, [&](auto* data, auto convert) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + begin_of(lane, call.out);
-        for (int s = 0; s < length_of(lane); ++s) to[s] = convert(from[s * kLanes + lane]);
-      }
-    });
+    this->transpose_out(out_, scale);
   }
 
   // What undoes that of the gradient.

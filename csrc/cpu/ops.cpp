@@ -10,6 +10,7 @@
 #include "../operators.h"
 #include "../schemas.h"
 #include "kernels.h"
+#include "parallel_for.h"
 
 namespace discrete_ops {
 
@@ -43,41 +44,6 @@ const Kernels& kernels() {
     return supported.front();
   }();
   return *chosen;
-}
-
-// What torch's loop over threads orders, for ThreadSanitizer, which cannot see it: whatever came before leave() is
-// known behind enter().
-#ifdef __SANITIZE_THREAD__
-extern "C" void __tsan_acquire(void*);
-extern "C" void __tsan_release(void*);
-void enter(const void* loop) {
-  __tsan_acquire(const_cast<void*>(loop));
-}
-void leave(const void* loop) {
-  __tsan_release(const_cast<void*>(loop));
-}
-#else
-void enter(const void*) {}
-void leave(const void*) {}
-#endif
-
-template <class F>
-struct Ordered {
-  const F& f;
-
-  void operator()(int64_t begin, int64_t end) const {
-    enter(this);
-    f(begin, end);
-    leave(this);
-  }
-};
-
-template <class F>
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
-  const Ordered<F> loop{f};
-  leave(&loop);
-  torch::stable::parallel_for(begin, end, grain, loop);
-  enter(&loop);
 }
 
 void team(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {

@@ -51,9 +51,9 @@ static void sample_lane_rows(R& r, typename R::V rate) {
   }
 }
 
-// In double, two neighbouring lanes of floats in one of its.
+// In double; of floats, whose lanes are twice as many, the halves added up.
 template <class V>
-static DISCRETE_OPS_HD Doubles in_double(V w) {
+static DISCRETE_OPS_HD Doubles folded_to_double(V w) {
   if constexpr (sizeof(w[0]) == 8) {
     return w;
   } else {
@@ -82,7 +82,7 @@ static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
   if (r.invalid || r.empty) return each_draw([&] { return r.invalid ? kInvalid : -1; });
   r.each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
     Doubles sums{};
-    for (int64_t s = begin; s < end; ++s) sums += in_double(r.a(s) = M::exp(r.z(s) * rate));
+    for (int64_t s = begin; s < end; ++s) sums += folded_to_double(r.a(s) = M::exp(r.z(s) * rate));
     r.partial[2 * chunk] = sum_of_doubles(sums);
   });
   double total = 0;
@@ -94,7 +94,7 @@ static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {
     while (chunk + 1 < r.chunks && below + r.partial[2 * chunk] <= target) below += r.partial[2 * chunk++];
     int64_t s = chunk * r.kChunk;
     const int64_t end = s + r.kChunk < r.steps ? s + r.kChunk : r.steps;
-    for (; s + 1 < end && below + (sum = sum_of_doubles(in_double(r.a(s)))) <= target; ++s) below += sum;
+    for (; s + 1 < end && below + (sum = sum_of_doubles(folded_to_double(r.a(s)))) <= target; ++s) below += sum;
     const T* const w = reinterpret_cast<const T*>(&r.a(0));
     int64_t winner = s * M::kLanes;
     while (winner + 1 < end * M::kLanes && (below += w[winner]) <= target) ++winner;

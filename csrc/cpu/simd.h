@@ -262,7 +262,7 @@ static DISCRETE_OPS_HD void store_columns(float* rows, int64_t stride, Words x[4
   }
 }
 
-// The first `count` elements, 1 to kFloatLanes; memory behind them is not touched.
+// The first `count` elements, 0 to kFloatLanes; memory behind them is not touched.
 static DISCRETE_OPS_HD Words load_partial(const float* from, int count) {
 #if DISCRETE_OPS_BYTES == 64
   return (Words)_mm512_maskz_loadu_ps(static_cast<__mmask16>(0xFFFFu >> (16 - count)), from);
