@@ -13,7 +13,7 @@ from .record import Line
 PAGE = """\
 The library is built twice more (`DISCRETE_OPS_SANITIZE=address`, `thread`) and runs the kernels' tests, and every
 estimator by eight Python threads at once, each alone and beside threads of torch's. ThreadSanitizer sees the library
-alone: torch, OpenMP and Python are not instrumented. What torch's loops order is told to it in `csrc/cpu/ops.cpp`; no
+alone: torch, OpenMP and Python are not instrumented. What torch's loops order is told in `csrc/cpu/parallel_for.h`; no
 report is suppressed. Each sanitizer first finds a fault that is planted. compute-sanitizer runs on the GPU's kernels in
 `bench/gpu_check.sh`.
 """
