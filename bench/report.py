@@ -14,11 +14,11 @@ from .speed_tables import SECTIONS, name_of, us
 METHOD = """\
 Each figure is a median, with the quartiles in brackets. The formulations of a row took turns in one run, on the same
 logits, in blocks of calls after one that does not count, or of one call that lasts as long (`bench/timing.py`); one
-thread in the processor's time, more by the clock. `today`: `F.gumbel_softmax(hard=True)`, the package `reinmax`, and for the others PyTorch as one writes it
-(`bench/plain.py`). `tuned`: the fastest way that was found to write it (`bench/tuned.py`). `floor`: the bytes that have
-to be read and written, at the speed of a copy of the logits in the same run, whose size decides which cache that is.
-"fails": it does not have the law or the gradient, and is not timed (`bench/parity.py`). Forward + backward, float32,
-one thread, where no column says otherwise."""
+thread in the processor's time, more by the clock. `today`: `F.gumbel_softmax(hard=True)`, the package `reinmax`, and
+for the others PyTorch as one writes it (`bench/plain.py`). `tuned`: the fastest way that was found to write it
+(`bench/tuned.py`). `floor`: the bytes that have to be read and written, at the speed of a copy of the logits in the
+same run, whose size decides which cache that is. "fails": it does not have the law or the gradient, and is not timed
+(`bench/parity.py`). Forward + backward, float32, one thread, where no column says otherwise."""
 
 ELSEWHERE = """\
 Of other kinds of call there are tables of their own: `python -m bench.embedding`, `bench.many_draws`,
