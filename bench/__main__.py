@@ -42,9 +42,11 @@ def about(device: str, threads: int, full: bool) -> dict[str, Any]:
     }
 
 
-def _instructions(instruction_set: str) -> dict[str, float]:
-    """Of the committed counts, those of this processor's kernels."""
-    return json.loads(INSTRUCTIONS.read_text())["counts"].get(instruction_set, {}) if INSTRUCTIONS.exists() else {}
+def _instructions(instruction_set: str) -> dict[str, Any]:
+    """Of the committed counts, those of this processor's kernels, and what they were counted of."""
+    committed = json.loads(INSTRUCTIONS.read_text())
+    counted = f"commit {committed['commit'][:10]}, {committed['compiler']}"
+    return {"of": counted, "counts": committed["counts"].get(instruction_set, {})}
 
 
 def measure(

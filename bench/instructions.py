@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,10 +133,11 @@ def _counter() -> ctypes.CDLL:
         counter = ctypes.CDLL(str(built))
     library, counter.counted_instructions.restype = ctypes.CDLL(str(CPU_LIBRARY)), ctypes.c_int64
     library.discrete_ops_kernels.restype = ctypes.c_void_p
-    maps = re.findall(rf"^(\w+)-(\w+) r-xp .* {CPU_LIBRARY}$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+    code_of = rf"^(\w+)-(\w+) r-xp .* {re.escape(str(CPU_LIBRARY.resolve()))}$"
+    maps = re.findall(code_of, Path("/proc/self/maps").read_text(), re.MULTILINE)
     (code,) = ([ctypes.c_size_t(int(end, 16)) for end in range_] for range_ in maps)
     if not counter.count_instructions(ctypes.c_void_p(library.discrete_ops_kernels()), *code):
-        raise SystemExit("the library's table of kernels cannot be written to")
+        raise RuntimeError("the library's table of kernels cannot be written to")
     return counter
 
 
@@ -156,8 +158,10 @@ def count() -> dict[str, Any]:
     """Every case's count an element, on each instruction set of this processor, with what they depend on."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch"])
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        counts = {name: pool.apply(count_on, (name,)) for name in LANES}
+    counts = {}
+    for name in LANES:
+        with ProcessPoolExecutor(1, mp_context=context) as process:  # whose death is an error here
+            counts[name] = process.submit(count_on, name).result()
     return {"compiler": compiler(), "counts": {name: of for name, of in counts.items() if of}}
 
 

@@ -13,12 +13,12 @@ from .speed_tables import SECTIONS, name_of, us
 
 METHOD = """\
 Each figure is a median, with the quartiles in brackets. The formulations of a row took turns in one run, on the same
-logits, in blocks of calls after one that does not count (`bench/timing.py`); one thread in the processor's time, more
-by the clock. `today`: `F.gumbel_softmax(hard=True)`, the package `reinmax`, and for the others PyTorch as one writes it
-(`bench/plain.py`). `tuned`: the fastest way that was found to write it (`bench/tuned.py`). `floor`: the bytes that have
-to be read and written, at the speed of a copy of the logits in the same run, whose size decides which cache that is.
-"fails": it does not have the law or the gradient, and is not timed (`bench/parity.py`). Forward + backward, float32,
-one thread, where no column says otherwise."""
+logits, in blocks of calls after one that does not count, or of one call that lasts as long (`bench/timing.py`); one
+thread in the processor's time, more by the clock. `today`: `F.gumbel_softmax(hard=True)`, the package `reinmax`, and
+for the others PyTorch as one writes it (`bench/plain.py`). `tuned`: the fastest way that was found to write it
+(`bench/tuned.py`). `floor`: the bytes that have to be read and written, at the speed of a copy of the logits in the
+same run, whose size decides which cache that is. "fails": it does not have the law or the gradient, and is not timed
+(`bench/parity.py`). Forward + backward, float32, one thread, where no column says otherwise."""
 
 ELSEWHERE = """\
 Of other kinds of call there are tables of their own: `python -m bench.embedding`, `bench.many_draws`,
@@ -37,7 +37,7 @@ def sheets(results: dict[str, Any]) -> Iterator[Sheet]:
     yield _quality(results)
     if results["other"]:
         yield _other(results)
-    if results["instructions"]:
+    if results["instructions"]["counts"]:
         yield _instructions(results)
     yield _parity(results)
 
@@ -123,10 +123,10 @@ def _other(results: dict[str, Any]) -> Sheet:
 
 
 def _instructions(results: dict[str, Any]) -> Sheet:
-    rows = [(name, f"{count:.1f}") for name, count in results["instructions"].items()]
-    return Sheet(
-        "Instructions of the CPU kernels", ("kernel", "an element of the sample, or of a draw's gradient"), rows
-    )
+    counted = results["instructions"]
+    rows = [(name, f"{count:.1f}") for name, count in counted["counts"].items()]
+    title = f"Instructions of the CPU kernels, as counted at {counted['of']}"
+    return Sheet(title, ("kernel", "an element of the sample, or of a draw's gradient"), rows)
 
 
 def _parity(results: dict[str, Any]) -> Sheet:

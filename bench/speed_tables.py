@@ -58,7 +58,7 @@ def sheet(section: str, results: dict[str, Any]) -> Sheet | None:
     if not lines:
         return None
     has_peers = any(len(line) > 1 for line in lines.values())
-    counted = results["instructions"] if section == "estimators" else {}
+    counted = results["instructions"]["counts"] if section == "estimators" else {}
     heads = [*(["instructions an element"] if counted else []), *(PEERS if has_peers else [])]
     rows = []
     for row, line in lines.items():

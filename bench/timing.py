@@ -1,8 +1,9 @@
 """Formulations timed side by side: they take turns, a block of calls each, and each has its median and quartiles.
 
 A block is some calls of one formulation after one that does not count, so that it is timed with its own code and memory
-in the caches, as a training loop has it; single calls in turn would time what the others evict. A call of one thread is
-timed in the processor's time, to which other processes of a machine do not add; others by the wall clock.
+in the caches, as a training loop has it; single calls in turn would time what the others evict. A call that lasts as
+long as a block is one by itself: it outlasts what it finds in the caches. A call of one thread is timed in the
+processor's time, to which other processes of a machine do not add; others by the wall clock.
 """
 
 import statistics

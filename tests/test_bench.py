@@ -235,8 +235,8 @@ def test_quotes_are_the_results(results: dict[str, Any]) -> None:
     assert f"| 12x5 | 1 | {quote.time(ours)} |" in filled
 
 
+@pytest.mark.skipif(not quote.RESULTS.exists(), reason="NOT COVERED: no report is committed")
 @pytest.mark.parametrize("page", quote.pages(), ids=lambda page: page.stem)
 def test_pages_quote_the_committed_report(page: Path) -> None:
     text = page.read_text()
-    for path in quote.RESULTS.parent.glob(quote.RESULTS.name):
-        assert quote.page_text(text, json.loads(path.read_text())) == text, "python -m bench.quote"
+    assert quote.page_text(text, json.loads(quote.RESULTS.read_text())) == text, "python -m bench.quote"
