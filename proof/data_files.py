@@ -271,12 +271,12 @@ def _resumed(folder: Path) -> Line:
     for part in vae_data.Images._fields:
         out = folder / f"vae-{part}"
         command = TRAIN["vae"]
-        _must(command.longer("--epochs=1"), out)
+        tiny_runs.succeed(command.longer("--epochs=1"), out)
         _refuses(tally, command.longer("--epochs=2"), out, f"{part} images", partial(_change_images, part))
     for part in ("train", "valid"):
         out = folder / f"listops-{part}"
         command = TRAIN["listops"]
-        _must(command.longer("--epochs=1"), out)
+        tiny_runs.succeed(command.longer("--epochs=1"), out)
         path = out / "lines" / f"{part}.tsv"
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join([*lines[1:], lines[0]]))  # the same lines, in another order
@@ -286,21 +286,14 @@ def _resumed(folder: Path) -> Line:
     return tally.line("training and test images, training and validation lines, which were only in another order")
 
 
-def _must(command: Command, out: Path, prepare: Callable[[], object] = tiny_runs.nothing) -> None:
-    status, text = tiny_runs.run(command, out, prepare)
-    if status:
-        raise RuntimeError(f"{command.name}: ended with status {status}: {text}")
-
-
 def _refuses(
     tally: Tally, command: Command, out: Path, name: str, prepare: Callable[[], object] = tiny_runs.nothing
 ) -> None:
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = tiny_runs.contents(out)
     status, text = tiny_runs.run(command, out, prepare)
     told = f"error: {out / 'checkpoint.pt'}: belongs to other data, by its hash: {name} has "
     wrong = [] if status == 1 and told in text and " there and " in text else [f"status {status}: {text[-400:]}"]
-    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    wrong += ["files were changed"] if after != before else []
+    wrong += ["files were changed"] if tiny_runs.contents(out) != before else []
     tally.note(f"{command.name}: {name}", *wrong)
     if prepare is not tiny_runs.nothing:
         _goes_on(tally, command, out)

@@ -69,21 +69,15 @@ class _Begun:
         self.command: Command = COMMANDS[name].longer("--epochs=3")
         self.folder = folder / "begun"
         shutil.rmtree(self.folder, ignore_errors=True)
-        _succeed(self.command.longer("--epochs=1"), self.folder)
+        tiny_runs.succeed(self.command.longer("--epochs=1"), self.folder)
         whole = folder / "whole"
-        _succeed(self.command, whole)  # at once, or a fault of going on would be in both
+        tiny_runs.succeed(self.command, whole)  # at once, or a fault of going on would be in both
         self.ending: dict[str, Any] = tiny_runs.ending(whole)
         self.largest = max(path.stat().st_size for path in whole.rglob("*"))
 
     def copy(self, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(self.folder, out)
-
-
-def _succeed(command: Command, out: Path) -> None:
-    status, text = tiny_runs.run(command, out)
-    if status:
-        raise RuntimeError(f"{command.name}: ended with status {status}: {text}")
 
 
 def _limited(begun: _Begun, folder: Path, count: int, seed: int) -> Line:
@@ -117,7 +111,7 @@ def _table(count: int, tally: Tally, disk: Path) -> str:
     with TemporaryDirectory() as folder:
         out, results = Path(folder), disk / "results"
         command = COMMANDS["vae-table"].longer("--epochs=1", f"--results={results}")
-        _succeed(command, out)
+        tiny_runs.succeed(command, out)
         whole, named = tiny_runs.ending(results), Counter[str]()
         while tally.count < count:
             shutil.rmtree(results)

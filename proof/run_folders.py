@@ -64,7 +64,7 @@ def _at_once(folder: Path, count: int) -> Line:
     for task, longest in TRAIN.items():
         command = longest.longer("--epochs=3")
         whole, out = folder / f"{task}-alone", folder / f"{task}-shared"
-        tiny_runs.run(command, whole)
+        tiny_runs.succeed(command, whole)
         first = Process(command, out, partial(_stop_at, out / "checkpoint.pt"))
         os.waitid(os.P_PID, first.id, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         for number in range(count):
@@ -97,7 +97,7 @@ def _read_only(folder: Path) -> Line:
     )
     for task, command in TRAIN.items():
         out = folder / f"{task}-read-only"
-        tiny_runs.run(command.longer("--epochs=1"), out)
+        tiny_runs.succeed(command.longer("--epochs=1"), out)
         longer = command.longer("--epochs=2")
         out.chmod(0o555)
         status, text = tiny_runs.run(longer, out, rights.give_up)
@@ -115,10 +115,10 @@ def _moved(folder: Path) -> Line:
     for task, command in TRAIN.items():
         whole, out, moved = (folder / f"{task}-{name}" for name in ("unmoved", "here", "there"))
         for each in (whole, out):
-            tiny_runs.run(command.longer("--epochs=2"), each)
+            tiny_runs.succeed(command.longer("--epochs=2"), each)
         shutil.move(out, moved)
         longer = command.longer("--epochs=4")
-        tiny_runs.run(longer, whole)
+        tiny_runs.succeed(longer, whole)
         status, text = tiny_runs.run(longer, moved)
         wrong = [] if status == 0 and "resumed at epoch 3 of 4" in text else [f"status {status}: {text[-300:]}"]
         wrong += [f"{name} differs" for name in tiny_runs.differing(tiny_runs.ending(moved), tiny_runs.ending(whole))]

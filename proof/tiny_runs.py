@@ -164,6 +164,18 @@ def run(command: Command, out: Path, prepare: Callable[[], object] = nothing) ->
     return Process(command, out, prepare).end()
 
 
+def succeed(command: Command, out: Path, prepare: Callable[[], object] = nothing) -> None:
+    """Run what the others are compared with, or go on from."""
+    status, text = run(command, out, prepare)
+    if status:
+        raise RuntimeError(f"{command.name}: ended with status {status}: {text}")
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All that lies in a directory, by name, to the byte."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
 def ending(out: Path) -> dict[str, Any]:
     """All that lies in the directory of runs that have ended, by name, but for times and commits."""
     return {str(path.relative_to(out)): _content(path) for path in sorted(out.rglob("*")) if path.is_file()}
