@@ -46,6 +46,20 @@ def test_peers_have_the_law_and_the_gradient(estimator: str, who: str, rows: int
     assert parity.check(theirs, ours, rows, columns).fault == ""
 
 
+@pytest.mark.parametrize(("estimator", "who"), [peer for peer in PEERS if peer[0] in cases.ONE_DRAW])
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_peers_are_right_in_other_number_formats(estimator: str, who: str, dtype: str) -> None:
+    torch.manual_seed(0)
+    theirs, ours = (formulations.of(estimator, name) for name in (who, "ours"))
+    assert parity.check(theirs, ours, 1000, 64, dtype=getattr(torch, dtype)).fault == ""
+
+
+def test_few_bits_are_no_excuse() -> None:
+    torch.manual_seed(0)
+    ours = formulations.of("gst", "ours")
+    assert "gradient" in parity.check(lambda x: plain.gst(x, 1.5), ours, 1000, 64, dtype=torch.bfloat16).fault
+
+
 def biased(logits: Tensor) -> Tensor:
     """Draws at temperature 1.1, and has the gradient that it says."""
     p = logits.softmax(-1)
