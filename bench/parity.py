@@ -60,7 +60,7 @@ def check(
     expected = torch.cat([law[often], law[~often].sum()[None]]) * len(won)
     observed, expected = observed[expected > 0].cpu(), expected[expected > 0].cpu()
     p = float(scipy.stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue)
-    rounding = 8 * torch.finfo(dtype).eps * float(our_gradient.abs().max())
+    rounding = 2 * torch.finfo(dtype).eps * float(our_gradient.abs().max())
     sigmas = 0.0
     often = torch.minimum(counts, our_counts) >= LEAST_SAMPLES
     for winner in often.nonzero().flatten().tolist():

@@ -34,8 +34,8 @@ def _softmax(logits: Tensor) -> Tensor:
 
 def _sample(p: Tensor) -> tuple[Tensor, Tensor]:
     """One-hots and their indices."""
-    cdf = p.cumsum(-1)
-    u = torch.rand_like(p[..., :1]) * cdf[..., -1:]
+    cdf = p.cumsum(-1, dtype=torch.promote_types(p.dtype, torch.float32))  # sums in fewer bits have another law
+    u = torch.rand_like(cdf[..., :1]) * cdf[..., -1:]
     short = p.shape[-1] < SHORT
     index = (cdf <= u).sum(-1, keepdim=True) if short else torch.searchsorted(cdf, u, right=True)
     return torch.zeros_like(p).scatter_(-1, index, 1.0), index
