@@ -7,7 +7,7 @@ from typing import Any
 from tasks.common import files
 from tasks.common.sheets import Sheet, number
 
-from . import plots, speed_tables, targets
+from . import gpu_report, plots, speed_tables, targets
 from .quality import BUDGETS
 from .speed_tables import SECTIONS, name_of, us
 
@@ -67,6 +67,11 @@ def _targets(results: dict[str, Any]) -> Sheet:
     for target in targets.TARGETS:
         found, verdict = target.verdict(results)
         rows.append((target.what, target.asked(), number(found), verdict))
+    nothing: dict[str, Any] = {"about": {"backend": "cuda"}, "figures": {}, "stages": {}}
+    rows += [
+        (f"GPU, by `make gpu`: {bar['asked']}", "", number(bar["measured"]), "not measured")
+        for bar in gpu_report.bars(nothing)
+    ]
     return Sheet("Targets", ("what", "asked", "found", "verdict"), rows)
 
 
