@@ -91,9 +91,9 @@ def run(name: str, short: bool) -> dict[str, Any]:
 
 
 def kept(name: str) -> dict[str, Any] | None:
-    """What this commit has passed, but for what this machine cannot try."""
-    result = read(name)
-    if result is None or result["commit"] != jsonl.commit():
+    """What this commit has passed, but for what this machine cannot try; nothing where no commit says what it was."""
+    result, commit = read(name), jsonl.commit()
+    if result is None or result["commit"] != commit or commit == "unknown" or commit.endswith("-dirty"):
         return None
     return None if any(line["holds"] is False for line in result["lines"]) else result
 

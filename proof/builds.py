@@ -24,8 +24,8 @@ LONG = {"builds": 25}
 
 PAGE = """\
 In a copy of the source tree `setup.py build_ext --inplace` builds again and again, each library with another ending,
-linked over half a second. Meanwhile one thread looks at the library and at `build.json` some thousand times a second,
-and processes import the package, draw and differentiate."""
+linked over half a second. Meanwhile one thread looks at the library and at `build.json` without a rest, and processes
+import the package, draw and differentiate."""
 
 #: A compiler's arguments in, empty objects out; the link of our library is slow.
 COMPILER = """\

@@ -16,6 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from . import strategy
@@ -252,10 +254,10 @@ def _record(batch: Batch, tally: Tally) -> None:
 @cache
 def _sources() -> str:
     """Of all that decides what comes out."""
-    digest = hashlib.sha256()
-    ours = ("agreement", "calls", "cases", "magnitudes", "strategy")
+    digest = hashlib.sha256(f"torch {torch.__version__}, hypothesis {hypothesis.__version__}".encode())
+    ours = ("agreement", "calls", "cases", "magnitudes", "strategy", "workers")
     files = ["discrete_ops/*.py", "triton_kernels/*.py", "discrete_ops/libdiscrete_ops_cpu.so"]
-    for pattern in (*files, *(f"proof/{name}.py" for name in ours), "csrc/**/*.*"):
+    for pattern in (*files, *(f"proof/{name}.py" for name in ours), "csrc/**/*.*", "tests/cuda_emul*"):
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()

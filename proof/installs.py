@@ -25,9 +25,9 @@ LONG = {"cuts": 400}
 
 PAGE = """\
 A copy of the package, its library or its `build.json` spoiled, is imported by an interpreter that then draws and
-differentiates, twice. It has to end well, with the reference's bits, after one warning that ends with the cause; a call
-that names the backend has to be refused with that cause. `cut off` and `zeros` begin at lengths spread over the file,
-closer at both ends."""
+differentiates, twice. It has to end well, with the samples of the whole library and its gradients within 1e-6, after
+one warning that ends with the cause; a call that names the backend has to be refused with that cause. `cut off` and
+`zeros` begin at lengths spread over the file, closer at both ends."""
 
 LIBRARY = "libdiscrete_ops_cpu.so"
 NO_LIBRARY = "no compiled library"
@@ -186,7 +186,7 @@ def lengths(size: int, number: int) -> list[int]:
     return sorted({*edges[: number // 2 + 1], *(size * i // (number + 1) for i in range(1, number + 1))})
 
 
-FALLS_BACK = "the reference's bits, one warning that ends with the cause, a named call refused with it"
+FALLS_BACK = "the same samples and gradients, one warning that ends with the cause, a named call refused with it"
 
 
 @dataclass

@@ -14,11 +14,11 @@ SHORT = {"forks": 4, "imports": 3, "interrupts": 4, "exits": 2, "items": 24, "sp
 LONG = {"forks": 200, "imports": 100, "interrupts": 200, "exits": 50, "items": 2000, "spawned": 2}
 
 PAGE = """\
-Calls are large enough for four threads, forward and backward, and their bits are compared with those of a process that
-does nothing else. A child that does not end in a minute is ended and counts as a fault. Calls of a forked child take
-one thread: libgomp waits there for ever for the threads that its parent had, and torch's own large operators with it.
-CPython before 3.14 ends the threads that wait for its lock at the exit, which C++ takes for an error: a daemon thread
-that is in a call then aborts the process, whoever's operator it is."""
+Calls in forked and in interrupted processes are large enough for four threads, forward and backward; their bits are
+compared with those of the process before. A forked child that does not end in a minute is ended and counts as a fault.
+Its calls take one thread: libgomp waits there for ever for the threads that its parent had, and torch's own large
+operators with it. CPython before 3.14 ends the threads that wait for its lock at the exit, which C++ takes for an
+error: a daemon thread that is in a call then aborts the process, whosever operator it is."""
 
 
 def words(outcome: Outcome) -> list[str]:

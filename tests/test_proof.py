@@ -47,3 +47,23 @@ def test_the_command_fails_where_a_line_does_not_hold(
         monkeypatch.setattr(proof, "run", lambda name, short, holds=holds: result(Line("it", 1, "case", "", "", holds)))
         assert proof.main(["fuzz", "--short"]) == (holds is False)
     assert "does not hold: it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("commit", "holds", "is_kept"),
+    [
+        ("abc", True, True),
+        ("abc", None, True),
+        ("abc", False, False),
+        ("abc-dirty", True, False),
+        ("unknown", True, False),
+    ],
+)
+def test_what_this_commit_has_passed_is_not_repeated(
+    commit: str, holds: bool | None, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof.jsonl, "commit", lambda: commit)
+    monkeypatch.setattr(proof, "read", lambda name: {**result(Line("it", 1, "case", "", "", holds)), "commit": commit})
+    assert (proof.kept("fuzz") is not None) == is_kept
+    monkeypatch.setattr(proof.jsonl, "commit", lambda: "another")
+    assert proof.kept("fuzz") is None

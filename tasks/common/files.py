@@ -78,7 +78,7 @@ def append(path: Path, text: str) -> None:
             try:
                 while rest:
                     rest = rest[os.write(handle, rest) :]
-            except OSError:
+            except BaseException:  # no room, or Ctrl-C
                 os.ftruncate(handle, before)
                 raise
         finally:

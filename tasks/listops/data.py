@@ -151,13 +151,15 @@ def _write(directory: Path, seed: int) -> None:
 
 def _complete(directory: Path) -> None:
     """Generate the files if there are none, or go on where that was interrupted."""
-    try:
-        if (directory / UNFINISHED).exists():
-            _write(directory, int((directory / UNFINISHED).read_text()))
-        elif not is_there(directory):
-            _write(directory, 0)
-    except ValueError as error:
-        raise RunError(f"{directory / UNFINISHED}: not a seed; delete it and *.tsv to start anew: {error}") from error
+    unfinished, seed = directory / UNFINISHED, 0
+    if unfinished.exists():
+        try:
+            seed = int(unfinished.read_text())
+        except ValueError as error:
+            raise RunError(f"{unfinished}: not a seed; delete it and *.tsv to start anew: {error}") from error
+    elif is_there(directory):  # another command has generated them
+        return
+    _write(directory, seed)
 
 
 def _write_lines(lines: Sequence[bytes], file: BinaryIO) -> None:
