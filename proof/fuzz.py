@@ -284,10 +284,7 @@ def _coverage(totals: Totals, of: str) -> list[Line]:
     lines = []
     for head, each in KINDS.items():
         counted = sorted(((totals.kinds[f"{head}: {name}"], name) for name in each), reverse=True)
-        found, asked = (
-            ", ".join(f"{name} {count:,}" for count, name in counted),
-            f"each of {len(counted)} at least once",
-        )
-        holds = all(count for count, _ in counted)
+        found = ", ".join(f"{name} {count:,}" for count, name in counted)
+        asked, holds = f"each of {len(counted)} at least once", all(count for count, _ in counted)
         lines.append(Line(f"of them, {head}{of}", totals.kinds["calls"], "calls", asked, found, holds))
     return lines
