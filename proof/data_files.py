@@ -227,7 +227,7 @@ def _given(published: Path, folder: Path) -> Line:
 
 
 def _damaged(whole: Path, path: Path, flips: int) -> Line:
-    """An idx.gz file, read whatever its hash: every length, and one byte changed."""
+    """An idx.gz file, read whatever its hash: cut short or one byte changed, at places all over it."""
     tally = Tally("A damaged idx.gz file, its hash not asked", "files", "refused by its name, or the same images")
     content, images, refused = whole.read_bytes(), vae_data.read_idx(whole), 0
     values = random.Random(0)

@@ -64,7 +64,7 @@ class Batch:
 
 
 @dataclass
-class Tally:
+class Totals:
     """What was tried.
 
     Args:
@@ -79,7 +79,7 @@ class Tally:
     worst: float = 0.0
     failures: list[str] = field(default_factory=list)
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "Totals") -> None:
         self.kinds.update(other.kinds)
         self.compared.update(other.compared)
         self.worst = max(self.worst, other.worst)
@@ -118,7 +118,7 @@ def names(interpreted: bool) -> list[str]:
     return [name for name in callers() if interpreted or name != INTERPRETED]
 
 
-def faults(case: Case, tally: Tally, interpreted: bool = True) -> list[str]:
+def faults(case: Case, totals: Totals, interpreted: bool = True) -> list[str]:
     """What does not hold of a case."""
     among = [caller(name) for name in names(interpreted)]
     for each in among:
@@ -130,9 +130,9 @@ def faults(case: Case, tally: Tally, interpreted: bool = True) -> list[str]:
         return [f"{name} raised: {raised.traceback}" for name, raised in answers.items() if name not in outcomes]
     found = [f"{name}: {fault}" for name, outcome in outcomes.items() for fault in agreement.faults(outcome)]
     found += agreement.differences(outcomes)
-    tally.kinds.update(kinds(case))
-    tally.compared.update(agreement.counts)
-    tally.worst = max(tally.worst, agreement.worst)
+    totals.kinds.update(kinds(case))
+    totals.compared.update(agreement.counts)
+    totals.worst = max(totals.worst, agreement.worst)
     return found
 
 
@@ -152,9 +152,9 @@ def kinds(case: Case) -> Iterator[str]:
 # --- many -----------------------------------------------------------------------------------------------------------
 
 
-def tried(batch: Batch) -> Tally:
+def tried(batch: Batch) -> Totals:
     """Draw a batch's cases and try them, until one fails; then find the smallest that does."""
-    tally = Tally()
+    totals = Totals()
     failing: list[tuple[Case, list[str]]] = []
 
     @seed(2 * batch.number + batch.interpreted)
@@ -168,7 +168,7 @@ def tried(batch: Batch) -> Tally:
     )
     @given(strategy.cases(INTERPRETED_ELEMENTS) if batch.interpreted else strategy.cases())
     def attempt(case: Case) -> None:
-        found = faults(case, Tally() if failing else tally, batch.interpreted)
+        found = faults(case, Totals() if failing else totals, batch.interpreted)
         if found:
             failing[:] = [(case, found)]
             raise AssertionError(found[0])
@@ -177,8 +177,8 @@ def tried(batch: Batch) -> Tally:
         attempt()
     except AssertionError:
         case, found = failing[-1]  # the last that hypothesis tries is the smallest
-        tally.failures.append(f"{kept(case)}: {'; '.join(found)}")
-    return tally
+        totals.failures.append(f"{kept(case)}: {'; '.join(found)}")
+    return totals
 
 
 def kept(case: Case) -> str:
@@ -190,14 +190,14 @@ def kept(case: Case) -> str:
     return path.name
 
 
-def tried_again() -> Tally:
+def tried_again() -> Totals:
     """The cases that have failed before."""
-    tally = Tally()
+    totals = Totals()
     for path in sorted(FAILURES.glob("*.json")):
-        found = faults(Case.read(path.read_text()), tally)
+        found = faults(Case.read(path.read_text()), totals)
         if found:
-            tally.failures.append(f"{path.name}: {'; '.join(found)}")
-    return tally
+            totals.failures.append(f"{path.name}: {'; '.join(found)}")
+    return totals
 
 
 def run(cases: int, interpreted: int, processes: int) -> list[Line]:
@@ -208,18 +208,18 @@ def run(cases: int, interpreted: int, processes: int) -> list[Line]:
         if with_triton and INTERPRETED not in callers():
             continue
         batches = [Batch(n, min(BATCH, count - n * BATCH), with_triton) for n in range(-(-count // BATCH))]
-        total = Tally()
-        for batch, tally in _in_order(batches, processes):
-            total.add(tally)
+        total = Totals()
+        for batch, totals in _in_order(batches, processes):
+            total.add(totals)
             print(f"{total.kinds['calls']:,} of {count:,} calls, {', '.join(names(with_triton))}", flush=True)
-            for failure in tally.failures:
+            for failure in totals.failures:
                 print(f"batch {batch.number}: {failure}", flush=True)
         lines.append(_line(f"Calls, by {', '.join(names(with_triton))}", total))
         lines += _coverage(total, " (Triton too)" if with_triton else "") if count >= BATCH else []
     return lines + [Line.untried(f"Calls, by {name}", "calls", "as the others", why) for name, why in lacking().items()]
 
 
-def _in_order(batches: list[Batch], processes: int) -> Iterable[tuple[Batch, Tally]]:
+def _in_order(batches: list[Batch], processes: int) -> Iterable[tuple[Batch, Totals]]:
     if not processes:
         yield from ((batch, tried(batch)) for batch in batches)
         return
@@ -227,26 +227,26 @@ def _in_order(batches: list[Batch], processes: int) -> Iterable[tuple[Batch, Tal
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         found = {batch: pool.submit(tried, batch) for batch in batches if batch not in done}
         for batch in batches:
-            tally = done.get(batch) or found[batch].result()
+            totals = done.get(batch) or found[batch].result()
             if batch not in done:
-                _record(batch, tally)
-            yield batch, tally
+                _record(batch, totals)
+            yield batch, totals
 
 
-def _passed() -> Iterator[tuple[Batch, Tally]]:
+def _passed() -> Iterator[tuple[Batch, Totals]]:
     """Batches that went through with the sources as they are."""
     for text in PROGRESS.read_text().splitlines() if PROGRESS.exists() else ():
         record = json.loads(text)
         if record["sources"] == _sources():
             kinds, compared = Counter(record["kinds"]), Counter(record["compared"])
-            yield Batch(**record["batch"]), Tally(kinds, compared, record["worst"])
+            yield Batch(**record["batch"]), Totals(kinds, compared, record["worst"])
 
 
-def _record(batch: Batch, tally: Tally) -> None:
-    if tally.failures:
+def _record(batch: Batch, totals: Totals) -> None:
+    if totals.failures:
         return
     PROGRESS.parent.mkdir(parents=True, exist_ok=True)
-    record = {"sources": _sources(), "batch": asdict(batch), **vars(tally)}
+    record = {"sources": _sources(), "batch": asdict(batch), **vars(totals)}
     with PROGRESS.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
@@ -266,28 +266,25 @@ def _sources() -> str:
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def _line(what: str, tally: Tally) -> Line:
-    compared = tally.compared
+def _line(what: str, totals: Totals) -> Line:
+    compared = totals.compared
     words = (
         f"{compared['pairs']:,} comparisons of two backends",
         f"{compared['draws']:,} draws, {compared['ties']} on another side of a boundary that rounding moves",
         f"gradients of {compared['rows']:,} rows, {compared['overflowing rows']:,} with terms beyond the type",
-        f"largest error {tally.worst:.2f} of what is allowed",
+        f"largest error {totals.worst:.2f} of what is allowed",
     )
-    found = "; ".join(tally.failures or words)
+    found = "; ".join(totals.failures or words)
     asked = "same indices, gradients in tolerance, no NaN that did not come in, rows one-hot; every pair of backends"
-    return Line(what, tally.kinds["calls"], "calls", asked, found, not tally.failures)
+    return Line(what, totals.kinds["calls"], "calls", asked, found, not totals.failures)
 
 
-def _coverage(tally: Tally, of: str) -> list[Line]:
+def _coverage(totals: Totals, of: str) -> list[Line]:
     """What the calls were."""
     lines = []
-    for head, names_ in KINDS.items():
-        counted = sorted(((tally.kinds[f"{head}: {name}"], name) for name in names_), reverse=True)
-        found, asked = (
-            ", ".join(f"{name} {count:,}" for count, name in counted),
-            f"each of {len(counted)} at least once",
-        )
-        holds = all(count for count, _ in counted)
-        lines.append(Line(f"of them, {head}{of}", tally.kinds["calls"], "calls", asked, found, holds))
+    for head, each in KINDS.items():
+        counted = sorted(((totals.kinds[f"{head}: {name}"], name) for name in each), reverse=True)
+        found = ", ".join(f"{name} {count:,}" for count, name in counted)
+        asked, holds = f"each of {len(counted)} at least once", all(count for count, _ in counted)
+        lines.append(Line(f"of them, {head}{of}", totals.kinds["calls"], "calls", asked, found, holds))
     return lines

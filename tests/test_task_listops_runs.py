@@ -186,6 +186,15 @@ def test_checkpoint_of_another_run_is_refused(splits: data.Splits, tmp_path: Pat
         train.load(config, splits, tmp_path)
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(splits: data.Splits, tmp_path: Path) -> None:
+    """Which has one hash of all lines."""
+    train.fit(configure(**{**TINY, "epochs": 1}), splits, tmp_path)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    content["state"]["data"] = "0123456789abcdef"
+    torch.save(content, tmp_path / "checkpoint.pt")
+    assert train.fit(configure(**{**TINY, "epochs": 2}), splits, tmp_path).epoch == 2
+
+
 def test_checkpoint_of_other_lines_is_refused(splits: data.Splits, tmp_path: Path) -> None:
     """A test set may change: the figures on it are computed anew."""
     config = configure(**{**TINY, "epochs": 1})

@@ -55,8 +55,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         # On the CPU, for that is where the states of random generators have to be.
         content = torch.load(path, map_location="cpu", weights_only=True)
         configs, state = content["configs"], content["state"]
-        parts = (*configs, state, state.get("data", {}))
-        if not all(isinstance(part, dict) for part in parts) or not isinstance(state["epoch"], int):
+        if not all(isinstance(part, dict) for part in (*configs, state)) or not isinstance(state["epoch"], int):
             raise ValueError("holds no run's configs and state")
         return configs, state
     except Exception as error:  # zipfile, pickle and torch raise about anything on a damaged file
@@ -87,7 +86,8 @@ def load(
     epoch, epochs = state["epoch"], configs[0].epochs
     if epoch > epochs:
         raise RunError(f"{path}: epochs: got {epochs}, allowed: {epoch} or more, for that many are done; {ANEW}")
-    there = state.get("data", {})  # a checkpoint of an earlier version need not say
+    there = state.get("data")
+    there = there if isinstance(there, dict) else {}  # an earlier version has no hash of each file
     others = [
         f"{name} has {there[name]} there and {digest} here"
         for name, digest in (data or {}).items()
