@@ -39,10 +39,7 @@ def tempered_softmax(z, rate):
 @device_function
 def minus_log(w):
     """Of weights in [0, 1]; bounded, since those of 0 do not count."""
-    if w.dtype == tl.float64:
-        least = tl.maximum(w, 2.0**-1000)
-    else:
-        least = tl.maximum(w, 2.0**-124)
+    least = tl.maximum(w, 2.0**-1000) if w.dtype == tl.float64 else tl.maximum(w, 2.0**-124)
     return log1p(inverse(least) - 1.0)
 
 
