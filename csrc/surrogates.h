@@ -97,9 +97,7 @@ struct Surrogate {
   }
 
   // Of a weight in [0, 1]; bounded, since those of 0 do not count.
-  static DISCRETE_OPS_HD V minus_log(V w) {
-    return M::log1p(M::divide(M::set(1), M::max(w, M::set(M::kTiny))) - T(1));
-  }
+  static DISCRETE_OPS_HD V minus_log(V w) { return M::log1p(M::divide(M::set(1), M::max(w, M::set(M::kTiny))) - T(1)); }
 
   // a = unnormalised(step), and the mean of v under it. A softmax's derivative in its temperature is its pull-back of
   // -log p.

@@ -1,8 +1,8 @@
 """What the loader does not say of a library.
 
 It maps one that was cut off (a copy in progress, a full disk) without a word, and the process dies of SIGBUS where it
-touches what is missing. Its own tables say how long it is; the last of them is the table of sections. Of one for another
-processor it says that there is no such file.
+touches what is missing. Its own tables say how long it is; the last of them is the table of sections. Of one for
+another processor it says that there is no such file.
 """
 
 import platform
