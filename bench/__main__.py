@@ -99,7 +99,10 @@ def main() -> None:
         parser.error(f"--write: got --out {options.out}, allowed: a folder with a report.json")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: got cuda, allowed: cpu; torch.cuda.is_available() is False")
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: got {options.out}, allowed: a folder that can be written: {error}")
     if not options.write:
         threads = min(2, os.cpu_count() or 1) if options.device == "cpu" else 1
         table = cases.table(options.full, threads)

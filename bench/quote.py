@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.common import files
 from tasks.common.sheets import Sheet
 
 from .formulations import OF_DRAWS
@@ -141,11 +142,15 @@ def _record(results: Results, estimator: str, who: str, section: str, shape: str
 
 
 def main() -> None:
+    if not RESULTS.exists():
+        raise SystemExit(
+            f"{RESULTS.relative_to(ROOT)} is not there: python -m bench --full --out {RESULTS.parent.relative_to(ROOT)}"
+        )
     results = json.loads(RESULTS.read_text())
     for path in pages():
         old = path.read_text()
         if (new := page_text(old, results)) != old:
-            path.write_text(new)
+            files.write_text(path, new)
             print(path.relative_to(ROOT))
 
 
