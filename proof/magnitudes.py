@@ -18,6 +18,9 @@ from .calls import Outcome, outcome
 from .cases import Case, Contents
 
 NAME = "magnitudes"
+#: Quadrature, of the mean over all draws, is right to 1e-12 of the largest that its gradient can be, 1e-7 in float32
+#: (``discrete_ops.quadrature``): to this share of what is allowed elsewhere, whatever is left of the gradient.
+OF_QUADRATURE = 0.01
 
 
 class Magnitudes:
@@ -33,6 +36,8 @@ class Magnitudes:
         v, scale = reference._scaled(grad, rows.l)
 
         def of_term(term: Term) -> Tensor:
+            if call[4] == reference.ALL_DRAWS:
+                term = term._replace(p=term.p.clamp_min(OF_QUADRATURE))
             return _size(term, (term.of(v) if term.of else v).abs())
 
         magnitudes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
