@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.short or given.again or result is None:
             result = run(name, given.short)
             if not given.short:
+                RESULTS.mkdir(exist_ok=True)
                 files.write_text(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
         show(name, result)
         failed += [line["what"] for line in result["lines"] if line["holds"] is False]
