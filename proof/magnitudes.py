@@ -36,9 +36,7 @@ class Magnitudes:
         v, scale = reference._scaled(grad, rows.l)
 
         def of_term(term: Term) -> Tensor:
-            if call[4] == reference.ALL_DRAWS:
-                term = term._replace(p=term.p.clamp_min(OF_QUADRATURE))
-            return _size(term, (term.of(v) if term.of else v).abs())
+            return _size(_term(term, call[4]), (term.of(v) if term.of else v).abs())
 
         magnitudes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
         return reference._as_output(magnitudes / scale, invalid, empty, logits)
@@ -48,11 +46,17 @@ class Magnitudes:
 
         def of_term(term: Term) -> Tensor:
             minus_log = -term.p.clamp_min(torch.finfo(term.p.dtype).tiny).log()
-            # Quadrature, of the mean over all draws, is right to a share of 1 / tau, whatever is left of it.
-            return _size(term, minus_log.clamp_min(1.0) if call[4] == reference.ALL_DRAWS else minus_log)
+            return _size(
+                _term(term, call[4]), minus_log.clamp_min(1.0) if call[4] == reference.ALL_DRAWS else minus_log
+            )
 
         magnitudes = reference._sum_over_terms(rows._replace(noise=self.noise), call[3], of_term)
         return reference._as_output(magnitudes, invalid, empty, logits)
+
+
+def _term(term: Term, num_samples: int) -> Term:
+    """That whose size counts."""
+    return term._replace(p=term.p.clamp_min(OF_QUADRATURE)) if num_samples == reference.ALL_DRAWS else term
 
 
 def _size(term: Term, v: Tensor) -> Tensor:
