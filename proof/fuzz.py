@@ -42,11 +42,12 @@ kernels on an emulated GPU, another for each call and in another order of its th
 
 A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
 float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's
-terms, of which the gradient is the sum without the bars: at the logits the row's largest. Allowed are 1e-10 in float64,
-2e-5 in float32, 1e-3 in float16, 8e-3 in bfloat16, and 1e-15 more for each unit of MVE's temperature; beside it, what a
-probability below 1e-29 adds, and the smallest number of the type for each draw. Gumbel-Rao of binary variables is a
-quadrature, right to 1e-7 of the largest gradient (1e-12 in float64), however small it is at saturated logits. Where a term is beyond the largest number of the type (an `eta` of 1e30 with an
-incoming gradient of 1e30, say) a gradient may be inf or NaN: such rows are counted, not compared."""
+terms, of which the gradient is the sum without the bars: at the logits the row's largest. Allowed are 1e-10 in
+float64, 2e-5 in float32, 1e-3 in float16, 8e-3 in bfloat16, and 1e-15 more for each unit of MVE's temperature; beside
+it, what a probability below 1e-29 adds, and the smallest number of the type for each draw. Gumbel-Rao of binary
+variables is a quadrature, right to 1e-7 of the largest gradient (1e-12 in float64), however small it is at saturated
+logits. Where a term is beyond the largest number of the type (an `eta` of 1e30 with an incoming gradient of 1e30,
+say) a gradient may be inf or NaN: such rows are counted, not compared."""
 
 #: Of processes, 0 is this one alone.
 SHORT = {"cases": 150, "interpreted": 25, "processes": 0}
