@@ -349,7 +349,7 @@ def surrogate(
     check_soft(estimator)
     rows, invalid, empty = _rows(logits, index, seed, parameters, estimator, num_samples, first_row)
     soft = _sum_over_terms(rows, estimator, lambda term: rows.tau * term.weight * term.p)
-    return _as_output(soft, invalid, empty, logits)
+    return _as_output(soft.clamp(max=1.0), invalid, empty, logits)  # tau * (1 / tau) may be more
 
 
 def tau_derivative(

@@ -185,6 +185,15 @@ def test_soft_samples_at_the_ends(backend):
             torch.testing.assert_close(x, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+def test_a_soft_sample_is_a_probability(backend):
+    """To the last bit, at temperatures whose inverse is rounded: who takes the logarithm of the rest meets no NaN."""
+    tau = torch.linspace(0.3, 3, 1000, dtype=torch.float64)
+    logits = torch.tensor([30.0, 300.0], dtype=torch.float64)[:, None].expand(2, 1000)
+    for estimator in (do.estimators.GumbelSoftmax(tau), do.estimators.GumbelRao(tau), do.estimators.GST(tau)):
+        x = do.bernoulli(logits, estimator, seed=0, hard=False, backend=backend)
+        assert ((x >= 0) & (x <= 1)).all()
+
+
 # ---------------------------------------------------------------------------------------------------
 # Captured and transformed
 
