@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from task_helpers import lines, run
 
 from tasks.common import checkpoint, files, jsonl
@@ -265,3 +266,14 @@ def test_what_is_lost_or_of_other_settings_is_told(
     assert "config.json is lost: which commit trained them is unknown" in said
     last = json.loads((tmp_path / "results" / "br-2.jsonl").read_text().splitlines()[-1])
     assert (last["commit"], bool(last["settings"])) == ("unknown", True)
+
+
+def test_a_checkpoint_with_any_other_byte_is_refused(tmp_path: Path) -> None:
+    """Of its table of members, too, which the archive has no checksum of."""
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, [configure()], {"epoch": 1, "weights": torch.zeros(3), "others": torch.ones(3)})
+    written = path.read_bytes()
+    for place in range(len(written)):
+        path.write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :])
+        with pytest.raises(RunError, match="not a readable checkpoint"):
+            checkpoint.read(path)

@@ -1,5 +1,11 @@
-"""The checkpoint that a run resumes from: its state, with the configs that the state belongs to."""
+"""The checkpoint that a run resumes from: its state, with the configs that the state belongs to.
 
+A file of ``torch.save``, which is a zip archive, with the SHA-256 of its bytes as the archive's comment: the checksums
+in an archive are of its members, and not of the table that says which member is which.
+"""
+
+import hashlib
+import io
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
@@ -13,11 +19,18 @@ from .files import write_atomically
 
 ANEW = "give another --out, or to start anew --no-resume (train), --fresh (demo) or delete it (other commands)"
 
+NO_COMMENT = (0).to_bytes(2, "little")  # an archive's last bytes: the length of its comment, and the comment
+LENGTH = 2 * hashlib.sha256().digest_size
+COMMENT = LENGTH.to_bytes(2, "little")
+
 
 def save(path: Path, configs: Sequence[Any], state: Mapping[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) with its configs, frozen dataclasses, one a member."""
     content = {"configs": [asdict(config) for config in configs], "state": dict(state)}
-    write_atomically(path, lambda file: torch.save(content, file))
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    archive = buffer.getvalue()[: -len(NO_COMMENT)]
+    write_atomically(path, lambda file: file.write(archive + COMMENT + _digest(archive)))
 
 
 def beginning(path: Path, epoch: int, epochs: int, is_over: bool, is_replaced: bool) -> str:
@@ -48,12 +61,10 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         RunError: the file is not a whole checkpoint; it is named.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load does not look at the checksums
-        if damaged is not None:
-            raise ValueError(f"wrong checksum of {damaged}")
+        written = path.read_bytes()
+        _check(written)
         # On the CPU, for that is where the states of random generators have to be.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
         configs, state = content["configs"], content["state"]
         if not all(isinstance(part, dict) for part in (*configs, state)) or not isinstance(state["epoch"], int):
             raise ValueError("holds no run's configs and state")
@@ -116,6 +127,25 @@ def restore(
         put(state)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:  # of weights of other shapes
         raise RunError(f"{path}: does not fit these runs on this machine; {ANEW}: {_brief(error)}") from error
+
+
+def _check(content: bytes) -> None:
+    """Raise if they are not the bytes that were written."""
+    archive, length, digest = content[: -LENGTH - 2], content[-LENGTH - 2 : -LENGTH], content[-LENGTH:]
+    if length == COMMENT:
+        if digest != _digest(archive):
+            raise ValueError("wrong checksum")
+    elif content.endswith(NO_COMMENT):  # of an earlier version, without the digest
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            damaged = members.testzip()  # torch.load does not look at the checksums
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
+    else:
+        raise ValueError("does not end as a checkpoint does")
+
+
+def _digest(archive: bytes) -> bytes:
+    return hashlib.sha256(archive).hexdigest().encode()
 
 
 def _brief(error: Exception) -> str:
