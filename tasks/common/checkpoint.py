@@ -131,17 +131,15 @@ def restore(
 
 def _check(content: bytes) -> None:
     """Raise if they are not the bytes that were written."""
-    archive, length, digest = content[: -LENGTH - 2], content[-LENGTH - 2 : -LENGTH], content[-LENGTH:]
-    if length == COMMENT:
-        if digest != _digest(archive):
-            raise ValueError("wrong checksum")
-    elif content.endswith(NO_COMMENT):  # of an earlier version, without the digest
+    if content.endswith(NO_COMMENT):  # of an earlier version, without the digest
         with zipfile.ZipFile(io.BytesIO(content)) as members:
             damaged = members.testzip()  # torch.load does not look at the checksums
         if damaged is not None:
             raise ValueError(f"wrong checksum of {damaged}")
-    else:
-        raise ValueError("does not end as a checkpoint does")
+        return
+    archive, length, digest = content[: -LENGTH - 2], content[-LENGTH - 2 : -LENGTH], content[-LENGTH:]
+    if length != COMMENT or digest != _digest(archive):
+        raise ValueError("wrong checksum")
 
 
 def _digest(archive: bytes) -> bytes:
