@@ -2,7 +2,7 @@
 
 python -m bench [--full] [--device cuda] [--out build/bench]
 
-Within five minutes on two cores; with ``--full`` every shape, estimator and compiled form, in about twenty.
+Within five minutes on two cores, and with ``--full``, every shape, estimator and compiled form, if nothing else runs.
 """
 
 import argparse
