@@ -119,6 +119,8 @@ def obstacle() -> str | None:
         return "no C++ compiler"
     if "cpp" not in backends.available_backends():
         return "no compiled CPU library"
+    if "libraries" not in backends.build_info():
+        return "no build.json, which names the library's compiler"
     return None
 
 

@@ -55,7 +55,7 @@ def in_children(forks: int, imports: int, interrupts: int, exits: int) -> list[L
     lines.append(Line.of("os._exit while daemon threads are in calls", exits, "processes", "exit status 0", faults))
     ends = [sorted({"well" if outcome.ended_well else str(outcome) for outcome in each}) for each in (normal, torchs)]
     worse = [] if set(ends[0]) <= {*ends[1], "well"} else ends[0]
-    asked = f"no worse than while they are in torch.exp: {', '.join(ends[1])}"
+    asked = f"in no other way than while they are in torch.exp: {', '.join(ends[1])}"
     lines.append(Line.of("the exit while daemon threads are in calls", exits, "processes", asked, worse))
     return [line.printed() for line in lines]
 
