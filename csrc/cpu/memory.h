@@ -119,8 +119,8 @@ static void write_one_hot(const Call& call, int64_t begin, int64_t end) {
     const int64_t n = call.columns;
     const int64_t* const offsets = call.offsets;
     const auto start_of = [=](int64_t row) { return offsets ? offsets[row] : row * n; };
-    const int64_t first = start_of(begin);
-    __builtin_memset(out + first, 0, static_cast<size_t>(start_of(end) - first) * sizeof(*out));
+    const int64_t first = start_of(begin), count = start_of(end) - first;
+    if (count) __builtin_memset(out + first, 0, static_cast<size_t>(count) * sizeof(*out));  // else there is no memory
     for (int64_t row = begin; row < end; ++row) {
       int64_t& index = call.index[row];
       if (index >= 0) {
