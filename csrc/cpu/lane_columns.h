@@ -21,7 +21,7 @@ struct LaneColumns : TakesAllDraws {
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
   I iota;
-  Words counters;  // of four steps' noise, by lane
+  Words counters;      // of four steps' noise, by lane
   Scratch<V> memory_;  // the arrays below, one after the other
   V *const z_, *const v_, *const out_, *const a_, *const b_;
   uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
@@ -251,8 +251,8 @@ struct LaneColumns : TakesAllDraws {
     return Math::set(static_cast<T>(call.parameters[row % call.rows / (call.rows / call.groups) * kParameters + p]));
   }
 
-  // then(chunk, first step, end step, read_step): read_step(s) is from where x lies, or from `to`, where what is no such
-  // vector is put, with `padding` behind the last column.
+  // then(chunk, first step, end step, read_step): read_step(s) takes a vector from where x lies, if it lies there as
+  // one, or from `to`, where the others have been put, with `padding` behind the last column.
   template <class F>
   void read(const Operand& x, V* to, T padding, const F& then) {
     T* elements = reinterpret_cast<T*>(to);

@@ -387,7 +387,7 @@ struct PhiloxVector {
     Wide c[4][2];
     split(c0, c[0]), split(c1, c[1]), split(c2, c[2]), split(c3, c[3]);
     const PhiloxVector* keys = this;
-    asm("" : "+r"(keys));  // reads the keys where they are: a loop around this would have them copied to its stack first
+    asm("" : "+r"(keys));  // read where they are: a loop around this would have them copied to its stack first
     for (int round = 0; round < philox::kRounds; ++round) {
       for (int half = 0; half < 2; ++half) {
         const Wide p0 = multiply_low(c[0][half], philox::kM0), p1 = multiply_low(c[2][half], philox::kM1);
