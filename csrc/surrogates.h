@@ -158,13 +158,13 @@ struct Surrogate {
   DISCRETE_OPS_HD V prepare(V scale) {
     const V limit = M::set(-M::kConditionalLimit);
     if (at_unit_temperature()) {
-      return odds([&](auto s, V& odds) {
-        const V weight = M::exp(r.z(s) * scale);
+      return odds([&](auto s, V& odds) DISCRETE_OPS_INLINE {  // where the scale is 1, too
+        const V weight = M::exp(r.z(s));
         odds = M::divide(M::set(1), weight);
         return weight;
       });
     }
-    return odds([&](auto s, V& odds) {
+    return odds([&](auto s, V& odds) DISCRETE_OPS_INLINE {
       const V y = r.z(s) * scale, weight = M::exp(M::max(y, limit));
       odds = M::select(y < limit, y, M::divide(M::set(1), weight));
       return weight;
@@ -172,7 +172,7 @@ struct Surrogate {
   }
   template <class F>
   DISCRETE_OPS_HD V odds(const F& weight_and_odds) {
-    return r.sum([&](auto s) {
+    return r.sum([&](auto s) DISCRETE_OPS_INLINE {
       V odds;
       const V weight = weight_and_odds(s, odds);
       r.b(s) = M::select(r.winner(s), M::set(0), odds);

@@ -21,6 +21,7 @@ struct LaneColumns : TakesAllDraws {
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
   I iota;
+  Words counters;      // of four steps' noise, by lane
   Scratch<V> memory_;  // the arrays below, one after the other
   V *const z_, *const v_, *const out_, *const a_, *const b_;
   uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
@@ -43,6 +44,7 @@ struct LaneColumns : TakesAllDraws {
         partial(
             reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
+    for (int lane = 0; lane < kFloatLanes; ++lane) counters[lane] = lane % 4 * (kFloatLanes / 4) + lane / 4;
   }
 
   static int64_t steps_of(int64_t columns) {  // whole blocks of noise
@@ -94,18 +96,15 @@ struct LaneColumns : TakesAllDraws {
   template <class F>
   DISCRETE_OPS_HD void sum2(const F& f, V& a, V& b) {
     each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
-      V sum_a = V{}, sum_b = V{};
-      for (int64_t s = begin; s < end; ++s) {
-        V x, y;
+      V x, y, sum_a = V{}, sum_b = V{}, odd_a = V{}, odd_b = V{};  // two chains of additions, for their latency
+      for (int64_t s = begin; s < end; s += 2) {
         f(s, x, y);
-        sum_a += x;
-        sum_b += y;
+        sum_a += x, sum_b += y;
+        f(s + 1, x, y);
+        odd_a += x, odd_b += y;
       }
-      partial[2 * chunk] = partial[2 * chunk + 1] = 0;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        partial[2 * chunk] += sum_a[lane];
-        partial[2 * chunk + 1] += sum_b[lane];
-      }
+      partial[2 * chunk] = sum_of_doubles(folded_to_double(sum_a + odd_a));
+      partial[2 * chunk + 1] = sum_of_doubles(folded_to_double(sum_b + odd_b));
     });
     double total_a = 0, total_b = 0;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -119,19 +118,20 @@ struct LaneColumns : TakesAllDraws {
   template <class F>
   DISCRETE_OPS_HD V sum(const F& f) {
     V total, unused;
-    sum2([&](auto s, V& a, V& b) { a = f(s), b = V{}; }, total, unused);
+    sum2([&](auto s, V& a, V& b) DISCRETE_OPS_INLINE { a = f(s), b = V{}; }, total, unused);
     return total;
   }
 
   template <class F>
   DISCRETE_OPS_HD V max(const F& f) {
-    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) { take_max(chunk, begin, end, f); });
+    each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+      V top = Math::set(-Math::kInf);
+      for (int64_t s = begin; s < end; ++s) top = Math::max(top, f(s));
+      keep_max(chunk, top);
+    });
     return max_of_chunks();
   }
-  template <class F>
-  DISCRETE_OPS_HD void take_max(int64_t chunk, int64_t begin, int64_t end, const F& f) {
-    V top = Math::set(-Math::kInf);
-    for (int64_t s = begin; s < end; ++s) top = Math::max(top, f(s));
+  DISCRETE_OPS_HD void keep_max(int64_t chunk, V top) {
     T most = top[0];
     for (int lane = 1; lane < kLanes; ++lane) most = top[lane] > most ? top[lane] : most;
     partial[2 * chunk] = most;
@@ -158,8 +158,7 @@ struct LaneColumns : TakesAllDraws {
         V sums[3];
         add_moments(u + k, terms.count, x, begin, end, sums);
         for (int i = 0; i < 3; ++i) {
-          double& sum = sums_.data[chunk * terms.count + k + i] = 0;
-          for (int lane = 0; lane < kLanes; ++lane) sum += sums[i][lane];
+          sums_.data[chunk * terms.count + k + i] = sum_of_doubles(folded_to_double(sums[i]));
         }
       }
     });
@@ -206,17 +205,21 @@ struct LaneColumns : TakesAllDraws {
     const int64_t per_seed = call.rows / call.seeds;
     seed = static_cast<uint64_t>(call.seed[row / per_seed]);
     local_row = static_cast<uint64_t>(call.first_row + row % per_seed);
-    read(call.logits, z_, -Math::kInf, [&](int64_t chunk, int64_t begin, int64_t end) {
-      take_max(chunk, begin, end,
-               [&](int64_t s) { return Math::select(z_[s] < Math::kInf, z_[s], Math::set(Math::kInf)); });
+    const V infinity = Math::set(Math::kInf), masked = -infinity;
+    read(call.logits, z_, -Math::kInf, [&](int64_t chunk, int64_t begin, int64_t end, const auto& read_step) {
+      V top = masked;
+      for (int64_t s = begin; s < end; ++s) {
+        z_[s] = read_step(s);
+        top = Math::max(top, Math::min(z_[s], infinity));  // a NaN is taken for the second
+      }
+      keep_max(chunk, top);
     });
     const V top = max_of_chunks();
-    invalid = top[0] == Math::kInf;  // +inf, or a NaN that was taken for it
+    invalid = top[0] == Math::kInf;  // +inf, or a NaN
     empty = top[0] == -Math::kInf;
     if (invalid || empty) return true;
-    const V infinity = Math::set(Math::kInf);
     each([&](int64_t s) {  // a difference beyond the finite range is no mask
-      z_[s] = Math::select(z_[s] == -infinity, -infinity, Math::max(z_[s] - top, Math::set(Math::kLowest)));
+      z_[s] = Math::select(z_[s] == masked, masked, Math::max(z_[s] - top, Math::set(Math::kLowest)));
     });
     return true;
   }
@@ -237,8 +240,8 @@ struct LaneColumns : TakesAllDraws {
 
   void load_grad() {
     const V scale = Math::set(static_cast<T>(call.grad_scale));
-    read(call.grad, v_, 0, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, v_[s] * scale);
+    read(call.grad, v_, 0, [&](int64_t, int64_t begin, int64_t end, const auto& read_step) {
+      for (int64_t s = begin; s < end; ++s) v_[s] = Math::select(z_[s] == -Math::kInf, V{}, read_step(s) * scale);
     });
   }
 
@@ -248,7 +251,8 @@ struct LaneColumns : TakesAllDraws {
     return Math::set(static_cast<T>(call.parameters[row % call.rows / (call.rows / call.groups) * kParameters + p]));
   }
 
-  // With `padding` behind the last column; then f(chunk, first step, end step), while they are near.
+  // then(chunk, first step, end step, read_step): read_step(s) takes a vector from where x lies, if it lies there as
+  // one, or from `to`, where the others have been put, with `padding` behind the last column.
   template <class F>
   void read(const Operand& x, V* to, T padding, const F& then) {
     T* elements = reinterpret_cast<T*>(to);
@@ -256,6 +260,15 @@ struct LaneColumns : TakesAllDraws {
       const auto* from = data + call.start_of(row, x);
       const int64_t stride = x.column_stride;
       each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
+        if constexpr (sizeof(*data) == sizeof(T)) {
+          if (stride == 1 && end * kLanes <= n) {
+            return then(chunk, begin, end, [=](int64_t s) {
+              V step;
+              __builtin_memcpy(&step, from + s * kLanes, sizeof(step));
+              return step;
+            });
+          }
+        }
         const int64_t stop = end * kLanes < n ? end * kLanes : n;
         if (stride == 1) {
           for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j]);
@@ -263,7 +276,7 @@ struct LaneColumns : TakesAllDraws {
           for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j * stride]);
         }
         for (int64_t j = stop > begin * kLanes ? stop : begin * kLanes; j < end * kLanes; ++j) elements[j] = padding;
-        then(chunk, begin, end);
+        then(chunk, begin, end, [=](int64_t s) { return to[s]; });
       });
     });
   }
@@ -308,8 +321,9 @@ struct LaneColumns : TakesAllDraws {
       Words w[4];
       const Words row_low = Words{} + static_cast<uint32_t>(local_row);
       const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
-      philox_((Words)iota + static_cast<uint32_t>(s * kLanes / 4), Words{} + k, row_low, row_high, w);
-      interleave4(w, reinterpret_cast<Words*>(out));  // word i of counter c belongs to column 4 c + i
+      philox_(counters + static_cast<uint32_t>(s) * (kLanes / 4), Words{} + k, row_low, row_high, w);
+      transpose_quarters(w);  // word i of counter c belongs to column 4 c + i
+      for (int i = 0; i < 4; ++i) reinterpret_cast<Words*>(out)[i] = w[i];
     } else {
       for (int block = 0; block < kLanes; ++block) {
         philox::words(seed, static_cast<uint32_t>(s * kLanes / 4 + block), k, local_row, out + 4 * block);
@@ -318,11 +332,13 @@ struct LaneColumns : TakesAllDraws {
   }
 
   DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, V* e) const {
-    alignas(DISCRETE_OPS_BYTES) uint32_t w[4 * kLanes];
-    words(s, k, w);
     if constexpr (sizeof(T) == 4) {
-      for (int i = 0; i < 4; ++i) e[i] = exponential(reinterpret_cast<const Words*>(w)[i]);
+      Words w[4];
+      words(s, k, reinterpret_cast<uint32_t*>(w));
+      for (int i = 0; i < 4; ++i) e[i] = exponential(w[i]);
     } else {
+      uint32_t w[4 * kLanes];
+      words(s, k, w);
       for (int i = 0; i < 4 * kLanes; ++i) reinterpret_cast<T*>(e)[i] = exponential(w[i]);
     }
   }

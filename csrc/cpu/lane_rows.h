@@ -69,7 +69,7 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   template <class F>
   DISCRETE_OPS_HD V sum(const F& f) {
     V total, unused;
-    sum2([&](auto s, V& a, V& b) { a = f(s), b = V{}; }, total, unused);
+    sum2([&](auto s, V& a, V& b) DISCRETE_OPS_INLINE { a = f(s), b = V{}; }, total, unused);
     return total;
   }
 

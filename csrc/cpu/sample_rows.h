@@ -51,21 +51,6 @@ static void sample_lane_rows(R& r, typename R::V rate) {
   }
 }
 
-// In double; of floats, whose lanes are twice as many, the halves added up.
-template <class V>
-static DISCRETE_OPS_HD Doubles folded_to_double(V w) {
-  if constexpr (sizeof(w[0]) == 8) {
-    return w;
-  } else {
-    return to_double(half<HalfFloats>(w, 0)) + to_double(half<HalfFloats>(w, 1));
-  }
-}
-static DISCRETE_OPS_HD double sum_of_doubles(Doubles x) {
-  double sum = 0;
-  for (int lane = 0; lane < DISCRETE_OPS_BYTES / 8; ++lane) sum += x[lane];
-  return sum;
-}
-
 // Draw the winner of one long row: the chunk by its sum, then the step, then the column. write() after each draw.
 template <class T, class Write>
 static void sample_lane_columns(LaneColumns<T>& r, const Write& write) {

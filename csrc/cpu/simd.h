@@ -182,15 +182,6 @@ static DISCRETE_OPS_HD void zip(Words x, Words y, Words& lower, Words& upper) {
 #endif
 }
 
-// x0[0] x1[0] x2[0] x3[0] x0[1] ...
-static DISCRETE_OPS_HD void interleave4(const Words x[4], Words out[4]) {
-  Words even[2], odd[2];
-  zip(x[0], x[2], even[0], even[1]);
-  zip(x[1], x[3], odd[0], odd[1]);
-  zip(even[0], odd[0], out[0], out[1]);
-  zip(even[1], odd[1], out[2], out[3]);
-}
-
 // Rows become columns, in place: log2(lanes) rounds of zips between the halves.
 static DISCRETE_OPS_HD void transpose(Words x[kFloatLanes]) {
   for (int round = 1; round < kFloatLanes; round *= 2) {
@@ -324,6 +315,21 @@ static DISCRETE_OPS_HD Doubles to_double(HalfWords x) {
 #endif
 }
 
+// In double; of floats, whose lanes are twice as many, the halves added up.
+template <class V>
+static DISCRETE_OPS_HD Doubles folded_to_double(V w) {
+  if constexpr (sizeof(w[0]) == 8) {
+    return w;
+  } else {
+    return to_double(half<HalfFloats>(w, 0)) + to_double(half<HalfFloats>(w, 1));
+  }
+}
+static DISCRETE_OPS_HD double sum_of_doubles(Doubles x) {
+  double sum = 0;
+  for (int lane = 0; lane < DISCRETE_OPS_BYTES / 8; ++lane) sum += x[lane];
+  return sum;
+}
+
 // --- Philox on vectors ----------------------------------------------------------------------------------------------
 // Each 32-bit lane is one counter. The state lives as two vectors of 64-bit lanes (even and odd counters) whose upper
 // halves are junk: the widening multiplication reads the lower halves only, so nothing is recombined between rounds.
@@ -341,6 +347,24 @@ static DISCRETE_OPS_HD Wide multiply_low(Wide a, uint32_t b) {
   return (Wide)vmull_u32(vmovn_u64((uint64x2_t)a), vdup_n_u32(b));
 #else
   return (a & 0xFFFFFFFFull) * static_cast<uint64_t>(b);
+#endif
+}
+
+// One instruction, which may take c from memory.
+static DISCRETE_OPS_HD Wide xor3(Wide a, Wide b, Wide c) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Wide)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+#else
+  return a ^ b ^ c;
+#endif
+}
+
+// The lower halves of a Wide's lanes, from even and odd counters.
+static DISCRETE_OPS_HD Words merge(Wide even, Wide odd) {
+#if DISCRETE_OPS_BYTES == 64
+  return (Words)_mm512_mask_shuffle_epi32((__m512i)even, 0xAAAA, (__m512i)odd, _MM_PERM_CCAA);
+#else
+  return (Words)((even & 0xFFFFFFFFull) | (odd << 32));
 #endif
 }
 
@@ -362,18 +386,18 @@ struct PhiloxVector {
   DISCRETE_OPS_HD void operator()(Words c0, Words c1, Words c2, Words c3, Words out[4]) const {
     Wide c[4][2];
     split(c0, c[0]), split(c1, c[1]), split(c2, c[2]), split(c3, c[3]);
+    const PhiloxVector* keys = this;
+    asm("" : "+r"(keys));  // read where they are: a loop around this would have them copied to its stack first
     for (int round = 0; round < philox::kRounds; ++round) {
       for (int half = 0; half < 2; ++half) {
         const Wide p0 = multiply_low(c[0][half], philox::kM0), p1 = multiply_low(c[2][half], philox::kM1);
-        c[0][half] = (p1 >> 32) ^ c[1][half] ^ k0[round][half];
-        c[2][half] = (p0 >> 32) ^ c[3][half] ^ k1[round][half];
+        c[0][half] = xor3(p1 >> 32, c[1][half], keys->k0[round][half]);
+        c[2][half] = xor3(p0 >> 32, c[3][half], keys->k1[round][half]);
         c[1][half] = p1;
         c[3][half] = p0;
       }
     }
-    for (int word = 0; word < 4; ++word) {
-      out[word] = (Words)((c[word][0] & 0xFFFFFFFFull) | (c[word][1] << 32));
-    }
+    for (int word = 0; word < 4; ++word) out[word] = merge(c[word][0], c[word][1]);
   }
 };
 
@@ -384,18 +408,19 @@ static DISCRETE_OPS_HD Words upper(Words a, uint32_t b) {
 }
 
 // Standard exponential noise from the words; the definition is discrete_ops/philox.py's `exponential`.
-static DISCRETE_OPS_HD Math<float>::V uniform(Words words) {
-  return (__builtin_convertvector(words, Math<float>::V) + 0.5f) * 0x1p-32f;
+// Scaled by a power of 2, which rounds nothing, before the half is added: one instruction where there is an fma.
+static DISCRETE_OPS_HD Math<float>::V minus_uniform(Words words) {
+  return __builtin_convertvector(words, Math<float>::V) * -0x1p-32f - 0x1p-33f;
 }
-static DISCRETE_OPS_HD Math<float>::V exponential(Math<float>::V u) {
+static DISCRETE_OPS_HD Math<float>::V exponential_of(Math<float>::V minus_u) {
   using M = Math<float>;
-  return -M::log1p(-M::min(u, M::set(1 - 0x1p-24f)));
+  return -M::log1p(M::max(minus_u, M::set(0x1p-24f - 1)));
 }
 static DISCRETE_OPS_HD Math<float>::V exponential(Words words) {
-  return exponential(uniform(words));
+  return exponential_of(minus_uniform(words));
 }
 static DISCRETE_OPS_HD Math<float>::V exponential(Words words, Words stratum, float width) {
-  return exponential((__builtin_convertvector(stratum, Math<float>::V) + uniform(words)) * width);
+  return exponential_of((minus_uniform(words) - __builtin_convertvector(stratum, Math<float>::V)) * width);
 }
 
 static DISCRETE_OPS_HD double uniform(uint32_t word) {
