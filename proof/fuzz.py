@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 FAILURES = Path(__file__).parent / "failures"
 PROGRESS = ROOT / "build" / "proof" / "fuzz.jsonl"
 BATCH = 500  #: Cases drawn by one seed, the batch's number.
-#: The most logits of a call that Triton's interpreter takes too: it takes a fifth of a second for one.
+#: The most logits of a call that Triton's interpreter takes too: it takes a thirtieth of a second for one.
 INTERPRETED_ELEMENTS = 40
 
 PAGE = """Hypothesis draws a call: estimator, shape, memory layout, dtype, where the categories are, masks, size of
@@ -39,7 +39,7 @@ the logits (1e-30 to 1e30) and of the incoming gradient, temperatures (1e-4 to 1
 row for every parameter, groups of seeds, many draws of a row, ragged rows, binary variables, a table, a part of more
 rows. Every backend makes it through the public functions, each instruction set of the CPU in a process of its own;
 the CUDA kernels on an emulated GPU, another for each call and in another order of its threads. Triton's interpreter
-takes a fifth of a second for a small call, and makes fewer, with all the others.
+takes a thirtieth of a second for a small call, and makes fewer, with all the others.
 
 A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
 float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's
