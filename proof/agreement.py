@@ -13,7 +13,7 @@ from discrete_ops.minimum_variance import MOST_TEMPERATURE
 
 from .calls import Outcome
 from .cases import Case, Contents
-from .magnitudes import magnitudes
+from .magnitudes import magnitudes, of_factors
 from .workers import REFERENCE
 
 #: An error as a share of what a gradient is the sum of; tests/helpers.py says where each is from.
@@ -23,15 +23,17 @@ OF_TEMPERATURE = 1e-15
 #: How near a uniform may be to a boundary of the CDF for rounding to decide on which side it is, as tests/draws.py has.
 CDF_ERROR = {torch.float64: 1e-13}
 CDF_ERROR_FLOAT32 = 2.0**-21
+#: Gradients at what is not a row's.
+TABLES = ("at_tau", "at_weight", "at_proj", "at_bias")
 
 
 @dataclass(frozen=True)
 class Seen:
     """An outcome with its draws and rows in two dimensions, ragged ones padded, binary ones as two categories."""
 
-    sample: Tensor  # (draws, rows, N), or of an embedding (draws, rows, D)
+    sample: Tensor  # (draws, rows, N), or of an embedding (draws, rows, D); of top_k one for all draws
     index: Tensor | None  # (draws, rows)
-    at_logits: Tensor  # (rows, N)
+    at_rows: Tensor  # (rows, N), or of a linear_embedding (rows, H)
 
 
 class Agreement:
@@ -45,8 +47,9 @@ class Agreement:
     def __init__(self, case: Case, made: Contents) -> None:
         self.case, self.made = case, made
         self.dtype = made.logits.dtype
-        self.draws = case.num_draws or 1
-        self.binary, self.embedding = case.call == "bernoulli", case.call == "embedding"
+        self.draws = case.num_draws or case.k
+        self.binary, self.embedding = case.call == "bernoulli", made.weight is not None
+        self.one_by_one = case.call == "top_k"  # whether draws have what those before left
         logits = made.logits if made.mask is None else made.logits.masked_fill(~made.mask, -torch.inf)
         if case.call not in ("ragged", "bernoulli"):
             logits = logits.movedim(case.dim, -1)
@@ -60,6 +63,11 @@ class Agreement:
             self.present = self._rows(torch.ones_like(logits, dtype=torch.bool), False)
         masked = self.logits.isinf() if self.binary else self.logits == -torch.inf
         self.masked = masked & ~self.invalid[:, None]
+        before = torch.arange(self.draws) * self.one_by_one
+        #: Draws that a row has none for.
+        self.without = self.invalid | self.empty | ((~masked).sum(-1) <= before[:, None])
+        if self.binary:
+            self.without = self.invalid[None]
         self.counts: Counter[str] = Counter()
         self.worst = 0.0
 
@@ -78,21 +86,23 @@ class Agreement:
     def seen(self, outcome: Outcome) -> Seen:
         drawn = outcome.sample if self.case.num_draws is not None else outcome.sample.unsqueeze(0)
         sample = torch.stack([self._rows(each) for each in drawn])
-        index = None if outcome.index is None else outcome.index.reshape(self.draws, self.case.rows)
+        index = outcome.index
+        if index is not None:
+            index = index.reshape(-1, self.draws).T if self.one_by_one else index.reshape(self.draws, self.case.rows)
         if self.binary:
             sample = torch.cat([sample, 1 - sample], -1)
             if self.case.hard:
                 index = torch.where(sample[..., 0].isnan(), -1, (sample[..., 0] == 0).long())
-        return Seen(sample, index, self._rows(outcome.at_logits))
+        return Seen(sample, index, self._rows(outcome.at_rows))
 
     # --- of one backend
 
     def faults(self, outcome: Outcome) -> Iterator[str]:
         """What is wrong with an outcome, whatever another backend says."""
         seen = self.seen(outcome)
-        if outcome.sample.dtype != self.dtype or outcome.at_logits.dtype != self.dtype:
-            yield f"dtypes {outcome.sample.dtype}, {outcome.at_logits.dtype} for logits in {self.dtype}"
-        without = (self.invalid | self.empty).expand(self.draws, -1)
+        if outcome.sample.dtype != self.dtype or outcome.at_rows.dtype != self.dtype:
+            yield f"dtypes {outcome.sample.dtype}, {outcome.at_rows.dtype} for logits in {self.dtype}"
+        without = self.without.expand(self.draws, -1)
         if seen.index is not None:
             if not torch.equal(seen.index == -1, without):
                 yield "an index is -1 of a row that has a sample, or is not of one that has none"
@@ -101,23 +111,33 @@ class Agreement:
             expected = expected.masked_fill(self.empty[:, None], 0.0).masked_fill(self.invalid[:, None], torch.nan)
             hard = self.case.hard or self.embedding
             if hard and not _same(seen.sample, expected.where(self.present, 0.0)):
-                yield "a sample is not the one-hot of its index" if not self.embedding else "a row is not the table's"
+                yield "a sample is not the one-hots of its index" if not self.embedding else "a row is not the table's"
             masked = self.masked.expand(self.draws, -1, -1)
             if not self.binary and masked.gather(-1, seen.index.clamp_min(0).unsqueeze(-1))[~without].any():
                 yield "a masked category was sampled"
         valid = ~self.invalid
         if not self.embedding:
             soft = seen.sample[:, valid & ~self.empty].double()
-            if not ((soft >= 0).all() and ((soft.sum(-1) - 1).abs() <= TOLERANCE[self.dtype]).all()):
-                yield "a sample is negative, or does not add up to 1"
-        if seen.at_logits[valid & ~self._overflows].isnan().any():
+            ones = (~without).sum(0)[valid & ~self.empty] if self.one_by_one else 1
+            if not ((soft >= 0).all() and ((soft.sum(-1) - ones).abs() <= TOLERANCE[self.dtype]).all()):
+                yield "a sample is negative, or does not add up to what it has of ones"
+        if seen.at_rows[valid & ~self._overflows].isnan().any():
             yield "NaN in the gradient of a row without NaN and +inf"
-        if (seen.at_logits[self.masked] != 0).any() or (seen.at_logits[self.empty] != 0).any():
+        if (self._at_masked(seen, outcome) != 0).any() or (seen.at_rows[self.empty] != 0).any():
             yield "a gradient at a masked category"
-        if outcome.at_weight is not None and outcome.at_weight.isnan().any() and not self._overflows.any():
-            yield "NaN in the gradient at the table"
-        if outcome.at_tau is not None and valid.all() and outcome.at_tau.isnan().any() and not self._overflows.any():
-            yield "NaN in the gradient at tau"
+        # At proj a row masked whole by a hidden inf has 0 times that.
+        finite = bool(valid.all()) and (self.made.factors is None or bool(self.made.factors.hidden.isfinite().all()))
+        for name in TABLES:
+            found = getattr(outcome, name)
+            may_have = self._overflows.any() or not (finite or name == "at_weight")
+            if found is not None and found.isnan().any() and not may_have:
+                yield f"NaN in the gradient {name}"
+
+    def _at_masked(self, seen: Seen, outcome: Outcome) -> Tensor:
+        """The gradient at masked categories; of logits that are a product at those that no row has."""
+        if self.made.factors is None:
+            return seen.at_rows[self.masked]
+        return torch.zeros(()) if outcome.at_bias is None else outcome.at_bias[self.masked.all(0)]
 
     def _of_index(self, index: Tensor) -> Tensor:
         kept = index.clamp_min(0)
@@ -125,7 +145,10 @@ class Agreement:
             assert self.made.weight is not None
             return self.made.weight[kept]
         columns = 2 if self.binary else self.logits.shape[-1]
-        return torch.nn.functional.one_hot(kept, columns).to(self.dtype)
+        one_hots = torch.nn.functional.one_hot(kept, columns)
+        if self.one_by_one:
+            one_hots = one_hots.masked_fill(index.unsqueeze(-1) < 0, 0).sum(0, keepdim=True)
+        return one_hots.to(self.dtype)
 
     # --- of all
 
@@ -143,25 +166,31 @@ class Agreement:
                 continue
             differs = one.index != wanted
             if differs.any():
-                if (differs & ~self._near(one.index)).any():
+                first = differs.cumsum(0) == 1 if self.one_by_one else True  # after which the others may
+                if (differs & first & ~self._near(one.index)).any():
                     yield f"{name}: another index than the reference's, and no tie"
                 same &= ~differs
         self.counts["draws"] += same.numel()
         self.counts["ties"] += int((~same).sum())
-        at_logits = self._largest
         rows = same.all(0) & ~self._overflows
         self.counts["rows"] += rows.numel()
         self.counts["overflowing rows"] += int(self._overflows.sum())
-        yield from self._spread("sample", {n: s.sample[same] for n, s in seen.items()}, torch.ones(()))
-        yield from self._spread("gradient", {n: s.at_logits[rows] for n, s in seen.items()}, at_logits[rows])
-        for name in ("at_tau", "at_weight"):
-            scale = getattr(self._magnitudes, name)
-            if scale is not None and same.all():
-                fits = ~scale.isnan() & (scale < torch.finfo(self.dtype).max)
-                found = {n: getattr(o, name)[fits] for n, o in outcomes.items()}
-                yield from self._spread(f"gradient {name}", found, scale[fits])
+        alike = same.all(0, keepdim=True) if self.one_by_one else same
+        samples = {name: one.sample[alike] for name, one in seen.items()}
+        yield from self._spread("sample", samples, self._tolerance + torch.tensor(self._least))
+        allowed = self._allowed
+        gradients = {name: one.at_rows[rows] for name, one in seen.items()}
+        yield from self._spread("gradient", gradients, allowed["at_rows"][rows])
+        for name in TABLES:
+            if name not in allowed or not same.all():
+                continue
+            fits = allowed[name] < self._tolerance * torch.finfo(self.dtype).max
+            if name not in ("at_tau", "at_weight") and self._overflows.any():
+                continue
+            found = {n: getattr(o, name)[fits] for n, o in outcomes.items()}
+            yield from self._spread(f"gradient {name}", found, allowed[name][fits])
 
-    def _spread(self, what: str, found: dict[str, Tensor], scale: Tensor) -> Iterator[str]:
+    def _spread(self, what: str, found: dict[str, Tensor], allowed: Tensor) -> Iterator[str]:
         names, stacked = list(found), torch.stack([x.double() for x in found.values()])
         nan = stacked.isnan()
         if (nan.any(0) != nan.all(0)).any():
@@ -171,7 +200,6 @@ class Agreement:
         stacked = stacked.nan_to_num(0.0).clamp(-most, most)  # beyond the range of a type is as its end
         if not stacked.numel():
             return
-        allowed = self._tolerance * scale + self._least
         share = (stacked.amax(0) - stacked.amin(0)) / allowed
         worst = float(share.max())
         self.worst = max(self.worst, worst)
@@ -186,9 +214,23 @@ class Agreement:
         return magnitudes(self.case, self.made)
 
     @cached_property
+    def _allowed(self) -> dict[str, Tensor]:
+        """By how much rounding may move each gradient. Behind that at a factor of the logits is theirs, and the product
+        of each draw is rounded to the type, by two backends."""
+        tables = {name: getattr(self._magnitudes, name) for name in TABLES}
+        allowed = {name: self._tolerance * x + self._least for name, x in tables.items() if x is not None}
+        if self.made.factors is None:
+            return allowed | {"at_rows": self._tolerance * self._largest + self._least}
+        of_draws = self.draws * torch.finfo(self.dtype).eps
+        of_logits = (self._tolerance + of_draws) * self._rows(self._magnitudes.at_rows) + self._least
+        moved = of_factors(of_logits, self.made.factors)
+        moved["at_rows"] = moved["at_rows"].masked_fill(self.invalid[:, None], torch.inf)
+        return allowed | {name: x + self._least for name, x in moved.items()}
+
+    @cached_property
     def _largest(self) -> Tensor:
         """Of each row, what its gradient is the sum of."""
-        return self._rows(self._magnitudes.at_logits).nan_to_num(0.0, posinf=torch.inf).amax(-1, keepdim=True)
+        return self._rows(self._magnitudes.at_rows).nan_to_num(0.0, posinf=torch.inf).amax(-1, keepdim=True)
 
     @cached_property
     def _overflows(self) -> Tensor:
@@ -224,6 +266,9 @@ class Agreement:
         """Whether a row's uniform is in the category's part of the CDF, but for rounding."""
         case, made = self.case, self.made
         logits = torch.cat([self.logits, torch.zeros_like(self.logits)], -1) if self.binary else self.logits
+        if self.one_by_one:
+            one_hots = torch.nn.functional.one_hot(index.clamp_min(0), logits.shape[-1])
+            logits = logits.masked_fill(one_hots.cumsum(0) > one_hots, -torch.inf)
         seed = made.seed if isinstance(made.seed, Tensor) else torch.tensor([made.seed])
         uniform = philox.uniform(seed, self.draws * case.rows, case.first_row)
         uniform = (

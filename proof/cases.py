@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 FLOATS = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = ("contiguous", "transposed", "stepped", "offset", "expanded", "overlapping")
@@ -16,6 +17,7 @@ LAYOUTS = ("contiguous", "transposed", "stepped", "offset", "expanded", "overlap
 WITH_SOFT_SAMPLE = ("straight_through", "gumbel_softmax", "gumbel_rao", "gst")
 #: What is special about some of the rows.
 SPECIAL = ("masked", "empty", "alone", "nan", "inf", "equal")
+SPECIAL_HIDDEN = ("nan", "inf", "equal")  #: of rows whose product the logits are
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,22 @@ class Case:
 
     Args:
         call: ``rows``; ``part``: rows of a larger whole, from ``first_row`` on; ``ragged``, of rows of up to
-            ``columns`` categories; ``bernoulli``; ``embedding``.
+            ``columns`` categories; ``bernoulli``; ``embedding``; ``top_k``; ``linear_embedding``.
         estimator: the name of its function.
         arguments: of the estimator and ``sample_tau``; numbers and words.
         of_rows: which of them are tensors, with one value a row about that number.
         shape: of the rows, without the categories.
         columns: how many categories.
         dim: where the categories are.
-        layout, grad_layout: how logits and incoming gradient lie in memory.
+        layout, grad_layout: how logits, or their factors, and incoming gradient lie in memory.
         scale, grad_scale: their size.
         hard: whether the sample is; of an embedding, whether its gradient at the table is that of the hard one.
         special: what is special about some rows.
-        mask: whether a mask is given.
+        mask: whether a mask is given; of a linear_embedding, a bias that masks.
         seeds: how many groups of rows have a seed of their own.
         contents: the seed of all that is drawn above.
+        k: of top_k.
+        features: of a linear_embedding's hidden rows.
     """
 
     call: str
@@ -60,6 +64,8 @@ class Case:
     num_draws: int | None
     first_row: int
     contents: int
+    k: int = 1
+    features: int = 1
 
     @property
     def rows(self) -> int:
@@ -75,6 +81,19 @@ class Case:
         return cls(**{**given, **lists})
 
 
+@dataclass(frozen=True)
+class Factors:
+    """Whose product the logits are."""
+
+    hidden: Tensor  # (*shape, features)
+    proj: Tensor  # (columns, features)
+    bias: Tensor | None  # (columns,)
+
+    def logits(self) -> Tensor:
+        bias = None if self.bias is None else self.bias.double()
+        return linear(self.hidden.double(), self.proj.double(), bias).to(self.hidden.dtype)
+
+
 @dataclass
 class Contents:
     """The tensors of a case; the categories of logits and gradient are in the last dimension."""
@@ -86,11 +105,14 @@ class Contents:
     offsets: Tensor | None
     seed: int | Tensor
     arguments: dict[str, Any]
+    factors: Factors | None = None
 
 
 def contents(case: Case) -> Contents:
     """Make them; the dimension of the categories is where the call has it."""
     generator = torch.Generator().manual_seed(case.contents)
+    if case.call == "linear_embedding":
+        return _of_product(case, generator)
     ragged, binary = case.call == "ragged", case.call == "bernoulli"
     offsets = weight = mask = None
     if ragged:
@@ -120,10 +142,33 @@ def contents(case: Case) -> Contents:
         grad = _laid_out(grad.movedim(-1, place), case.grad_layout, generator)
     else:
         logits, grad = _laid_out(logits, case.layout, generator), _laid_out(grad, case.grad_layout, generator)
-    seed: int | Tensor = case.seed
-    if case.seeds > 1:
-        seed = torch.arange(case.seeds) + min(case.seed, 2**63 - 1 - case.seeds)  # neighbours
-    return Contents(logits, grad, mask, weight, offsets, seed, _arguments(case, generator))
+    return Contents(logits, grad, mask, weight, offsets, _seed(case), _arguments(case, generator))
+
+
+def _of_product(case: Case, generator: torch.Generator) -> Contents:
+    """Small integers times a power of 2: the products are the same in any order of adding up, and need no rounding in
+    any dtype. Sums of up to 8 features stay below 2^8."""
+    dtype, rank = FLOATS[case.dtype], () if case.num_draws is None else (case.num_draws,)
+    hidden = _integers((*case.shape, case.features), 4, case.scale / 8, dtype, generator)
+    for kind in case.special:
+        _make_special(kind, hidden.view(case.rows, case.features), generator)
+    proj = _integers((case.columns, case.features), 4, 1.0, dtype, generator)
+    bias = None
+    if case.mask:
+        bias = _integers((case.columns,), 64, case.scale / 8, dtype, generator)
+        bias.masked_fill_(torch.rand(case.columns, generator=generator) > 0.7, -torch.inf)
+    weight = _integers((case.columns, 3), 4, 1.0, dtype, generator)
+    grad = _integers((*rank, *case.shape, 3), 4, case.grad_scale, dtype, generator)
+    factors = Factors(_laid_out(hidden, case.layout, generator), _laid_out(proj, case.layout, generator), bias)
+    grad = _laid_out(grad, case.grad_layout, generator)
+    arguments = _arguments(case, generator)
+    return Contents(factors.logits(), grad, None, weight, None, _seed(case), arguments, factors)
+
+
+def _seed(case: Case) -> int | Tensor:
+    if case.seeds == 1:
+        return case.seed
+    return torch.arange(case.seeds) + min(case.seed, 2**63 - 1 - case.seeds)  # neighbours
 
 
 def _pairs(offsets: Tensor) -> Iterator[tuple[int, int]]:
@@ -133,6 +178,15 @@ def _pairs(offsets: Tensor) -> Iterator[tuple[int, int]]:
 def _numbers(shape: tuple[int, ...], scale: float, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     finite = torch.finfo(dtype).max
     return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).clamp(-finite, finite).to(dtype)
+
+
+def _integers(
+    shape: tuple[int, ...], most: int, scale: float, dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """From -most to most, times a power of 2 near the scale, of which the type has 2^8 times as much."""
+    of_type = torch.finfo(dtype)
+    power = round(math.log2(min(max(scale, of_type.smallest_normal), of_type.max / 2**8)))
+    return (torch.randint(-most, most + 1, shape, generator=generator).double() * 2.0**power).to(dtype)
 
 
 def _make_special(kind: str, rows: Any, generator: torch.Generator) -> None:

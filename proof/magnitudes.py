@@ -15,7 +15,7 @@ from discrete_ops import backends, reference
 from discrete_ops.reference import Term
 
 from .calls import Outcome, outcome
-from .cases import Case, Contents
+from .cases import Case, Contents, Factors
 
 NAME = "magnitudes"
 #: Quadrature, of the mean over all draws, is right to 1e-12 of the largest that its gradient can be, 1e-7 in float32
@@ -65,8 +65,11 @@ def _size(term: Term, v: Tensor) -> Tensor:
 
 
 def magnitudes(case: Case, made: Contents) -> Outcome:
-    """Of a case's gradients: the largest of each row at the logits, every one at tau and at the table."""
+    """Of a case's gradients: the largest of each row at the logits, every one at tau and at the table. Logits that are
+    a product are as those that are given."""
     dtype = made.logits.dtype
+    if case.call == "linear_embedding":
+        case = replace(case, call="embedding")
     backends._BACKENDS[NAME] = Magnitudes(dtype)  # type: ignore[assignment]
     weight = None if made.weight is None else made.weight.double()
     wide = Contents(
@@ -75,5 +78,12 @@ def magnitudes(case: Case, made: Contents) -> Outcome:
     found = outcome(case, wide, NAME)
     if found.at_tau is not None or weight is not None:
         wide.grad, wide.weight = wide.grad.abs(), None if weight is None else weight.abs()
-        found = replace(outcome(case, wide, NAME), at_logits=found.at_logits)
+        found = replace(outcome(case, wide, NAME), at_rows=found.at_rows)
     return found
+
+
+def of_factors(at_logits: Tensor, factors: Factors) -> dict[str, Tensor]:
+    """What becomes of magnitudes ``(rows, N)`` at logits that are a product."""
+    hidden, proj = (x.double().abs() for x in (factors.hidden, factors.proj))
+    found = {"at_rows": at_logits @ proj, "at_proj": at_logits.T @ hidden.reshape(len(at_logits), hidden.shape[-1])}
+    return found if factors.bias is None else found | {"at_bias": at_logits.sum(0)}

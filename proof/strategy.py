@@ -5,9 +5,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from .cases import LAYOUTS, SPECIAL, WITH_SOFT_SAMPLE, Case
+from .cases import LAYOUTS, SPECIAL, SPECIAL_HIDDEN, WITH_SOFT_SAMPLE, Case
 
-CALLS = ("rows", "rows", "rows", "rows", "part", "ragged", "ragged", "bernoulli", "embedding")
+CALLS = (
+    *("rows", "rows", "rows", "rows", "part", "ragged", "ragged", "bernoulli", "embedding"),
+    *("top_k", "linear_embedding"),
+)
 CHOICES = {
     "straight_through": ("tau",),
     "gumbel_softmax": ("tau",),
@@ -74,6 +77,8 @@ def cases(draw: st.DrawFn, elements: int = 3000) -> Case:
         of_rows = ()
     dtype = draw(st.sampled_from(["float32", "float64", "float16", "bfloat16"]))
     dims = 1 if call in ("ragged", "bernoulli") else len(shape) + 1
+    special = SPECIAL_HIDDEN if call == "linear_embedding" else SPECIAL
+    has_soft = {"embedding": WITH_SOFT_SAMPLE, "top_k": (), "linear_embedding": ()}.get(call, WITH_HARD)
     return Case(
         call=call,
         estimator=estimator,
@@ -81,20 +86,22 @@ def cases(draw: st.DrawFn, elements: int = 3000) -> Case:
         of_rows=of_rows,
         shape=shape,
         columns=columns,
-        dim=draw(st.integers(0, dims - 1)),
+        dim=draw(st.integers(0, dims - 1)) if call != "linear_embedding" else len(shape),
         dtype=dtype,
         layout=draw(st.sampled_from(LAYOUTS)),
         grad_layout=draw(st.sampled_from(LAYOUTS)),
         scale=draw(st.one_of(st.just(1.0), _powers(-1, 2), _powers(-30, 30))),
         grad_scale=draw(st.sampled_from([1.0] * 8 + [1e-3, 1e3, 1e3 if dtype == "float16" else 1e30])),
-        special=tuple(draw(st.lists(st.sampled_from(SPECIAL), max_size=2, unique=True))) if draw(st.booleans()) else (),
+        special=tuple(draw(st.lists(st.sampled_from(special), max_size=2, unique=True))) if draw(st.booleans()) else (),
         mask=draw(st.booleans()) and draw(st.booleans()) and call != "bernoulli",
-        hard=estimator not in (WITH_SOFT_SAMPLE if call == "embedding" else WITH_HARD) or draw(st.booleans()),
+        hard=estimator not in has_soft or draw(st.booleans()),
         seed=draw(st.one_of(st.integers(0, 99), st.integers(0, 2**63 - 1))),
         seeds=draw(st.sampled_from([groups for groups in range(1, min(rows, 9) + 1) if rows % groups == 0] or [1])),
-        num_draws=draw(st.one_of(st.none(), st.integers(1, 4))) if call != "part" else None,
+        num_draws=draw(st.one_of(st.none(), st.integers(1, 4))) if call not in ("part", "top_k") else None,
         first_row=draw(st.sampled_from([0, 1, 1000, 2**32 - 2, 2**40])) if call == "part" else 0,
         contents=draw(st.integers(0, 2**32)),
+        k=draw(st.integers(1, min(columns, 6))) if call == "top_k" else 1,
+        features=draw(st.integers(1, 8)) if call == "linear_embedding" else 1,
     )
 
 

@@ -19,6 +19,8 @@ import torch
 
 from discrete_ops import backends
 
+from .interpreter import hasten
+
 REFERENCE, NATIVE = "reference", "cpp"  # with the best instruction set that there is
 EMULATED, INTERPRETED = "emulated cuda", "interpreted triton"
 CPP = {"cpp AVX-512": "avx512", "cpp AVX2": "avx2", "cpp baseline": "baseline"}
@@ -152,6 +154,8 @@ def _serve(backend: str, environment: dict[str, str], pipe: Any) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of NaN in the interpreter
     lacking = _lacking(backend, environment)
+    if backend == "triton" and not lacking:
+        hasten()
     pipe.send_bytes(pickle.dumps(lacking))
     while not lacking:
         try:

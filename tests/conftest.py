@@ -9,6 +9,10 @@ import torch
 from helpers import CPU_BACKENDS
 
 import discrete_ops as do
+from proof.interpreter import hasten
+
+if "triton" in CPU_BACKENDS:
+    hasten()
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40, print_blob=True)
 hypothesis.settings.load_profile("house")
