@@ -40,7 +40,7 @@ row for every parameter, groups of seeds, many draws of a row, ragged rows, bina
 a table, logits that are a product, a part of more rows. Every backend makes it through the public functions, each
 instruction set of the CPU in a process of its own; the CUDA kernels on an emulated GPU, another for each call and in
 another order of its threads. Rows that meet a table are cut into parts of one to seven. Triton's interpreter
-takes a thirtieth of a second for a small call, and makes fewer, with all the others.
+takes a thirtieth of a second for a small call: its calls are others, of at most 40 logits, by all backends.
 
 A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
 float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's
@@ -59,7 +59,7 @@ are alike, and the sample has a one for each, k or as many as are not masked."""
 
 #: Of processes, 0 is this one alone.
 SHORT = {"cases": 150, "interpreted": 25, "processes": 0}
-LONG = {"cases": 20_000, "interpreted": 1000, "processes": 2}
+LONG = {"cases": 20_000, "interpreted": 20_000, "processes": 2}
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,10 @@ LONG: dict[str, Any] = {
     "draws": {
         NATIVE: {2: 10**8, 10: 10**8, 64: 10**8, 8192: 10**6},
         REFERENCE: {2: 10**8, 10: 10**8, 64: 2 * 10**7, 8192: 2 * 10**5},
-        EMULATED: {2: 10**7, 10: 10**7, 64: 10**6, 8192: 10**4},
-        INTERPRETED: {2: 10**4, 10: 10**4, 64: 1000, 8192: 20},
+        EMULATED: {2: 10**8, 10: 10**8, 64: 10**7, 8192: 10**5},
+        INTERPRETED: {2: 10**5, 10: 10**5, 64: 2000, 8192: 20},
     },
-    "blocks": {NATIVE: 10**7, REFERENCE: 10**7, EMULATED: 10**6, INTERPRETED: 1000},
+    "blocks": {NATIVE: 10**7, REFERENCE: 10**7, EMULATED: 10**7, INTERPRETED: 1000},
     "compared": {NATIVE: 10**7, "cpp AVX2": 10**7, "cpp baseline": 10**7, EMULATED: 10**6, INTERPRETED: 10**4},
     "threads": (1, 2, 3, 4, 8),
     "shapes": ((4097, 10), (300, 200), (64, 8192), (3, 40_000), (1, 200_000)),
