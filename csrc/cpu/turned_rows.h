@@ -64,21 +64,17 @@ struct TurnedRows : RowLength<kRows> {
       const int64_t stride = is_copied ? n : x.dims ? x.strides[0] : 0;
       return full_in(is_copied ? copies : static_cast<const T*>(x.data) + first * stride, stride, rows, f);
     }
-    const T* from[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      from[lane] = is_copied ? copies + lane * n : static_cast<const T*>(x.data) + begin_of(lane, x);
-    }
-    part_in(from, rows);
+    part_in(x, is_copied ? copies : nullptr, rows);
     for (int s = 0; s < n; ++s) rows[s] = f(rows[s]);
   }
 
   // The rows as T, n elements apart.
   void copy_in(const Operand& x, T* to) const {
     read_as<T>(x, [&](const auto* data, auto convert) {
-      if (is_full() && x.column_stride == 1 && x.dims == 1 && x.strides[0] == n) {
-        return read_row(data + first * n, 1, kLanes * n, to, convert);  // as one
+      if (!kRagged && x.column_stride == 1 && x.dims == 1 && x.strides[0] == n) {
+        return read_row(data + first * n, 1, lanes * n, to, convert);  // as one
       }
-      for (int lane = 0; lane < kLanes; ++lane) {
+      for (int lane = 0; lane < lanes; ++lane) {
         read_row(data + begin_of(lane, x), x.column_stride, length_of(lane), to + lane * n, convert);
       }
     });
@@ -94,7 +90,16 @@ struct TurnedRows : RowLength<kRows> {
     }
   }
 
-  void part_in(const T* const* from, V* rows) const {
+  // Also of fewer rows, of ragged ones, and of those that are not one stride apart.
+  void part_in(const Operand& x, const T* copies, V* rows) const {
+    const T *const data = static_cast<const T*>(x.data), *from[kLanes];
+    if (copies || (!kRagged && x.dims <= 1)) {
+      const int64_t stride = copies ? n : x.dims ? x.strides[0] : 0;
+      const T* const begin = copies ? copies : data + first * stride;
+      for (int lane = 0; lane < kLanes; ++lane) from[lane] = begin + (lane < lanes ? lane : 0) * stride;
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + begin_of(lane, x);
+    }
     if constexpr (sizeof(T) == 4) {
       for (int s = 0; s < n; s += kLanes) {
         Words block[kFloatLanes];
@@ -123,20 +128,13 @@ struct TurnedRows : RowLength<kRows> {
     T* const data = static_cast<T*>(call.out.data);
     if (is_full()) {
       full_out(rows, scale, is_copied ? copies : data + first * n);
+    } else if (!kRagged || is_copied) {
+      T* const begin = is_copied ? copies : data + first * n;
+      part_out(rows, scale, [=](int lane) { return begin + lane * n; });
     } else {
-      T* to[kLanes];
-      for (int lane = 0; lane < lanes; ++lane) to[lane] = is_copied ? copies + lane * n : data + begin_of_out(lane);
-      part_out(rows, scale, to);
+      part_out(rows, scale, [=](int lane) { return data + begin_of(lane, call.out); });
     }
     if (is_copied) copy_out(copies);
-  }
-
-  int64_t begin_of_out(int lane) const {
-    if constexpr (kRagged) {
-      return this->begins[lane];
-    } else {
-      return (first + lane) * n;
-    }
   }
 
   void full_out(const V* rows, V scale, T* to) const {
@@ -148,19 +146,23 @@ struct TurnedRows : RowLength<kRows> {
     }
   }
 
-  void part_out(const V* rows, V scale, T* const* to) const {
+  template <class To>
+  void part_out(const V* rows, V scale, const To& to) const {
     if constexpr (sizeof(T) == 4) {
       for (int s = 0; s < n; s += kLanes) {
         Words block[kFloatLanes];
         for (int i = 0; i < kLanes; ++i) block[i] = s + i < n ? (Words)(rows[s + i] * scale) : Words{};
         transpose(block);
-        for (int lane = 0; lane < lanes; ++lane) store_partial(to[lane] + s, block[lane], rest_of(lane, s));
+        const int count = rest_of(0, s);
+        for (int lane = 0; lane < lanes; ++lane) {
+          store_partial(to(lane) + s, block[lane], kRagged ? rest_of(lane, s) : count);
+        }
       }
     } else {
       for (int s = 0; s < n; ++s) {
         const V row = rows[s] * scale;
         for (int lane = 0; lane < lanes; ++lane) {
-          if (s < length_of(lane)) to[lane][s] = row[lane];
+          if (s < length_of(lane)) to(lane)[s] = row[lane];
         }
       }
     }
@@ -170,7 +172,7 @@ struct TurnedRows : RowLength<kRows> {
     write_as<T>(call.out, [&](auto* data, auto convert) {
       if constexpr (kRagged) {
         for (int lane = 0; lane < lanes; ++lane) {
-          write_row(from + lane * n, T(1), length_of(lane), data + begin_of_out(lane), convert);
+          write_row(from + lane * n, T(1), length_of(lane), data + begin_of(lane, call.out), convert);
         }
       } else {
         write_row(from, T(1), lanes * n, data + first * n, convert);
