@@ -35,7 +35,7 @@ MARGIN = 0.03
 
 #: Vectors are of this many floats.
 LANES = {"avx512": 16, "avx2": 8, "baseline": 4}
-FLOATS = (torch.float32, torch.bfloat16, torch.float64)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 #: The gap, eta, beta or temperature of the estimator, and the temperature of the sample.
 COEFFICIENT, SAMPLE_TAU = 0.7, 1.0
 
@@ -67,7 +67,8 @@ def cases(lanes: int) -> Iterator[Case]:
         yield backward(estimator, short, tau=0.5)
     for dtype in FLOATS[1:]:
         yield forward(short, dtype)
-        yield backward("straight_through", short, dtype=dtype)
+        for shape in (short, longest, long):
+            yield backward("straight_through", shape, dtype=dtype)
     yield backward("gumbel_rao", short, dtype=torch.float64)
     yield backward("straight_through", short, draws=2)
     yield backward("gumbel_rao", short, draws=2)

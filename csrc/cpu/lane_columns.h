@@ -270,12 +270,9 @@ struct LaneColumns : TakesAllDraws {
           }
         }
         const int64_t stop = end * kLanes < n ? end * kLanes : n;
-        if (stride == 1) {
-          for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j]);
-        } else {
-          for (int64_t j = begin * kLanes; j < stop; ++j) elements[j] = convert(from[j * stride]);
-        }
-        for (int64_t j = stop > begin * kLanes ? stop : begin * kLanes; j < end * kLanes; ++j) elements[j] = padding;
+        const int64_t start = begin * kLanes, count = stop > start ? stop - start : 0;
+        read_row(from + start * stride, stride, count, elements + start, convert);
+        for (int64_t j = start + count; j < end * kLanes; ++j) elements[j] = padding;
         then(chunk, begin, end, [=](int64_t s) { return to[s]; });
       });
     });
@@ -289,11 +286,11 @@ struct LaneColumns : TakesAllDraws {
       const bool fill = invalid || empty;
       const auto filler = convert(invalid ? static_cast<T>(__builtin_nan("")) : T(0));
       each_chunk([&](int64_t, int64_t begin, int64_t end) {
-        const int64_t stop = end * kLanes < n ? end * kLanes : n;
+        const int64_t start = begin * kLanes, stop = end * kLanes < n ? end * kLanes : n;
         if (fill) {
-          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = filler;
+          for (int64_t j = start; j < stop; ++j) to[j] = filler;
         } else {
-          for (int64_t j = begin * kLanes; j < stop; ++j) to[j] = convert(elements[j] * scale);
+          write_row(elements + start, scale, stop - start, to + start, convert);
         }
       });
     });

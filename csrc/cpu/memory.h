@@ -36,6 +36,45 @@ static DISCRETE_OPS_HD void write_as(const Operand& x, const F& f) {
   }
 }
 
+#if DISCRETE_OPS_BYTES >= 32
+// Eight float16 numbers, of which compilers make no vectors by themselves.
+static DISCRETE_OPS_HD void widen8(const Half* from, float* to) {
+  _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+static DISCRETE_OPS_HD void narrow8(const float* from, float scale, Half* to) {
+  const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(from), _mm256_set1_ps(scale));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
+
+// to[j] = from[j * stride], with `convert` of read_as.
+template <class T, class X, class Convert>
+static DISCRETE_OPS_HD void read_row(const X* from, int64_t stride, int64_t count, T* to, const Convert& convert) {
+  int64_t j = 0;
+  if (stride != 1) {
+    for (; j < count; ++j) to[j] = convert(from[j * stride]);
+    return;
+  }
+#if DISCRETE_OPS_BYTES >= 32
+  if constexpr (std::is_same_v<X, Half> && sizeof(T) == 4) {
+    for (; j + 8 <= count; j += 8) widen8(from + j, to + j);
+  }
+#endif
+  for (; j < count; ++j) to[j] = convert(from[j]);
+}
+
+// to[j] = from[j] * scale, with `convert` of write_as.
+template <class T, class X, class Convert>
+static DISCRETE_OPS_HD void write_row(const T* from, T scale, int64_t count, X* to, const Convert& convert) {
+  int64_t j = 0;
+#if DISCRETE_OPS_BYTES >= 32
+  if constexpr (std::is_same_v<X, Half> && sizeof(T) == 4) {
+    for (; j + 8 <= count; j += 8) narrow8(from + j, scale, to + j);
+  }
+#endif
+  for (; j < count; ++j) to[j] = convert(from[j] * scale);
+}
+
 // Memory that grows when it is first needed.
 template <class X>
 struct Scratch {

@@ -83,8 +83,7 @@ struct PooledDraws : LaneRows<Scalar> {
   const T* convert(int64_t row) {
     const Operand& x = this->call.grad;
     read_as<T>(x, [&](const auto* data, auto convert) {
-      const auto* const from = data + x.offset(row);
-      for (int s = 0; s < this->n; ++s) converted[s] = convert(from[s * x.column_stride]);
+      read_row(data + x.offset(row), x.column_stride, this->n, converted, convert);
     });
     return converted;
   }

@@ -59,6 +59,7 @@ struct Math<float> {
   typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int32_t;
+  static constexpr Dtype kDtype = Dtype::kFloat;
   static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f;
   static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
   // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
@@ -134,7 +135,9 @@ struct Math<double> {
   static constexpr int kLanes = DISCRETE_OPS_BYTES / 8;
   typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef uint64_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
   using Index = int64_t;
+  static constexpr Dtype kDtype = Dtype::kDouble;
   static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000;
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
@@ -163,120 +166,8 @@ struct Math<double> {
   }
 };
 
-// --- shuffles and partial access ------------------------------------------------------------------------------------
-
 using Words = Math<float>::U;
-
-// x0 y0 x1 y1 ...: the lower and the upper half of both, interleaved.
-static DISCRETE_OPS_HD void zip(Words x, Words y, Words& lower, Words& upper) {
-#ifdef __clang__
-  for (int lane = 0; lane < kFloatLanes; ++lane) {
-    lower[lane] = lane & 1 ? y[lane / 2] : x[lane / 2];
-    upper[lane] = lane & 1 ? y[(kFloatLanes + lane) / 2] : x[(kFloatLanes + lane) / 2];
-  }
-#else
-  Words from;
-  for (int lane = 0; lane < kFloatLanes; ++lane) from[lane] = lane & 1 ? kFloatLanes + lane / 2 : lane / 2;
-  lower = __builtin_shuffle(x, y, from);
-  upper = __builtin_shuffle(x, y, from + kFloatLanes / 2);
-#endif
-}
-
-// Rows become columns, in place: log2(lanes) rounds of zips between the halves.
-static DISCRETE_OPS_HD void transpose(Words x[kFloatLanes]) {
-  for (int round = 1; round < kFloatLanes; round *= 2) {
-    Words y[kFloatLanes];
-    for (int i = 0; i < kFloatLanes / 2; ++i) zip(x[i], x[i + kFloatLanes / 2], y[2 * i], y[2 * i + 1]);
-    for (int i = 0; i < kFloatLanes; ++i) x[i] = y[i];
-  }
-}
-
-// Inside each quarter of 128 bits, which costs less than across them: x0 y0 x1 y1, and x2 y2 x3 y3.
-static DISCRETE_OPS_HD void zip_quarters(Words x, Words y, Words& lower, Words& upper) {
-#ifdef __clang__
-  for (int lane = 0; lane < kFloatLanes; ++lane) {
-    const int from = (lane & ~3) + lane % 4 / 2;
-    lower[lane] = lane & 1 ? y[from] : x[from];
-    upper[lane] = lane & 1 ? y[from + 2] : x[from + 2];
-  }
-#else
-  Words from;
-  for (int lane = 0; lane < kFloatLanes; ++lane) from[lane] = (lane & ~3) + lane % 4 / 2 + (lane & 1) * kFloatLanes;
-  lower = __builtin_shuffle(x, y, from);
-  upper = __builtin_shuffle(x, y, from + 2);
-#endif
-}
-
-// Rows become columns inside each quarter, in place.
-static DISCRETE_OPS_HD void transpose_quarters(Words x[4]) {
-  Words even[2], odd[2];
-  zip_quarters(x[0], x[2], even[0], even[1]);
-  zip_quarters(x[1], x[3], odd[0], odd[1]);
-  zip_quarters(even[0], odd[0], x[0], x[1]);
-  zip_quarters(even[1], odd[1], x[2], x[3]);
-}
-
-// Four neighbouring columns of as many rows as there are lanes, `stride` apart: column[i] has element i of every row.
-static DISCRETE_OPS_HD void load_columns(const float* rows, int64_t stride, Words column[4]) {
-  for (int i = 0; i < 4; ++i) {
-    const float* const row = rows + i * stride;
-#if DISCRETE_OPS_BYTES == 64
-    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(row));
-    x = _mm512_mask_broadcast_f32x4(x, 0x00F0, _mm_loadu_ps(row + 4 * stride));
-    x = _mm512_mask_broadcast_f32x4(x, 0x0F00, _mm_loadu_ps(row + 8 * stride));
-    column[i] = (Words)_mm512_mask_broadcast_f32x4(x, 0xF000, _mm_loadu_ps(row + 12 * stride));
-#elif DISCRETE_OPS_BYTES == 32
-    column[i] =
-        (Words)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
-#else
-    __builtin_memcpy(&column[i], row, 16);
-#endif
-  }
-  transpose_quarters(column);
-}
-
-static DISCRETE_OPS_HD void store_columns(float* rows, int64_t stride, Words x[4]) {
-  transpose_quarters(x);
-  for (int i = 0; i < 4; ++i) {
-    float* const row = rows + i * stride;
-#if DISCRETE_OPS_BYTES == 64
-    _mm_storeu_ps(row, _mm512_castps512_ps128((__m512)x[i]));
-    _mm_storeu_ps(row + 4 * stride, _mm512_extractf32x4_ps((__m512)x[i], 1));
-    _mm_storeu_ps(row + 8 * stride, _mm512_extractf32x4_ps((__m512)x[i], 2));
-    _mm_storeu_ps(row + 12 * stride, _mm512_extractf32x4_ps((__m512)x[i], 3));
-#elif DISCRETE_OPS_BYTES == 32
-    _mm_storeu_ps(row, _mm256_castps256_ps128((__m256)x[i]));
-    _mm_storeu_ps(row + 4 * stride, _mm256_extractf128_ps((__m256)x[i], 1));
-#else
-    __builtin_memcpy(row, &x[i], 16);
-#endif
-  }
-}
-
-// The first `count` elements, 0 to kFloatLanes; memory behind them is not touched.
-static DISCRETE_OPS_HD Words load_partial(const float* from, int count) {
-#if DISCRETE_OPS_BYTES == 64
-  return (Words)_mm512_maskz_loadu_ps(static_cast<__mmask16>(0xFFFFu >> (16 - count)), from);
-#elif DISCRETE_OPS_BYTES == 32
-  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  return (Words)_mm256_maskload_ps(from, mask);
-#else
-  Words x{};
-  for (int lane = 0; lane < count; ++lane) __builtin_memcpy(reinterpret_cast<float*>(&x) + lane, from + lane, 4);
-  return x;
-#endif
-}
-
-static DISCRETE_OPS_HD void store_partial(float* to, Words x, int count) {
-#if DISCRETE_OPS_BYTES == 64
-  _mm512_mask_storeu_ps(to, static_cast<__mmask16>(0xFFFFu >> (16 - count)), (__m512)x);
-#elif DISCRETE_OPS_BYTES == 32
-  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  _mm256_maskstore_ps(to, mask, (__m256)x);
-#else
-  for (int lane = 0; lane < count; ++lane) __builtin_memcpy(to + lane, reinterpret_cast<float*>(&x) + lane, 4);
-#endif
-}
+using Wide = Math<double>::U;
 
 // --- float64 sums of the forward pass -------------------------------------------------------------------------------
 
@@ -333,8 +224,6 @@ static DISCRETE_OPS_HD double sum_of_doubles(Doubles x) {
 // --- Philox on vectors ----------------------------------------------------------------------------------------------
 // Each 32-bit lane is one counter. The state lives as two vectors of 64-bit lanes (even and odd counters) whose upper
 // halves are junk: the widening multiplication reads the lower halves only, so nothing is recombined between rounds.
-
-typedef uint64_t Wide __attribute__((vector_size(DISCRETE_OPS_BYTES)));
 
 static DISCRETE_OPS_HD Wide multiply_low(Wide a, uint32_t b) {
 #if DISCRETE_OPS_BYTES == 64

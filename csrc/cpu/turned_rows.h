@@ -42,59 +42,75 @@ struct TurnedRows : RowLength<kRows> {
     }
   }
 
+  // Rows of T one stride apart, as many as lanes: taken a few columns at a time, as 128 bits hold.
+  static constexpr int kAtOnce = 16 / sizeof(T);
+  bool is_full() const { return !kRagged && lanes == kLanes && n >= kAtOnce; }
+
+  // Columns of its row from s on, at most as many as a vector has.
+  int rest_of(int lane, int s) const {
+    const int rest = length_of(lane) - s;
+    return kRagged && rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
+  }
+
   // --- rows to lanes ----------------------------------------------------------------------------------------------
 
   // rows[s] = f(column s); f may be called twice of one. Of ragged rows with -inf behind each one's end.
   template <class F>
-  void transpose_in(const Operand& x, V* rows, const F& f) const {
-    bool in_floats = false;
-    if constexpr (sizeof(T) == 4) {
-      in_floats = x.dtype == Dtype::kFloat && x.column_stride == 1;
-      if (in_floats && !kRagged && x.dims <= 1 && lanes == kLanes && n >= 4) return even_floats_in(x, rows, f);
-      if (in_floats) transpose_floats_in(x, rows);
+  DISCRETE_OPS_HD void transpose_in(const Operand& x, V* rows, const F& f) const {
+    alignas(DISCRETE_OPS_BYTES) T copies[kLanes * kShortRow];  // of rows of another type, or of columns apart
+    const bool is_copied = x.dtype != Math::kDtype || x.column_stride != 1;
+    if (is_copied) copy_in(x, copies);
+    if (is_full() && (is_copied || x.dims <= 1)) {
+      const int64_t stride = is_copied ? n : x.dims ? x.strides[0] : 0;
+      return full_in(is_copied ? copies : static_cast<const T*>(x.data) + first * stride, stride, rows, f);
     }
-    if (!in_floats) convert_in(x, rows);
+    part_in(x, is_copied ? copies : nullptr, rows);
     for (int s = 0; s < n; ++s) rows[s] = f(rows[s]);
   }
 
-  template <class F>
-  void even_floats_in(const Operand& x, V* rows, const F& f) const {
-    const int64_t stride = x.dims ? x.strides[0] : 0;
-    const float* const data = static_cast<const float*>(x.data) + first * stride;
-    for (int s = 0; s < n; s += 4) {
-      const int begin = s + 4 <= n ? s : n - 4;  // the last four
-      Words columns[4];
-      load_columns(data + begin, stride, columns);
-      for (int i = 0; i < 4; ++i) rows[begin + i] = f((V)columns[i]);
-    }
-  }
-
-  void convert_in(const Operand& x, V* rows) const {
-    T* to = reinterpret_cast<T*>(rows);
+  // The rows as T, n elements apart.
+  void copy_in(const Operand& x, T* to) const {
     read_as<T>(x, [&](const auto* data, auto convert) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const auto* from = data + begin_of(lane, x);
-        const int64_t stride = x.column_stride;
-        const int end = length_of(lane);
-        for (int s = 0; s < end; ++s) to[s * kLanes + lane] = convert(from[s * stride]);
-        for (int s = end; s < n; ++s) to[s * kLanes + lane] = -Math::kInf;
+      if (!kRagged && x.column_stride == 1 && x.dims == 1 && x.strides[0] == n) {
+        return read_row(data + first * n, 1, lanes * n, to, convert);  // as one
+      }
+      for (int lane = 0; lane < lanes; ++lane) {
+        read_row(data + begin_of(lane, x), x.column_stride, length_of(lane), to + lane * n, convert);
       }
     });
   }
 
-  void transpose_floats_in(const Operand& x, V* rows) const {
-    const float *const data = static_cast<const float*>(x.data), *from[kLanes];
-    if (!kRagged && x.dims <= 1) {  // rows one stride apart
-      const int64_t stride = x.dims ? x.strides[0] : 0;
-      for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + (lane < lanes ? first + lane : first) * stride;
+  template <class F>
+  DISCRETE_OPS_HD void full_in(const T* from, int64_t stride, V* rows, const F& f) const {
+    for (int64_t s = 0; s < n; s += kAtOnce) {
+      const int64_t begin = s + kAtOnce <= n ? s : n - kAtOnce;  // the last ones
+      typename Math::U columns[kAtOnce];
+      load_columns(from + begin, stride, columns);
+      for (int i = 0; i < kAtOnce; ++i) rows[begin + i] = f((V)columns[i]);
+    }
+  }
+
+  // Also of fewer rows, of ragged ones, and of those that are not one stride apart.
+  void part_in(const Operand& x, const T* copies, V* rows) const {
+    const T *const data = static_cast<const T*>(x.data), *from[kLanes];
+    if (copies || (!kRagged && x.dims <= 1)) {
+      const int64_t stride = copies ? n : x.dims ? x.strides[0] : 0;
+      const T* const begin = copies ? copies : data + first * stride;
+      for (int lane = 0; lane < kLanes; ++lane) from[lane] = begin + (lane < lanes ? lane : 0) * stride;
     } else {
       for (int lane = 0; lane < kLanes; ++lane) from[lane] = data + begin_of(lane, x);
     }
-    for (int s = 0; s < n; s += kLanes) {
-      Words block[kFloatLanes];
-      for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, rest_of(lane, s));
-      transpose(block);
-      for (int i = 0; i < kLanes && s + i < n; ++i) rows[s + i] = (V)block[i];
+    if constexpr (sizeof(T) == 4) {
+      for (int s = 0; s < n; s += kLanes) {
+        Words block[kFloatLanes];
+        for (int lane = 0; lane < kLanes; ++lane) block[lane] = load_partial(from[lane] + s, rest_of(lane, s));
+        transpose(block);
+        for (int i = 0; i < kLanes && s + i < n; ++i) rows[s + i] = (V)block[i];
+      }
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        for (int s = 0; s < length_of(lane); ++s) rows[s][lane] = from[lane][s];
+      }
     }
     if constexpr (kRagged) {
       I columns;
@@ -103,56 +119,63 @@ struct TurnedRows : RowLength<kRows> {
     }
   }
 
-  // Columns of its row from s on, at most as many as a vector has.
-  int rest_of(int lane, int s) const {
-    const int rest = length_of(lane) - s;
-    return kRagged && rest < 0 ? 0 : rest < kLanes ? rest : kLanes;
-  }
-
   // --- lanes to rows ----------------------------------------------------------------------------------------------
 
   // Those of `out`, scaled.
   void transpose_out(const V* rows, V scale) const {
-    if constexpr (sizeof(T) == 4) {
-      if (call.out.dtype == Dtype::kFloat) return transpose_floats_out(rows, scale);
+    alignas(DISCRETE_OPS_BYTES) T copies[kLanes * kShortRow];
+    const bool is_copied = call.out.dtype != Math::kDtype;
+    T* const data = static_cast<T*>(call.out.data);
+    if (is_full()) {
+      full_out(rows, scale, is_copied ? copies : data + first * n);
+    } else if (!kRagged || is_copied) {
+      T* const begin = is_copied ? copies : data + first * n;
+      part_out(rows, scale, [=](int lane) { return begin + lane * n; });
+    } else {
+      part_out(rows, scale, [=](int lane) { return data + begin_of(lane, call.out); });
     }
-    convert_out(rows, scale);
+    if (is_copied) copy_out(copies);
   }
 
-  void transpose_floats_out(const V* rows, V scale) const {
-    float *const all = static_cast<float*>(call.out.data), *const to = all + first * call.columns;
-    if (!kRagged && lanes == kLanes && n >= 4) {
-      for (int s = 0; s < n; s += 4) {
-        const int begin = s + 4 <= n ? s : n - 4;  // the last four
-        Words columns[4];
-        for (int i = 0; i < 4; ++i) columns[i] = (Words)(rows[begin + i] * scale);
-        store_columns(to + begin, n, columns);
-      }
-      return;
+  void full_out(const V* rows, V scale, T* to) const {
+    for (int64_t s = 0; s < n; s += kAtOnce) {
+      const int64_t begin = s + kAtOnce <= n ? s : n - kAtOnce;  // the last ones
+      typename Math::U columns[kAtOnce];
+      for (int i = 0; i < kAtOnce; ++i) columns[i] = (typename Math::U)(rows[begin + i] * scale);
+      store_columns(to + begin, n, columns);
     }
-    for (int s = 0; s < n; s += kLanes) {
-      const int count = n - s < kLanes ? n - s : kLanes;
-      Words block[kFloatLanes];
-      for (int i = 0; i < kLanes; ++i) block[i] = i < count ? (Words)(rows[s + i] * scale) : Words{};
-      transpose(block);
-      for (int lane = 0; lane < lanes; ++lane) {
-        if constexpr (kRagged) {
-          store_partial(all + this->begins[lane] + s, block[lane], rest_of(lane, s));
-        } else {
-          store_partial(to + lane * call.columns + s, block[lane], count);
+  }
+
+  template <class To>
+  void part_out(const V* rows, V scale, const To& to) const {
+    if constexpr (sizeof(T) == 4) {
+      for (int s = 0; s < n; s += kLanes) {
+        Words block[kFloatLanes];
+        for (int i = 0; i < kLanes; ++i) block[i] = s + i < n ? (Words)(rows[s + i] * scale) : Words{};
+        transpose(block);
+        const int count = rest_of(0, s);
+        for (int lane = 0; lane < lanes; ++lane) {
+          store_partial(to(lane) + s, block[lane], kRagged ? rest_of(lane, s) : count);
+        }
+      }
+    } else {
+      for (int s = 0; s < n; ++s) {
+        const V row = rows[s] * scale;
+        for (int lane = 0; lane < lanes; ++lane) {
+          if (s < length_of(lane)) to(lane)[s] = row[lane];
         }
       }
     }
   }
 
-  void convert_out(const V* rows, V scale) const {
-    V scaled[kShortRow];
-    for (int s = 0; s < n; ++s) scaled[s] = rows[s] * scale;
-    const T* from = reinterpret_cast<const T*>(scaled);
+  void copy_out(const T* from) const {
     write_as<T>(call.out, [&](auto* data, auto convert) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        auto* to = data + begin_of(lane, call.out);
-        for (int s = 0; s < length_of(lane); ++s) to[s] = convert(from[s * kLanes + lane]);
+      if constexpr (kRagged) {
+        for (int lane = 0; lane < lanes; ++lane) {
+          write_row(from + lane * n, T(1), length_of(lane), data + begin_of(lane, call.out), convert);
+        }
+      } else {
+        write_row(from, T(1), lanes * n, data + first * n, convert);
       }
     });
   }
@@ -165,12 +188,7 @@ struct TurnedRows : RowLength<kRows> {
     read_as<T>(x, [&](const auto* data, auto convert) {
       if (x.dims <= 1 && lanes == kLanes) {
         const int64_t stride = x.dims ? x.strides[0] : 0;
-        const auto* from = data + first * stride;
-        if (stride == 1) {
-          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
-        } else {
-          for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane * stride]);
-        }
+        read_row(data + first * stride, stride, kLanes, to, convert);
       } else {
         for (int lane = 0; lane < kLanes; ++lane)
           to[lane] = convert(data[x.offset(lane < lanes ? first + lane : first)]);
@@ -182,11 +200,10 @@ struct TurnedRows : RowLength<kRows> {
   void write_variables(V values) const {
     const T* from = reinterpret_cast<const T*>(&values);
     write_as<T>(call.out, [&](auto* data, auto convert) {
-      auto* to = data + first;
       if (lanes == kLanes) {
-        for (int lane = 0; lane < kLanes; ++lane) to[lane] = convert(from[lane]);
+        write_row(from, T(1), kLanes, data + first, convert);
       } else {
-        for (int lane = 0; lane < lanes; ++lane) to[lane] = convert(from[lane]);
+        write_row(from, T(1), lanes, data + first, convert);
       }
     });
   }
