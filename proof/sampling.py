@@ -23,8 +23,8 @@ its rarest categories (p up to 2e-7) by an exact binomial test; p-values are two
 library fails once in a million times. Noise is told from what kernels return: with equal logits in float64 a soft
 sample is a function of the ratios of its row's noise, so a block of four columns, all of one counter, has a
 fingerprint of some 64 bits. Blocks of 10 million counters are sorted and duplicates counted: rows, two blocks of
-columns, nine draws, 65 seeds that are neighbours, rows on both sides of 2^32. Triton's interpreter takes a
-millisecond a draw, the emulated GPU a microsecond, and so they make fewer; their samples are held to the
+columns, nine draws, 65 seeds that are neighbours, rows on both sides of 2^32. Triton's interpreter takes
+long for a draw, and makes fewer; its samples, as the emulated GPU's and each instruction set's, are held to the
 reference's on the same seeds."""
 
 #: By backend: draws of rows of so many categories; blocks of noise; samples that are held to the reference's. Then the
