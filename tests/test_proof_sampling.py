@@ -37,5 +37,5 @@ def test_another_bit_is_seen() -> None:
     case = next(sampling.calls(((5, 3),)))
     a, b = (sampling.called(sampling.outcome_of, case, sampling.NATIVE) for _ in range(2))
     assert sampling.same_bits(a, b)
-    b.at_logits[2, 1] = torch.nextafter(b.at_logits[2, 1], torch.tensor(torch.inf))
+    b.at_rows[2, 1] = torch.nextafter(b.at_rows[2, 1], torch.tensor(torch.inf))
     assert not sampling.same_bits(a, b)
