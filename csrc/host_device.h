@@ -1,4 +1,5 @@
-// Marks what host and device share: a function; and, behind its parameters, a lambda of long code for several places.
+// Marks: of a function that host and device share; and of a long lambda, behind its parameters, that is to be inlined
+// wherever the host calls it.
 #pragma once
 
 #ifdef __CUDACC__

@@ -52,7 +52,7 @@ def outcome(case: Case, made: Contents, backend: str) -> Outcome:
 
 def outcome_of(case: Case, backend: str) -> Outcome:
     """Of a process that has but the numbers. An emulated machine is another for each case, and its threads' order; so
-    is the number of rows at which a product with a table is cut into parts."""
+    is how much memory a part of the rows may take, where a call is cut into parts."""
     emulator = backends.get(backend)
     if hasattr(emulator, "machine"):
         emulator.machine(multiprocessors=1 + case.contents % 8, order=case.contents % 5)

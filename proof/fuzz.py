@@ -39,8 +39,9 @@ the logits (1e-30 to 1e30) and of the incoming gradient, temperatures (1e-4 to 1
 row for every parameter, groups of seeds, many draws of a row, ragged rows, binary variables, k distinct categories,
 a table, logits that are a product, a part of more rows. Every backend makes it through the public functions, each
 instruction set of the CPU in a process of its own; the CUDA kernels on an emulated GPU, another for each call and in
-another order of its threads. Rows that meet a table are cut into parts of one to seven. Triton's interpreter
-takes a thirtieth of a second for a small call: its calls are others, of at most 40 logits, by all backends.
+another order of its threads. Rows that meet a table, and ragged ones where a backend has no kernels for them, are cut
+into small parts. Triton's interpreter takes a thirtieth of a second for a small call: its calls are others, of at most
+40 logits, by all backends.
 
 A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
 float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's

@@ -16,6 +16,9 @@ def hasten() -> None:
     """
     from triton.runtime import interpreter
 
+    options = interpreter.interpreter_builder.options
+    if not (hasattr(interpreter, "_patch_lang") and hasattr(options, "sanitize_overflow")):
+        return  # another Triton, which takes its time
     patch: Callable[[Any], Any] = interpreter._patch_lang
 
     @cache
@@ -24,5 +27,4 @@ def hasten() -> None:
         return SimpleNamespace(restore=lambda: None)
 
     interpreter._patch_lang = patched
-    builder = interpreter.interpreter_builder
-    builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
+    interpreter.interpreter_builder.options = replace(options, sanitize_overflow=options.debug)

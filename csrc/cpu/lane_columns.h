@@ -97,7 +97,7 @@ struct LaneColumns : TakesAllDraws {
   DISCRETE_OPS_HD void sum2(const F& f, V& a, V& b) {
     each_chunk([&](int64_t chunk, int64_t begin, int64_t end) {
       V x, y, sum_a = V{}, sum_b = V{}, odd_a = V{}, odd_b = V{};  // two chains of additions, for their latency
-      for (int64_t s = begin; s < end; s += 2) {
+      for (int64_t s = begin; s < end; s += 2) {                   // which are multiples of 4
         f(s, x, y);
         sum_a += x, sum_b += y;
         f(s + 1, x, y);

@@ -239,7 +239,7 @@ static DISCRETE_OPS_HD Wide multiply_low(Wide a, uint32_t b) {
 #endif
 }
 
-// One instruction, which may take c from memory.
+// With AVX-512 one instruction, which may take c from memory.
 static DISCRETE_OPS_HD Wide xor3(Wide a, Wide b, Wide c) {
 #if DISCRETE_OPS_BYTES == 64
   return (Wide)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);

@@ -42,7 +42,7 @@ struct TurnedRows : RowLength<kRows> {
     }
   }
 
-  // Rows of T one stride apart, as many as lanes: taken a few columns at a time, as 128 bits hold.
+  // As many rows as lanes, of enough columns to be taken a few at a time, as 128 bits hold.
   static constexpr int kAtOnce = 16 / sizeof(T);
   bool is_full() const { return !kRagged && lanes == kLanes && n >= kAtOnce; }
 
