@@ -129,7 +129,9 @@ class Agreement:
         finite = bool(valid.all()) and (self.made.factors is None or bool(self.made.factors.hidden.isfinite().all()))
         for name in TABLES:
             found = getattr(outcome, name)
-            may_have = self._overflows.any() or not (finite or name == "at_weight")
+            size = self._sizes.get(name)
+            beyond = size is not None and not bool((size < torch.finfo(self.dtype).max).all())
+            may_have = beyond or self._overflows.any() or not (finite or name == "at_weight")
             if found is not None and found.isnan().any() and not may_have:
                 yield f"NaN in the gradient {name}"
 
@@ -215,17 +217,27 @@ class Agreement:
 
     @cached_property
     def _allowed(self) -> dict[str, Tensor]:
-        """By how much rounding may move each gradient. Behind that at a factor of the logits is theirs, and the product
-        of each draw is rounded to the type, by two backends."""
-        tables = {name: getattr(self._magnitudes, name) for name in TABLES}
-        allowed = {name: self._tolerance * x + self._least for name, x in tables.items() if x is not None}
+        """By how much rounding may move each gradient. A soft sample is rounded to the type before it meets what comes
+        in at a table. Behind a gradient at a factor of the logits is theirs, and the product of each draw is rounded to
+        the type. Each time by two backends."""
+        eps = torch.finfo(self.dtype).eps
+        shares = {"at_tau": self._tolerance, "at_weight": self._tolerance + eps * (not self.case.hard)}
+        allowed = {name: shares[name] * size + self._least for name, size in self._sizes.items() if name in shares}
         if self.made.factors is None:
             return allowed | {"at_rows": self._tolerance * self._largest + self._least}
-        of_draws = self.draws * torch.finfo(self.dtype).eps
-        of_logits = (self._tolerance + of_draws) * self._rows(self._magnitudes.at_rows) + self._least
+        of_logits = (self._tolerance + self.draws * eps) * self._rows(self._magnitudes.at_rows) + self._least
         moved = of_factors(of_logits, self.made.factors)
         moved["at_rows"] = moved["at_rows"].masked_fill(self.invalid[:, None], torch.inf)
         return allowed | {name: x + self._least for name, x in moved.items()}
+
+    @cached_property
+    def _sizes(self) -> dict[str, Tensor]:
+        """What each gradient but that at the logits is the sum of."""
+        tables = {name: getattr(self._magnitudes, name) for name in ("at_tau", "at_weight")}
+        sizes = {name: size for name, size in tables.items() if size is not None}
+        if self.made.factors is None:
+            return sizes
+        return sizes | of_factors(self._rows(self._magnitudes.at_rows), self.made.factors)
 
     @cached_property
     def _largest(self) -> Tensor:
@@ -242,6 +254,8 @@ class Agreement:
             grad = self.made.grad.movedim(place, -1).double().abs()
             came_in = (grad @ self.made.weight.double().abs().T).amax(-1) >= most
             overflows = overflows | came_in.view(self.draws, -1).any(0)
+        if self.made.factors is not None:
+            overflows = overflows | ~(self._sizes["at_rows"].nan_to_num(0.0, posinf=torch.inf) < most).all(-1)
         return overflows
 
     @cached_property
@@ -256,10 +270,12 @@ class Agreement:
     @cached_property
     def _least(self) -> float:
         """What is lost below the normal numbers: of the type, where a draw is rounded to it, and of float32, where a
-        probability is, whose weight may be large."""
+        probability is, whose weight may be large, as an eta or beta is."""
         of_type = torch.finfo(self.dtype).smallest_normal * torch.finfo(self.dtype).eps
         grad = self.made.grad.double().abs().flatten().tolist()
-        of_probability = torch.finfo(torch.float32).tiny * 2.0**30 * max(grad, default=0.0)
+        weights = (torch.as_tensor(self.made.arguments.get(name, 0.0)) for name in ("eta", "beta"))
+        weight = max(2.0**30, *(float(each.abs().amax()) if each.numel() else 0.0 for each in weights))
+        of_probability = torch.finfo(torch.float32).tiny * weight * max(grad, default=0.0)
         return self.draws * max(of_type, of_probability)
 
     def _near(self, index: Tensor) -> Tensor:

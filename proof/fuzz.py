@@ -46,8 +46,9 @@ into small parts. Triton's interpreter takes a thirtieth of a second for a small
 A sampled index may differ where the uniform is within rounding of a boundary of the CDF (2^-21 of the total, 1e-13 in
 float64). An error in a gradient counts as a share of the sum of `|weight| p (|v| + <|q|, |v|>)` over the estimator's
 terms, of which the gradient is the sum without the bars: at the logits the row's largest. Allowed are 1e-10 in
-float64, 2e-5 in float32, 1e-3 in float16, 8e-3 in bfloat16, and 1e-15 more for each unit of MVE's temperature; beside
-it, what a probability below 1e-29 adds, and the smallest number of the type for each draw. Gumbel-Rao of binary
+float64, 2e-5 in float32, 1e-3 in float16, 8e-3 in bfloat16, as much again where a soft sample in a half type meets a
+table, and 1e-15 more for each unit of MVE's temperature; beside it, what a probability below 1e-29 adds (below 1e-38
+where an eta or beta above 1e9 is its weight), and the smallest number of the type for each draw. Gumbel-Rao of binary
 variables is a quadrature, right to 1e-7 of the largest gradient (1e-12 in float64), however small it is at saturated
 logits. Where a term is beyond the largest number of the type (an `eta` of 1e30 with an incoming gradient of 1e30,
 say) a gradient may be inf or NaN: such rows are counted, not compared.

@@ -34,15 +34,20 @@ def conditional_type():
 
 
 @device_function
-def bounded(y):
-    """y above a limit where its exponential times the largest partition and ratio of exponentials stays finite."""
-    return tl.maximum(y, -600.0 if y.dtype == tl.float64 else -48.0)
+def bounded(y, is_tau_one):
+    """y above a limit where its exponential times the largest partition and ratio of exponentials stays finite; at
+    temperature 1 times an exponential alone, since what is beyond it has a weight of 0."""
+    if y.dtype == tl.float64:
+        return tl.maximum(y, -600.0)
+    else:
+        return tl.maximum(y, tl.where(is_tau_one, -84.0, -48.0))
 
 
 @device_function
 def prepare(y, r):
-    weight = exp(bounded(y))
-    return conditional_type()(inverse(weight), bounded(y) - y, row_sum(weight), inverse(winner_of(weight, r)))
+    most = bounded(y, r.is_tau_one)
+    weight = exp(most)
+    return conditional_type()(inverse(weight), most - y, row_sum(weight), inverse(winner_of(weight, r)))
 
 
 @device_function
