@@ -95,6 +95,20 @@ def test_the_gradient_at_tau_of_a_probability_below_float32s_is_precise(backend)
     torch.testing.assert_close(got, torch.tensor([300 * math.exp(-300)], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("columns", [4, 64, 5000])
+@pytest.mark.parametrize("tau", [1.0, 1.5])
+def test_weights_far_below_the_largest_are_as_precise(columns, tau, backend):
+    """In float32, whose least normal number is exp(-87): a sample's weights and what a gradient has of each."""
+    logits = torch.full((8, columns), -torch.inf)
+    logits[:, :4] = torch.tensor([0.0, -45.0, -62.0, -77.0])
+    v = torch.tensor([0.3, -1.0, 2.0, 0.7]).repeat(8, columns // 4)
+    names = (backend, "reference")
+    got, want = (do.gumbel_softmax(logits, tau, seed=3, backend=name) for name in names)
+    torch.testing.assert_close(got, want, rtol=5e-5, atol=1e-37)
+    got, want = (draw_and_pull(make("gumbel_rao", tau, 2), logits, v, seed=3, backend=name)[2] for name in names)
+    torch.testing.assert_close(got[:, 1:], want[:, 1:], rtol=5e-5, atol=1e-37)  # that of the winner is a difference
+
+
 @pytest.mark.parametrize(
     "form", ["array", "scalar array", "column", "one", "one of more dims", "parameter", "integers", "bfloat16"]
 )
