@@ -24,8 +24,8 @@ library fails once in a million times. Noise is told from what kernels return: w
 sample is a function of the ratios of its row's noise, so a block of four columns, all of one counter, has a
 fingerprint of some 64 bits. Blocks of 10 million counters are sorted and duplicates counted: rows, two blocks of
 columns, nine draws, 65 seeds that are neighbours, rows on both sides of 2^32. Triton's interpreter takes
-long for a draw, and makes fewest; the emulated GPU makes fewer the longer the rows are. Their samples, and those of each
-instruction set, are held to the reference's on the same seeds."""
+long for a draw, and makes fewest; the emulated GPU makes fewer the longer the rows are. Their samples, and those of
+each instruction set, are held to the reference's on the same seeds."""
 
 #: By backend: draws of rows of so many categories; blocks of noise; samples that are held to the reference's. Then the
 #: numbers of threads, and the shapes to compare them at.
