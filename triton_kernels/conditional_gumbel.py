@@ -36,7 +36,7 @@ def conditional_type():
 @device_function
 def bounded(y, is_tau_one):
     """y above a limit where its exponential times the largest partition and ratio of exponentials stays finite; at
-    temperature 1 times an exponential alone, since what is beyond it has a weight of 0."""
+    temperature 1, where what overflows has a weight of 0, times a draw's exponential noise alone."""
     if y.dtype == tl.float64:
         return tl.maximum(y, -600.0)
     else:
@@ -45,9 +45,9 @@ def bounded(y, is_tau_one):
 
 @device_function
 def prepare(y, r):
-    most = bounded(y, r.is_tau_one)
-    weight = exp(most)
-    return conditional_type()(inverse(weight), most - y, row_sum(weight), inverse(winner_of(weight, r)))
+    clamped = bounded(y, r.is_tau_one)
+    weight = exp(clamped)
+    return conditional_type()(inverse(weight), clamped - y, row_sum(weight), inverse(winner_of(weight, r)))
 
 
 @device_function

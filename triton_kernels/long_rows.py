@@ -199,9 +199,9 @@ def draw(z, winner, k, first, r, C: tl.constexpr, STRATIFIED: tl.constexpr):
     block = first // 4 + columns_of(C // 4, 1)
     e = exponentials(r.seed, k, r.row, block, r.first_draw, r.num_samples, z.dtype, STRATIFIED)
     e_winner = exponential_at(r.seed, k, r.row, r.winner, r.first_draw, r.num_samples, z.dtype, STRATIFIED)
-    most = bounded(y, r.is_tau_one)
-    x = e * (r.partition * inverse(e_winner)) * inverse(exp(most))
-    return conditional_weights(x, most - y, winner, r.inv_tau, r.is_tau_one)
+    clamped = bounded(y, r.is_tau_one)
+    x = e * (r.partition * inverse(e_winner)) * inverse(exp(clamped))
+    return conditional_weights(x, clamped - y, winner, r.inv_tau, r.is_tau_one)
 
 
 @device_function
