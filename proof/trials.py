@@ -93,9 +93,9 @@ def interrupts(times: int) -> list[str]:
     duration = time.monotonic() - begun
     for i in range(times):
         delay = random.Random(i).uniform(0, 2 * duration)
-        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
-            for _ in range(100):
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+            for _ in range(100):  # the start is interrupted, too, where this process has to wait for its processor
                 work(0)
             faults.append("an interrupt was lost")
         except KeyboardInterrupt:

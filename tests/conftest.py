@@ -6,10 +6,13 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from helpers import CPU_BACKENDS
 
 import discrete_ops as do
 from proof.interpreter import hasten
+
+# Before they are imported: an assertion in them says what it got, too.
+pytest.register_assert_rewrite("draws", "helpers", "proof_lines", "task_helpers")
+from helpers import CPU_BACKENDS  # noqa: E402
 
 if "triton" in CPU_BACKENDS:
     hasten()
