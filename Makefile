@@ -20,7 +20,7 @@ demo: .venv/ready  ## train a discrete VAE with every estimator on an embedded d
 	$(BIN)/python -m tasks.vae demo
 
 # The Triton kernels need a run of their own: the interpreter is chosen before Python starts, and is slow.
-INTERPRETED := $(addprefix tests/test_,triton.py kernels.py contract.py gst.py autograd.py capture.py compile_vmap.py operators.py temperatures.py bernoulli.py bernoulli_mean.py many.py triton_linear_embedding.py)
+INTERPRETED := $(addprefix tests/test_,triton.py kernels.py contract.py gst.py autograd.py capture.py compile_vmap.py operators.py recomputation.py temperatures.py bernoulli.py bernoulli_mean.py many.py triton_linear_embedding.py)
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --ignore tests/test_triton_aot.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_triton_aot.py

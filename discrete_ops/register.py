@@ -76,6 +76,8 @@ def operator(
     return op
 
 
+# Of torch.autograd.graph.region_activation_memory_budget, where this torch has it.
+_budget_of_region = getattr(torch.fx.traceback, "_get_memory_budget_annotation", lambda node: None)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
@@ -113,7 +115,8 @@ def never_redrawn(x: Tensor) -> None:
     """Tell torch.compile that the random numbers that x is made of must come out the same in the backward pass.
 
     Under a memory budget its partitioner recomputes what the backward pass needs, random numbers anew. Those that are
-    marked as an activation checkpoint marks them are recomputed from the state that the generator had.
+    marked are kept; but a budget of 0 keeps nothing, whatever its mark: there they are recomputed from the state that
+    the generator had, which is saved and restored around them and takes longer than a small call.
     """
     mode = get_proxy_mode()
     if mode is None:
@@ -127,8 +130,15 @@ def never_redrawn(x: Tensor) -> None:
     while nodes:
         node = nodes.pop()
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
+            keeps_nothing = memory_budget(node) == 0
+            node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE if keeps_nothing else CheckpointPolicy.MUST_SAVE
         nodes += node.all_input_nodes
+
+
+def memory_budget(node: torch.fx.Node) -> float:
+    """The share of what the backward pass needs that a graph may keep: of the region of the node, or of all graphs."""
+    of_region = _budget_of_region(node)
+    return torch._functorch.config.activation_memory_budget if of_region is None else of_region
 
 
 def fold(batch_size: int, x: Tensor, dim: int | None) -> Tensor:

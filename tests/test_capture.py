@@ -1,18 +1,16 @@
-"""Whatever captures a model keeps the gradient: export, tracing, make_fx, ONNX, recomputation, compilers."""
+"""Whatever captures a model keeps the gradient: export, tracing, make_fx, ONNX, compilers."""
 
 import io
 import warnings
 
 import pytest
 import torch
-import torch._functorch.config
 from helpers import CPU_BACKENDS, assert_close, compilers, draw_and_pull, make, pairs
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import discrete_ops as do
-from discrete_ops import reference
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_dynamo"),
@@ -265,53 +263,6 @@ def test_what_cannot_capture_rebar_says_so():
     for capture in (torch.export.export, torch.jit.trace):
         with pytest.raises(Exception, match=r"rebar: .*allowed"):
             capture(Call(), (LOGITS,))
-
-
-# ---------------------------------------------------------------------------------------------------
-# Recomputation
-
-
-@pytest.mark.parametrize("budget", [1.0, 0.5, 0.1, 0.0])
-@pytest.mark.parametrize(
-    ("compiler", "backend"),
-    [*(("aot_eager_decomp_partition", b) for b in CPU_BACKENDS), ("inductor", CPU_BACKENDS[-1])],
-)
-def test_a_recomputed_sample_is_its_own(compiler, backend, budget):
-    """At every memory budget the gradient is that of the sample that was returned."""
-
-    def f(x):
-        return do.reinmax(x.sin().cos(), backend=backend), do.gumbel_softmax(x.cos(), 0.5, True, backend=backend)
-
-    x = LOGITS.clone().requires_grad_()
-    with torch._functorch.config.patch(activation_memory_budget=budget):
-        compiled = torch.compile(f, fullgraph=True, backend=compiler)
-        sample, other = compiled(x)
-        (got,) = torch.autograd.grad((sample * V).sum() + other.sum(), x)  # sum() has the gradient 0
-        torch.manual_seed(5)
-        again = compiled(x)
-    h = LOGITS.clone().requires_grad_()
-    logits = h.sin().cos()
-    call = (sample.argmax(-1), torch.tensor([0]), reference.AT_ONE, "reinmax", 1)
-    pulled = reference.surrogate_vjp(V, logits.detach(), *call)
-    torch.testing.assert_close(got, torch.autograd.grad(logits, h, pulled)[0], rtol=1e-5, atol=1e-6)
-    torch.manual_seed(5)
-    for compiled_sample, eager in zip(again, f(x), strict=True):
-        assert torch.equal(compiled_sample, eager), "equal generator, equal sample"
-
-
-def test_a_checkpoint_inside_a_compiled_model(backend):
-    def f(x):
-        return torch.utils.checkpoint.checkpoint(
-            lambda x: do.reinmax(x.sin(), backend=backend) * x.cos(), x, use_reentrant=False
-        )
-
-    x, y = (LOGITS.clone().requires_grad_() for _ in range(2))
-    torch.manual_seed(5)
-    got = torch.compile(f, fullgraph=True, backend="aot_eager")(x)
-    torch.manual_seed(5)
-    want = f(y)
-    assert torch.equal(got, want)
-    torch.testing.assert_close(torch.autograd.grad(got, x, V)[0], torch.autograd.grad(want, y, V)[0])
 
 
 # ---------------------------------------------------------------------------------------------------
