@@ -2,17 +2,15 @@
 
 python -m bench.call_parts [ROWSxCOLUMNS ...]
 
-Each shape in a fresh process, first as it is there, then with memory that malloc keeps. Processor time of the thread,
-medians of rounds in which all parts take turns.
+Each shape in a fresh process, first as it is there, then with memory that malloc keeps. Processor time, medians of
+rounds in which all parts take turns.
 """
 
 import ctypes
 import json
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +24,11 @@ from torch.autograd.function import Function
 import discrete_ops as do
 from discrete_ops import compiled
 
-from . import plain
+from . import plain, timing
 from .formulations import Formulation
 
 SHAPES = ("4x10", "3000x10", "30000x10", "64x8192")
-ROUNDS, ROUND_SECONDS = 21, 0.004
+SECONDS = 5.0  #: that the parts take turns for, at most
 #: glibc takes larger blocks than the largest that was freed so far from the system each time, and gives back what is
 #: free at its heap's end above twice that. This is about the largest that it counts.
 KEPT_BYTES = 2**25 - 2**16
@@ -62,20 +60,8 @@ def setup(formulation: Formulation, rows: int, columns: int) -> Callable[[], Non
 
 def processor_times(parts: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Microseconds a call."""
-    calls, times = {}, {}
-    for name, run in parts.items():
-        for _ in range(3):
-            run()
-        begin = time.perf_counter()
-        run()
-        calls[name], times[name] = max(1, int(ROUND_SECONDS / (time.perf_counter() - begin))), []
-    for _ in range(ROUNDS):
-        for name, run in parts.items():
-            begin = time.thread_time()
-            for _ in range(calls[name]):
-                run()
-            times[name].append((time.thread_time() - begin) / calls[name] * 1e6)
-    return {name: statistics.median(each) for name, each in times.items()}
+    found = timing.interleaved(parts, timing.clock("cpu", threads=1), SECONDS)
+    return {name: 1e6 * each.median for name, each in found.items()}
 
 
 def faults_per_call(run: Callable[[], Any], calls: int = 50) -> float:
