@@ -5,6 +5,7 @@
 //   Call                  a Problem and what else the kernels take
 //   set_parameters(call, p, one)  where the kernels read the parameters: p (groups, kParameters) if not null, else one;
 //                         returns what must outlive the launch
+//   prepare(x)            the memory of a new tensor, before kernels write it
 //   check_index(call)     of the index's values, where that costs no synchronisation
 //   longest_row(call, total)  of the ragged rows of a tensor of so many elements, whose offsets it checks
 //   sample, surrogate     launch the kernels of a call that has rows
@@ -114,7 +115,9 @@ struct Operators {
       with_draws.insert(with_draws.end(), sizes, sizes + dims++);
       sizes = with_draws.data();
     }
-    return empty(sizes, dims, dtype, Device::type(), logits.get_device_index());
+    const Tensor x = empty(sizes, dims, dtype, Device::type(), logits.get_device_index());
+    Device::prepare(x);
+    return x;
   }
 
   // What the operators share; the seed and the parameters are contiguous, and kept by the caller.

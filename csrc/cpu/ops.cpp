@@ -9,6 +9,7 @@
 
 #include "../operators.h"
 #include "../schemas.h"
+#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel_for.h"
 
@@ -105,6 +106,12 @@ struct Cpu {
     }
     call.parameters = checked;
     return many;
+  }
+
+  static void prepare(const Tensor& x) {
+    int64_t bytes = 0;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(x.get(), &bytes));
+    ask_for_huge_pages(x.data_ptr(), static_cast<size_t>(bytes));
   }
 
   static void check_index(const Call& call) {
