@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import discrete_ops as do
 from discrete_ops import backends, philox
 
 needs_cpp = pytest.mark.skipif(
@@ -94,3 +95,29 @@ def test_a_library_that_does_not_load_says_what_it_was_built_for(
     assert torch.__version__ in str(error.value)
     with pytest.raises(ImportError, match="built without the compiler"):
         compiled.load("missing.so")
+
+
+@needs_cpp
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="NOT COVERED: a kernel without huge pages to ask for",
+)
+def test_large_results_are_in_huge_pages() -> None:
+    """Of a size for which malloc has new memory each time, with marks that are no other array's."""
+    logits = torch.zeros(2**22, 4, requires_grad=True)
+    sample = do.straight_through(logits, backend="cpp")
+    (gradient,) = torch.autograd.grad(sample, logits, torch.ones_like(logits))
+    for x in (sample, gradient):
+        assert "hg" in flags_of_memory(x.data_ptr() + x.nbytes // 2)
+
+
+def flags_of_memory(address: int) -> list[str]:
+    """What Linux has noted of the part of this process's memory that the address is in."""
+    is_inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            begin, end = (int(bound, 16) for bound in bounds.groups())
+            is_inside = begin <= address < end
+        elif is_inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError(f"{address:x} is in no memory of this process")
