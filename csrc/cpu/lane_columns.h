@@ -315,7 +315,7 @@ struct LaneColumns : TakesAllDraws {
   DISCRETE_OPS_HD void words(int64_t s, uint32_t k, Words out[4]) const {
     const Words row_low = Words{} + static_cast<uint32_t>(local_row);
     const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
-    const auto block = static_cast<uint32_t>(s / kNoiseSteps * kFloatLanes);
+    const uint32_t block = static_cast<uint32_t>(s) / kNoiseSteps * kFloatLanes;
     philox_(counters + block, Words{} + k, row_low, row_high, out);
     transpose_quarters(out);  // word i of counter c belongs to column 4 c + i
   }

@@ -257,9 +257,7 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   // The words of kNoiseColumns columns from s on, each lane its own row: of column s + i, and where a vector of words
   // is two of doubles, of column s + 4 + i in its other half. Keys are kept while the seed is the same.
   DISCRETE_OPS_HD void words(int s, uint32_t k, Words out[4]) {
-    Words block;
-    for (int lane = 0; lane < kFloatLanes; ++lane) block[lane] = lane / kLanes;
-    philox_(block + static_cast<uint32_t>(s / 4), Words{} + k, row_low, row_high, out);
+    philox_(block_of_lane() + static_cast<uint32_t>(s / 4), Words{} + k, row_low, row_high, out);
   }
 
   void prepare_noise() {
@@ -299,6 +297,13 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   }
 
   static DISCRETE_OPS_HD Words splat(uint64_t x) { return Words{} + static_cast<uint32_t>(x); }
+  static DISCRETE_OPS_HD Words block_of_lane() {
+    Words blocks{};
+    if constexpr (kPerWords<Math> == 2) {
+      for (int lane = kLanes; lane < kFloatLanes; ++lane) blocks[lane] = 1;
+    }
+    return blocks;
+  }
   static DISCRETE_OPS_HD Words row_of_lane() {
     Words lanes;
     for (int lane = 0; lane < kFloatLanes; ++lane) lanes[lane] = lane % kLanes;

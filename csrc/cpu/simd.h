@@ -5,7 +5,9 @@
 //
 // exp, exp2 and log1p are our own polynomials: inlined they take 0.12, 0.08 and 0.16 ns an element where Sleef's,
 // called in libtorch_cpu, take 0.20, 0.16 and 0.52 (bench/vector_math.cpp, one core with AVX-512), and no symbol of
-// torch is needed that a release might stop exporting. tests/test_cpp_library.py holds them to 2 ulp.
+// torch is needed that a release might stop exporting. In double they take 0.29, 0.25 and 0.51, Sleef's
+// 0.48, 0.40 and 1.22, and the C library's, a number at a time, 2.6, 1.6 and 3.7. tests/test_cpp_library.py holds all
+// to 2 ulp.
 
 template <class T>
 struct Math;
@@ -132,7 +134,7 @@ struct Math<float> {
   }
 };
 
-// The same in double, but that a NaN stays one, also in exp and exp2.
+// The same in double, but that NaN stays NaN in exp and exp2, too.
 template <>
 struct Math<double> {
   using T = double;
