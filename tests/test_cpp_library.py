@@ -1,8 +1,12 @@
 """The compiled CPU library: its vector maths, its Philox, and what is said when it does not load."""
 
 import ctypes
+import os
 import platform
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,39 +23,80 @@ needs_cpp = pytest.mark.skipif(
 NO_BINDING = "NOT COVERED: no discrete_ops._C, which is not in a wheel, nor for another Python than a tree was built by"
 
 
+# On x86-64 a longdouble has 11 bits more than a double.
+WIDER = {np.float32: np.float64, np.float64: np.longdouble}
+needs_longdouble = pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 63, reason="NOT COVERED: a longdouble is no wider than a double here"
+)
+DTYPES = [np.float32, pytest.param(np.float64, marks=needs_longdouble)]
+
+
 def vector_math(function: str, x: np.ndarray) -> np.ndarray:
     from discrete_ops import compiled
 
     y = np.full_like(x, np.nan)
     library = ctypes.CDLL(str(compiled.CPU_LIBRARY))
+    run = library.discrete_ops_math if x.dtype == np.float32 else library.discrete_ops_double_math
     pointers = (a.ctypes.data_as(ctypes.c_void_p) for a in (x, y))
-    library.discrete_ops_math(ctypes.c_char(function.encode()), *pointers, ctypes.c_int64(x.size))
+    run(ctypes.c_char(function.encode()), *pointers, ctypes.c_int64(x.size))
     return y
 
 
-def ulps(got: np.ndarray, exact: np.ndarray) -> float:
-    return float((np.abs(got.astype(np.float64) - exact) / np.spacing(np.abs(exact).astype(np.float32))).max())
+def ulps(got: np.ndarray, function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
+    dtype = x.dtype.type
+    exact = function(x.astype(WIDER[dtype]))
+    unit = np.spacing(np.abs(exact).astype(dtype)).astype(exact.dtype)
+    return float((np.abs(got.astype(exact.dtype) - exact) / unit).max())
 
 
 @needs_cpp
-def test_exponential_functions_to_two_ulp() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exponential_functions_to_two_ulp(dtype: type) -> None:
     rng = np.random.default_rng(0)
-    x = np.concatenate([-np.logspace(-30, np.log10(87), 10**6), rng.uniform(-87, 88, 10**6)]).astype(np.float32)
-    assert ulps(vector_math("e", x), np.exp(x.astype(np.float64))) <= 2
-    x = np.concatenate([x[x > -60], rng.uniform(-126, 127, 10**6)]).astype(np.float32)
-    assert ulps(vector_math("2", x), np.exp2(x.astype(np.float64))) <= 2
+    least, most = (-87, 88) if dtype is np.float32 else (-708, 709)
+    small = np.logspace(-30, 0, 10**6)
+    x = np.concatenate([-small, small, rng.uniform(least, most, 10**6), np.linspace(least, least + 1, 10**4)])
+    x = np.append(x, [least, most]).astype(dtype)
+    assert ulps(vector_math("e", x), np.exp, x) <= 2
+    least, most = (-126, 127) if dtype is np.float32 else (-1022, 1023)
+    x = np.concatenate([-small, small, rng.uniform(least, most, 10**6), np.linspace(most - 1, most, 10**4)])
+    x = np.append(x, [least, most]).astype(dtype)
+    assert ulps(vector_math("2", x), np.exp2, x) <= 2
     for function in "e2":
-        ends = vector_math(function, np.array([-np.inf, -1e38, -150, 0, -0.0], dtype=np.float32))
+        ends = vector_math(function, np.array([-np.inf, -1e38, least - 24, 0, -0.0], dtype=dtype))
         assert ends.tolist() == [0, 0, 0, 1, 1]
 
 
 @needs_cpp
-def test_log1p_to_two_ulp() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log1p_to_two_ulp(dtype: type) -> None:
     rng = np.random.default_rng(0)
-    below = np.concatenate([np.logspace(-37, 0, 10**6), rng.uniform(0, 1, 10**6)])
-    x = np.concatenate([-below[below < 1], np.logspace(-37, 38, 10**6), rng.uniform(0, 5, 10**6)]).astype(np.float32)
+    least, most = (-37, 38) if dtype is np.float32 else (-307, 308)
+    below = np.concatenate([np.logspace(least, 0, 10**6), rng.uniform(0, 1, 10**6)])
+    from_minus_one = -1 + np.logspace(-16, 0, 10**5)
+    x = np.concatenate([-below[below < 1], from_minus_one, np.logspace(least, most, 10**6), rng.uniform(0, 5, 10**6)])
+    x = x.astype(dtype)
     x = x[x > -1]
-    assert ulps(vector_math("l", x), np.log1p(x.astype(np.float64))) <= 2
+    assert ulps(vector_math("l", x), np.log1p, x) <= 2
+
+
+@needs_cpp
+def test_a_nan_stays_one_in_double() -> None:
+    x = np.array([np.nan, -np.nan, np.uint64(0x7FF8000000000FFF).view(np.float64)])
+    assert all(np.isnan(vector_math(function, x)).all() for function in "e2l")
+
+
+@needs_cpp
+@pytest.mark.parametrize("name", ["avx2", "baseline"])
+def test_lesser_instruction_sets_to_two_ulp(name: str) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("one instruction set alone on this machine")
+    tests = ["test_exponential_functions_to_two_ulp", "test_log1p_to_two_ulp", "test_a_nan_stays_one_in_double"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"{__file__}::{test}" for test in tests)],
+        env={**os.environ, "DISCRETE_OPS_CPU": name},
+        check=True,
+    )
 
 
 @needs_cpp

@@ -26,6 +26,7 @@ struct Kernels {
   void (*sample)(const Call&, int64_t begin, int64_t end);
   void (*surrogate)(const Call&, int64_t begin, int64_t end);        // call.mode says what
   void (*math)(char function, const float* x, float* y, int64_t n);  // exp, exp2 ('2') or log1p ('l'), for tests
+  void (*double_math)(char function, const double* x, double* y, int64_t n);
 };
 
 // Memory for a kernel, which frees it. Where there is none it throws, and is never null: what the kernel holds already,

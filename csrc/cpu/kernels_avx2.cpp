@@ -23,7 +23,7 @@
 
 namespace discrete_ops {
 const Kernels* avx2_kernels() {
-  static constexpr Kernels kernels{"avx2", avx2::units, avx2::sample, avx2::surrogate, avx2::math};
+  static constexpr Kernels kernels = avx2::table("avx2");
   return &kernels;
 }
 }  // namespace discrete_ops

@@ -24,7 +24,7 @@
 
 namespace discrete_ops {
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kernels{"avx512", avx512::units, avx512::sample, avx512::surrogate, avx512::math};
+  static constexpr Kernels kernels = avx512::table("avx512");
   return &kernels;
 }
 }  // namespace discrete_ops

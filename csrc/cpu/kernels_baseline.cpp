@@ -14,9 +14,9 @@
 namespace discrete_ops {
 const Kernels* baseline_kernels() {
 #if defined(__aarch64__)
-  static constexpr Kernels kernels{"neon", baseline::units, baseline::sample, baseline::surrogate, baseline::math};
+  static constexpr Kernels kernels = baseline::table("neon");
 #else
-  static constexpr Kernels kernels{"baseline", baseline::units, baseline::sample, baseline::surrogate, baseline::math};
+  static constexpr Kernels kernels = baseline::table("baseline");
 #endif
   return &kernels;
 }

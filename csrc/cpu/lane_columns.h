@@ -12,7 +12,8 @@ struct LaneColumns : TakesAllDraws {
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kBinary = false;
   static constexpr int kLanes = Math::kLanes;
-  static constexpr int64_t kChunk = 64;  // steps
+  static constexpr int64_t kChunk = 64;                    // steps
+  static constexpr int kNoiseSteps = 4 * kPerWords<Math>;  // whose words come at once
 
   const Call& call;
   int64_t n, steps, chunks;                // of the longest row, until one is loaded
@@ -21,13 +22,13 @@ struct LaneColumns : TakesAllDraws {
   uint64_t seed = 0, local_row = 0;
   PhiloxVector philox_;
   I iota;
-  Words counters;      // of four steps' noise, by lane
+  Words counters;      // of kNoiseSteps' noise, by lane
   Scratch<V> memory_;  // the arrays below, one after the other
   V *const z_, *const v_, *const out_, *const a_, *const b_;
-  uint32_t *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
-  double* const partial;                       // two a chunk
-  Scratch<V> more_;                            // of MVE: c, x of moments, the functions of cauchy.h
-  Scratch<double> sums_;                       // and the sums of its chunks
+  Words *const rotation_, *const shuffle_;  // of the order of strata, by column: of stratified draws only
+  double* const partial;                    // two a chunk
+  Scratch<V> more_;                         // of MVE: c, x of moments, the functions of cauchy.h
+  Scratch<double> sums_;                    // and the sums of its chunks
 
   explicit LaneColumns(const Call& call)
       : call(call),
@@ -39,16 +40,15 @@ struct LaneColumns : TakesAllDraws {
         out_(v_ + steps),
         a_(out_ + steps),
         b_(a_ + steps),
-        rotation_(reinterpret_cast<uint32_t*>(b_ + steps)),
-        shuffle_(call.spec.strata.count ? rotation_ + steps * DISCRETE_OPS_BYTES / 4 : rotation_),
-        partial(
-            reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps * DISCRETE_OPS_BYTES / 4 : shuffle_)) {
+        rotation_(reinterpret_cast<Words*>(b_ + steps)),
+        shuffle_(call.spec.strata.count ? rotation_ + steps : rotation_),
+        partial(reinterpret_cast<double*>(call.spec.strata.count ? shuffle_ + steps : shuffle_)) {
     for (int lane = 0; lane < kLanes; ++lane) iota[lane] = static_cast<typename Math::Index>(lane);
     for (int lane = 0; lane < kFloatLanes; ++lane) counters[lane] = lane % 4 * (kFloatLanes / 4) + lane / 4;
   }
 
   static int64_t steps_of(int64_t columns) {  // whole blocks of noise
-    return (columns + 4 * kLanes - 1) / (4 * kLanes) * 4;
+    return (columns + 4 * kFloatLanes - 1) / (4 * kFloatLanes) * kNoiseSteps;
   }
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ struct LaneColumns : TakesAllDraws {
   template <class... Which>
   DISCRETE_OPS_HD V noise_of_draw(Which... which) {
     each_chunk([&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; s += 4) exponentials(s, which..., a_ + s);
+      for (int64_t s = begin; s < end; s += kNoiseSteps) exponentials(s, which..., a_ + s);
     });
     return Math::set(reinterpret_cast<const T*>(a_)[winner_]);
   }
@@ -302,61 +302,41 @@ struct LaneColumns : TakesAllDraws {
     philox_.set_seeds(Words{} + static_cast<uint32_t>(seed), Words{} + static_cast<uint32_t>(seed >> 32));
     if (!call.spec.strata.count) return;
     each_chunk([&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; s += 4) {
-        words(s, philox::kStrataDraw, rotation_ + s * kLanes);
-        words(s, philox::kShuffleDraw, shuffle_ + s * kLanes);
-        for (int64_t column = s * kLanes; column < (s + 4) * kLanes; ++column) {
-          rotation_[column] = philox::upper(rotation_[column], call.spec.strata.count);
-        }
+      for (int64_t s = begin; s < end; s += kNoiseSteps) {
+        Words* const rotation = rotation_ + s / kPerWords<Math>;
+        words(s, philox::kStrataDraw, rotation);
+        words(s, philox::kShuffleDraw, shuffle_ + s / kPerWords<Math>);
+        for (int i = 0; i < 4; ++i) rotation[i] = upper(rotation[i], call.spec.strata.count);
       }
     });
   }
 
-  // Of the four steps from step s, a multiple of 4, in the order of their columns.
-  DISCRETE_OPS_HD void words(int64_t s, uint32_t k, uint32_t* out) const {
-    if constexpr (sizeof(T) == 4) {
-      Words w[4];
-      const Words row_low = Words{} + static_cast<uint32_t>(local_row);
-      const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
-      philox_(counters + static_cast<uint32_t>(s) * (kLanes / 4), Words{} + k, row_low, row_high, w);
-      transpose_quarters(w);  // word i of counter c belongs to column 4 c + i
-      for (int i = 0; i < 4; ++i) reinterpret_cast<Words*>(out)[i] = w[i];
-    } else {
-      for (int block = 0; block < kLanes; ++block) {
-        philox::words(seed, static_cast<uint32_t>(s * kLanes / 4 + block), k, local_row, out + 4 * block);
-      }
-    }
+  // Of the kNoiseSteps from step s on, a multiple of them, in the order of their columns.
+  DISCRETE_OPS_HD void words(int64_t s, uint32_t k, Words out[4]) const {
+    const Words row_low = Words{} + static_cast<uint32_t>(local_row);
+    const Words row_high = Words{} + static_cast<uint32_t>(local_row >> 32);
+    const uint32_t block = static_cast<uint32_t>(s) / kNoiseSteps * kFloatLanes;
+    philox_(counters + block, Words{} + k, row_low, row_high, out);
+    transpose_quarters(out);  // word i of counter c belongs to column 4 c + i
   }
 
   DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, V* e) const {
-    if constexpr (sizeof(T) == 4) {
-      Words w[4];
-      words(s, k, reinterpret_cast<uint32_t*>(w));
-      for (int i = 0; i < 4; ++i) e[i] = exponential(w[i]);
-    } else {
-      uint32_t w[4 * kLanes];
-      words(s, k, w);
-      for (int i = 0; i < 4 * kLanes; ++i) reinterpret_cast<T*>(e)[i] = exponential(w[i]);
+    Words w[4];
+    words(s, k, w);
+    for (int i = 0; i < kNoiseSteps; ++i) {
+      e[i] = exponential<Math>(numbers<Math>(w[i / kPerWords<Math>], i % kPerWords<Math>));
     }
   }
 
   // Of the i-th draw of the strata.
   DISCRETE_OPS_HD void exponentials(int64_t s, uint32_t k, uint32_t i, V* e) const {
     const philox::Strata& strata = call.spec.strata;
-    const uint32_t *const rotation = rotation_ + s * kLanes, *const shuffle = shuffle_ + s * kLanes;
-    alignas(DISCRETE_OPS_BYTES) uint32_t w[4 * kLanes];
+    Words stratum[4], w[4];
+    philox::strata_of_draw<4>(strata, i, rotation_ + s / kPerWords<Math>, shuffle_ + s / kPerWords<Math>, stratum);
     words(s, k, w);
-    if constexpr (sizeof(T) == 4) {
-      Words stratum[4];
-      const auto vectors = [](const uint32_t* x) { return reinterpret_cast<const Words*>(x); };
-      philox::strata_of_draw<4>(strata, i, vectors(rotation), vectors(shuffle), stratum);
-      for (int j = 0; j < 4; ++j) e[j] = exponential(vectors(w)[j], stratum[j], static_cast<T>(strata.width));
-    } else {
-      uint32_t stratum[4];
-      for (int j = 0; j < 4 * kLanes; ++j) {
-        if (j % 4 == 0) philox::strata_of_draw<4>(strata, i, rotation + j, shuffle + j, stratum);
-        reinterpret_cast<T*>(e)[j] = exponential(w[j], stratum[j % 4], strata.width);
-      }
+    for (int j = 0; j < kNoiseSteps; ++j) {
+      const auto of_step = [&](const Words* x) { return numbers<Math>(x[j / kPerWords<Math>], j % kPerWords<Math>); };
+      e[j] = exponential<Math>(of_step(w), of_step(stratum), strata.width);
     }
   }
 };

@@ -12,6 +12,7 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kBinary = kRows == Rows::kBinary;
   static constexpr int kMost = kBinary ? 2 : kShortRow;
+  static constexpr int kNoiseColumns = 4 * kPerWords<Math>;  // whose words come at once
   using Base::call, Base::first, Base::kLanes, Base::kRagged, Base::lanes, Base::n, Base::row_of;
 
   int64_t draw = 0;
@@ -19,13 +20,12 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   V a_[kMost], b_[kMost], c_[kMost];
   Scratch<V> u_;  // the functions of cauchy.h, a step's side by side
   I winner_;
-  Mask invalid, empty;                       // NaN or +inf in the row; masked whole
-  bool finite = false;                       // all logits are: no row is either, no category masked
-  uint64_t seed[kLanes], local_row[kLanes];  // where the lanes' seeds differ, or in double
+  Mask invalid, empty;  // NaN or +inf in the row; masked whole
+  bool finite = false;  // all logits are: no row is either, no category masked
   PhiloxVector philox_;
   Words row_low, row_high;
   bool has_keys = false;
-  Words rotation_[kMost + 3], shuffle_[kMost + 3];  // of the order of strata; whole blocks
+  Words rotation_[kMost + 3], shuffle_[kMost + 3];  // of the order of strata, as words() gives them
   Node<V> nodes[kBinary ? (sizeof(T) == 8 ? kDoubleNodes : kFloatNodes) : 1];
   int nodes_made = 0;
 
@@ -119,13 +119,12 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   template <class... Which>
   DISCRETE_OPS_HD V noise_of_draw(Which... which) {
     V of_winner = Math::set(1);
-    for (int block = 0; 4 * block < n; ++block) {
-      V e[4];
-      exponentials(block, which..., e);
-      for (int lane = 0; lane < 4 && 4 * block + lane < n; ++lane) {
-        const int s = 4 * block + lane;
-        a_[s] = e[lane];
-        of_winner = Math::select(winner(s), e[lane], of_winner);
+    for (int s = 0; s < n; s += kNoiseColumns) {
+      V e[kNoiseColumns];
+      exponentials(s, which..., e);
+      for (int i = 0; i < kNoiseColumns && s + i < n; ++i) {
+        a_[s + i] = e[i];
+        of_winner = Math::select(winner(s + i), e[i], of_winner);
       }
     }
     return of_winner;
@@ -255,29 +254,29 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
 
   // --- noise ------------------------------------------------------------------------------------------------------
 
-  // The words of a block of four columns, each lane its own row. Keys are kept while the seed is the same.
-  DISCRETE_OPS_HD void words(int block, uint32_t k, Words out[4]) {
-    philox_(Words{} + static_cast<uint32_t>(block), Words{} + k, row_low, row_high, out);
+  // The words of kNoiseColumns columns from s on, each lane its own row: of column s + i, and where a vector of words
+  // is two of doubles, of column s + 4 + i in its other half. Keys are kept while the seed is the same.
+  DISCRETE_OPS_HD void words(int s, uint32_t k, Words out[4]) {
+    philox_(block_of_lane() + static_cast<uint32_t>(s / 4), Words{} + k, row_low, row_high, out);
   }
 
   void prepare_noise() {
     prepare_keys();
     if (!call.spec.strata.count) return;
-    for (int block = 0; 4 * block < n; ++block) {
+    for (int s = 0; s < n; s += kNoiseColumns) {
       Words w[4];
-      words(block, philox::kStrataDraw, w);
-      for (int lane = 0; lane < 4; ++lane) rotation_[4 * block + lane] = upper(w[lane], call.spec.strata.count);
-      words(block, philox::kShuffleDraw, shuffle_ + 4 * block);
+      words(s, philox::kStrataDraw, w);
+      for (int i = 0; i < 4; ++i) rotation_[s / kPerWords<Math> + i] = upper(w[i], call.spec.strata.count);
+      words(s, philox::kShuffleDraw, shuffle_ + s / kPerWords<Math>);
     }
   }
 
   void prepare_keys() {
     const int64_t number = call.first_row + first;
-    if (!kRagged && sizeof(T) == 4 && call.seeds == 1 &&
-        (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
+    if (!kRagged && call.seeds == 1 && (number >> 32) == ((number + kLanes) >> 32)) {  // the common case
       const auto key = static_cast<uint64_t>(call.seed[0]);
       if (!has_keys) philox_.set_seeds(splat(key), splat(key >> 32));
-      row_low = splat(static_cast<uint64_t>(number)) + (Words)iota();
+      row_low = splat(static_cast<uint64_t>(number)) + row_of_lane();
       row_high = splat(static_cast<uint64_t>(number) >> 32);
       has_keys = true;
       return;
@@ -287,50 +286,47 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t row = row_of(lane < lanes ? lane : 0) - draw * call.rows;
       const int64_t group = call.seeds == 1 ? 0 : row / per_seed;
-      seed[lane] = static_cast<uint64_t>(call.seed[group]);
-      local_row[lane] = static_cast<uint64_t>(call.first_row + draw * per_seed + row - group * per_seed);
-      low[lane] = static_cast<uint32_t>(seed[lane]), high[lane] = static_cast<uint32_t>(seed[lane] >> 32);
-      row_low[lane] = static_cast<uint32_t>(local_row[lane]);
-      row_high[lane] = static_cast<uint32_t>(local_row[lane] >> 32);
+      const auto seed = static_cast<uint64_t>(call.seed[group]);
+      const auto local_row = static_cast<uint64_t>(call.first_row + draw * per_seed + row - group * per_seed);
+      for (int i = lane; i < kFloatLanes; i += kLanes) {
+        low[i] = static_cast<uint32_t>(seed), high[i] = static_cast<uint32_t>(seed >> 32);
+        row_low[i] = static_cast<uint32_t>(local_row), row_high[i] = static_cast<uint32_t>(local_row >> 32);
+      }
     }
     philox_.set_seeds(low, high);
   }
 
   static DISCRETE_OPS_HD Words splat(uint64_t x) { return Words{} + static_cast<uint32_t>(x); }
-  static DISCRETE_OPS_HD I iota() {
-    I lanes;
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
+  static DISCRETE_OPS_HD Words block_of_lane() {
+    Words blocks{};
+    if constexpr (kPerWords<Math> == 2) {
+      for (int lane = kLanes; lane < kFloatLanes; ++lane) blocks[lane] = 1;
+    }
+    return blocks;
+  }
+  static DISCRETE_OPS_HD Words row_of_lane() {
+    Words lanes;
+    for (int lane = 0; lane < kFloatLanes; ++lane) lanes[lane] = lane % kLanes;
     return lanes;
   }
 
-  DISCRETE_OPS_HD void exponentials(int block, uint32_t k, V e[4]) {
-    if constexpr (sizeof(T) == 4) {
-      Words w[4];
-      words(block, k, w);
-      for (int i = 0; i < 4; ++i) e[i] = exponential(w[i]);
-    } else {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        uint32_t w[4];
-        philox::words(seed[lane], static_cast<uint32_t>(block), k, local_row[lane], w);
-        for (int i = 0; i < 4; ++i) e[i][lane] = exponential(w[i]);
-      }
+  DISCRETE_OPS_HD void exponentials(int s, uint32_t k, V e[kNoiseColumns]) {
+    Words w[4];
+    words(s, k, w);
+    for (int part = 0; part < kPerWords<Math> && s + 4 * part < n; ++part) {
+      for (int i = 0; i < 4; ++i) e[4 * part + i] = exponential<Math>(numbers<Math>(w[i], part));
     }
   }
 
   // Of the i-th draw of the strata.
-  DISCRETE_OPS_HD void exponentials(int block, uint32_t k, uint32_t i, V e[4]) {
+  DISCRETE_OPS_HD void exponentials(int s, uint32_t k, uint32_t i, V e[kNoiseColumns]) {
     const philox::Strata& strata = call.spec.strata;
-    Words stratum[4];
-    philox::strata_of_draw<4>(strata, i, rotation_ + 4 * block, shuffle_ + 4 * block, stratum);
-    if constexpr (sizeof(T) == 4) {
-      Words w[4];
-      words(block, k, w);
-      for (int j = 0; j < 4; ++j) e[j] = exponential(w[j], stratum[j], static_cast<T>(strata.width));
-    } else {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        uint32_t w[4];
-        philox::words(seed[lane], static_cast<uint32_t>(block), k, local_row[lane], w);
-        for (int j = 0; j < 4; ++j) e[j][lane] = exponential(w[j], stratum[j][lane], strata.width);
+    Words stratum[4], w[4];
+    philox::strata_of_draw<4>(strata, i, rotation_ + s / kPerWords<Math>, shuffle_ + s / kPerWords<Math>, stratum);
+    words(s, k, w);
+    for (int part = 0; part < kPerWords<Math> && s + 4 * part < n; ++part) {
+      for (int j = 0; j < 4; ++j) {
+        e[4 * part + j] = exponential<Math>(numbers<Math>(w[j], part), numbers<Math>(stratum[j], part), strata.width);
       }
     }
   }

@@ -166,6 +166,9 @@ DISCRETE_OPS_EXPORT const discrete_ops::Kernels* discrete_ops_kernels() {
 DISCRETE_OPS_EXPORT void discrete_ops_math(char function, const float* x, float* y, int64_t n) {
   discrete_ops::kernels().math(function, x, y, n);
 }
+DISCRETE_OPS_EXPORT void discrete_ops_double_math(char function, const double* x, double* y, int64_t n) {
+  discrete_ops::kernels().double_math(function, x, y, n);
+}
 
 DISCRETE_OPS_LIBRARY_IMPL(DISCRETE_OPS_KERNELS, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnCpu)

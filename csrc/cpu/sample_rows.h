@@ -23,16 +23,11 @@ static void sample_lane_rows(R& r, typename R::V rate) {
   }
   for (;;) {
     D target[kParts];
-    if constexpr (sizeof(T) == 4) {  // philox::uniform, in vectors
-      Words w[4];
-      r.words(0, philox::kForwardDraw, w);
-      for (int part = 0; part < kParts; ++part) {
-        const Doubles high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
-        target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52 * (part ? second : first);
-      }
-    } else {
-      for (int lane = 0; lane < R::kLanes; ++lane) target[0][lane] = philox::uniform(r.seed[lane], r.local_row[lane]);
-      target[0] *= first;
+    Words w[4];
+    r.words(0, philox::kForwardDraw, w);
+    for (int part = 0; part < kParts; ++part) {  // philox::uniform, in vectors
+      const D high = to_double(half<HalfWords>(w[0], part)), low = to_double(half<HalfWords>(w[1] >> 12, part));
+      target[part] = (high * 0x1p20 + low + 0.5) * 0x1p-52 * (part ? second : first);
     }
     Count count[kParts] = {};
     for (int s = 0; s < r.n; ++s) {
