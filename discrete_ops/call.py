@@ -116,12 +116,14 @@ def draw(
     seed = checks.draw_seed(generator, seed, rows_of_seeds, logits.device)
     backend = backends.chosen(backend, logits)
     is_sharded = sharded.is_sharded(logits)
-    on_devices = operator or (sharded.draw if is_sharded else ops.draw)
+    on_devices = operator
+    if operator is None:
+        on_devices = sharded.draw if is_sharded else ops.draw
     if num_draws is not None:
         num_draws, dim = checks.count("num_draws", num_draws), dim + 1
         if nested:
             raise ValueError(f"num_draws: got {num_draws}, allowed with a nested tensor: None (its values and offsets)")
-        if operator:
+        if operator is not None:
             on_devices = partial(many.one_by_one, operator, num_draws, rows_of_seeds)
             if offsets is not None:  # what autograd adds up over the draws
                 rows = ops.widened(rows)

@@ -30,9 +30,11 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
 def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low word of the 64-bit product. int64 wraps, so its bits are those of uint64."""
-    product = a * b
-    return (product >> 32) & _MASK, product & _MASK
+    """High and low word of the 64-bit product, by halves of a word: an int64 holds each step. Beyond its range PyTorch's
+    own operators wrap, but the C++ that torch.compile makes of them may do anything."""
+    low = a * (b & 0xFFFF)
+    high = a * (b >> 16) + (low >> 16)
+    return high >> 16, (high & 0xFFFF) << 16 | low & 0xFFFF
 
 
 def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, ...]:

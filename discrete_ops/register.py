@@ -115,8 +115,9 @@ def never_redrawn(x: Tensor) -> None:
     """Tell torch.compile that the random numbers that x is made of must come out the same in the backward pass.
 
     Under a memory budget its partitioner recomputes what the backward pass needs, random numbers anew. Those that are
-    marked are kept; but a budget of 0 keeps nothing, whatever its mark: there they are recomputed from the state that
-    the generator had, which is saved and restored around them and takes longer than a small call.
+    marked are kept; but a budget of 0 keeps nothing, whatever its mark, and of an operator with several results none can
+    be marked: these are recomputed from the state that the generator had, which is saved and restored around them and
+    takes longer than a small call.
     """
     mode = get_proxy_mode()
     if mode is None:
@@ -126,13 +127,16 @@ def never_redrawn(x: Tensor) -> None:
         return
     inner = torch._from_functional_tensor(x.elem) if isinstance(x, FunctionalTensor) else x
     slot = get_proxy_slot(inner, mode.tracer, None)
-    nodes = [] if slot is None else [slot.proxy.node]
+    nodes, seen = [] if slot is None else [slot.proxy.node], set[torch.fx.Node]()
     while nodes:
         node = nodes.pop()
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            keeps_nothing = memory_budget(node) == 0
-            node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE if keeps_nothing else CheckpointPolicy.MUST_SAVE
+        if node in seen:
+            continue
+        seen.add(node)
         nodes += node.all_input_nodes
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            keeps = memory_budget(node) > 0 and isinstance(node.meta.get("val"), Tensor)
+            node.meta["recompute"] = CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.MUST_RECOMPUTE
 
 
 def memory_budget(node: torch.fx.Node) -> float:
@@ -184,3 +188,18 @@ def below_autograd(op: OpOverload, keyset: Any, *call: Any) -> Any:
     """Go on with a call that the dispatcher brought with ``keyset``."""
     with below():
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *call)
+
+
+def kept(seed: Tensor) -> Tensor:
+    """``seed``, whose numbers plain formulas are made of: what captures them does not draw it again, see
+    :func:`never_redrawn`."""
+    return seed if is_plain(seed) else _kept_op(seed)
+
+
+_kept_op = operator(
+    "kept(Tensor seed) -> Tensor",
+    lambda seed: seed.clone(),
+    lambda keyset, seed: below_autograd(_kept_op, keyset, seed),
+    torch.empty_like,
+    lambda batch_size, in_dims, seed: (fold(batch_size, seed, in_dims[0]),),
+)

@@ -95,6 +95,20 @@ def test_groups_of_seeds_equal_separate_calls():
     assert torch.equal(e, torch.cat(apart, 1))
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_words_are_the_same():
+    """Of seeds with any bits set: C++ that relies on int64 to wrap would be undefined."""
+
+    def noise(seed):
+        strata = philox.Strata(0, 2**31 - 2)
+        return philox.words(seed, torch.arange(2), 1, 6), philox.stratum(seed, torch.arange(2), 1, 6, strata)
+
+    compiled = torch.compile(noise, backend="inductor", fullgraph=True)
+    for seed in (0xD821CCC1, 2**31, 2**63 - 1, *torch.randint(2**63 - 1, (40,)).tolist()):
+        for got, want in zip(compiled(torch.tensor([seed])), noise(torch.tensor([seed])), strict=True):
+            assert torch.equal(got, want), seed
+
+
 def test_no_rows():
     assert philox.words(torch.tensor([1]), torch.arange(2), 0, 5).shape == (2, 0, 5)
     assert philox.uniform(torch.tensor([1]), 0).shape == (0, 1)

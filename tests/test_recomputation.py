@@ -43,6 +43,44 @@ def test_a_recomputed_sample_is_its_own(compiler, backend, budget):
         assert torch.equal(compiled_sample, eager), "equal generator, equal sample"
 
 
+@pytest.mark.parametrize("budget", [1.0, 0.1, 0.0])
+def test_a_recomputed_score_is_that_of_its_samples(budget):
+    """DisARM-Tree takes its uniforms from formulas, not from an operator."""
+
+    def f(x):
+        return do.score_function.disarm_tree(lambda d: (d * V).sum(-1).exp(), x.sin().cos(), 2).sum()
+
+    found = []
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        for call in (torch.compile(f, fullgraph=True, backend="aot_eager_decomp_partition"), f):
+            torch.manual_seed(5)
+            x = LOGITS.clone().requires_grad_()
+            loss = call(x)
+            torch.rand(3)  # the generator goes on
+            found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.1, 0.0])
+def test_a_seed_that_a_model_makes_is_not_recomputed_as_another(budget):
+    """Behind an operator with two random results."""
+
+    def f(x):
+        q = x.view(1, 2, 20, 6)
+        h = torch.nn.functional.scaled_dot_product_attention(q, q.sin(), q.cos(), dropout_p=0.5).reshape(40, 6)
+        seed = (h.detach()[0, :1] * 1e6).long().abs()
+        return do.gumbel_softmax(x.sin().cos(), 0.5, False, seed=seed)
+
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        x = LOGITS.clone().requires_grad_()
+        soft = torch.compile(f, fullgraph=True, backend="aot_eager_decomp_partition")(x)
+        torch.rand(3)
+        (got,) = torch.autograd.grad(soft, x, V)
+    y = soft.detach()
+    at_logits = y * (V - (y * V).sum(-1, keepdim=True)) / 0.5
+    torch.testing.assert_close(got, -at_logits * (x.sin().sin() * x.cos()).detach(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("budget", [0.5, 0.0])
 def test_a_region_of_a_memory_budget_recomputes_its_own_sample(budget, backend):
     """The budget that torch.autograd.graph gives a part of a program."""
