@@ -21,6 +21,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
+from torch.compiler import is_exporting
+
+from .register import below_autograd, fold, is_plain, operator
 
 FORWARD_DRAW = 2**32 - 1  #: draw index of the forward pass's uniform
 STRATA_DRAW, SHUFFLE_DRAW = 2**32 - 2, 2**32 - 3  #: draw indices of a column's order of strata
@@ -30,11 +34,10 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
 def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low word of the 64-bit product, by halves of a word: an int64 holds each step. Beyond its range PyTorch's
-    own operators wrap, but the C++ that torch.compile makes of them may do anything."""
-    low = a * (b & 0xFFFF)
-    high = a * (b >> 16) + (low >> 16)
-    return high >> 16, (high & 0xFFFF) << 16 | low & 0xFFFF
+    """High and low word of the 64-bit product, by way of ``a - 2**32``, with which an int64 holds it. Beyond its range
+    PyTorch's own operators wrap, but the C++ that torch.compile makes of them may do anything."""
+    product = (a - 2**32) * b
+    return (product >> 32) + b, product & _MASK
 
 
 def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, ...]:
@@ -59,23 +62,42 @@ def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> 
 def words(seed: Tensor, draw: Tensor, rows: int, columns: int, first_row: int = 0) -> Tensor:
     """The uint32 noise of some draws.
 
+    An operator wherever a call is captured: its seed is not redrawn (:func:`discrete_ops.register.never_redrawn`), and
+    torch.compile does not take the rounds into one expression, which grows threefold with each.
+
     Args:
-        seed: ``(S,)`` int64, S divides ``rows``.
-        draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``.
+        seed: ``(S,)`` int64, S divides ``rows``; or ``(B, S)``.
+        draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``; or ``(B, K)``.
         rows, columns: size of the noise.
         first_row: number of the first row.
 
     Returns:
-        ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``.
+        ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``; ``(B, K, rows, columns)``.
     """
-    groups = seed.numel()
+    if is_plain(seed, draw) or (is_exporting() and torch.onnx.is_in_onnx_export()):
+        return _words(seed, draw, rows, columns, first_row)
+    return _words_op(seed, draw, rows, columns, first_row)
+
+
+def _words(seed: Tensor, draw: Tensor, rows: int, columns: int, first_row: int) -> Tensor:
+    groups = seed.shape[-1]
     row = torch.arange(rows, device=seed.device) % max(rows // groups, 1) + first_row
-    key = seed.repeat_interleave(rows // groups) if groups > 1 else seed
+    key = seed.repeat_interleave(rows // groups, -1) if groups > 1 else seed
     block = torch.arange((columns + 3) // 4, device=seed.device)
-    row, key = row[:, None], key[:, None]
-    lanes = philox4x32(key, block, draw[:, None, None], row & _MASK, row >> 32)
-    shape = (draw.numel(), rows, block.numel())
+    row, key = row[:, None], key[..., None, :, None]
+    lanes = philox4x32(key, block, draw[..., None, None], row & _MASK, row >> 32)
+    shape = (*seed.shape[:-1], draw.shape[-1], rows, block.numel())
     return torch.stack([lane.expand(shape) for lane in lanes], -1).flatten(-2)[..., :columns]
+
+
+_words_op: OpOverload = operator(
+    "words(Tensor seed, Tensor draw, SymInt rows, SymInt columns, SymInt first_row) -> Tensor",
+    lambda *call: _words(*call).contiguous(),
+    lambda keyset, *call: below_autograd(_words_op, keyset, *call),
+    lambda seed, draw, rows, columns, _: seed.new_empty((*seed.shape[:-1], draw.shape[-1], rows, columns)),
+    lambda size, dims, seed, draw, *rest: (fold(size, seed, dims[0]), fold(size, draw, dims[1]), *rest),
+    whole=True,
+)
 
 
 def uniform(seed: Tensor, rows: int, first_row: int = 0) -> Tensor:

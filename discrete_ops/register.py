@@ -115,8 +115,8 @@ def never_redrawn(x: Tensor) -> None:
     """Tell torch.compile that the random numbers that x is made of must come out the same in the backward pass.
 
     Under a memory budget its partitioner recomputes what the backward pass needs, random numbers anew. Those that are
-    marked are kept; but a budget of 0 keeps nothing, whatever its mark, and of an operator with several results none can
-    be marked: these are recomputed from the state that the generator had, which is saved and restored around them and
+    marked are kept. But a budget of 0 keeps nothing, whatever its mark, and an operator with several results cannot be
+    marked: these are recomputed from the state that the generator had, which is saved and restored around them and
     takes longer than a small call.
     """
     mode = get_proxy_mode()
@@ -188,18 +188,3 @@ def below_autograd(op: OpOverload, keyset: Any, *call: Any) -> Any:
     """Go on with a call that the dispatcher brought with ``keyset``."""
     with below():
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *call)
-
-
-def kept(seed: Tensor) -> Tensor:
-    """``seed``, whose numbers plain formulas are made of: what captures them does not draw it again, see
-    :func:`never_redrawn`."""
-    return seed if is_plain(seed) else _kept_op(seed)
-
-
-_kept_op = operator(
-    "kept(Tensor seed) -> Tensor",
-    lambda seed: seed.clone(),
-    lambda keyset, seed: below_autograd(_kept_op, keyset, seed),
-    torch.empty_like,
-    lambda batch_size, in_dims, seed: (fold(batch_size, seed, in_dims[0]),),
-)

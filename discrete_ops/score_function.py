@@ -44,7 +44,7 @@ from torch.nn.functional import pad
 
 from . import checks, functional, philox, reference
 from .call import Generator, Seed
-from .register import apply, below_autograd, fold, is_plain, kept, operator, refuses
+from .register import apply, below_autograd, fold, is_plain, operator, refuses
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -321,7 +321,7 @@ def _tree_uniforms(seed: Tensor, rows: int, levels: int) -> Tensor:
     A path meets one node a level, so u is needed at two nodes a level at most: column 0 where z is, column 1 where z~
     is, once they have parted. 52 bits, so that no decision is too rare to be drawn.
     """
-    high, low = philox.words(kept(seed), torch.arange(2, device=seed.device), rows, 2 * levels)
+    high, low = philox.words(seed, torch.arange(2, device=seed.device), rows, 2 * levels)
     return (((high << 20) + (low >> 12)).double() + 0.5).mul(2.0**-52).view(rows, levels, 2)
 
 

@@ -109,6 +109,15 @@ def test_compiled_words_are_the_same():
             assert torch.equal(got, want), seed
 
 
+def test_words_as_an_operator():
+    seeds, draw = torch.randint(2**63 - 1, (3, 2)), torch.tensor([0, 5])
+    torch.library.opcheck(torch.ops.discrete_ops.words, (seeds[0], draw, 4, 6, 3))
+    want = torch.stack([philox.words(seed, draw, 4, 6, 3) for seed in seeds])
+    assert torch.equal(torch.vmap(lambda seed: philox.words(seed, draw, 4, 6, 3))(seeds), want)
+    of_draws = torch.vmap(lambda k: philox.words(seeds[0], k, 4, 6, 3))(draw[:, None])
+    assert torch.equal(of_draws, want[0, :, None])
+
+
 def test_no_rows():
     assert philox.words(torch.tensor([1]), torch.arange(2), 0, 5).shape == (2, 0, 5)
     assert philox.uniform(torch.tensor([1]), 0).shape == (0, 1)

@@ -45,7 +45,7 @@ def test_a_recomputed_sample_is_its_own(compiler, backend, budget):
 
 @pytest.mark.parametrize("budget", [1.0, 0.1, 0.0])
 def test_a_recomputed_score_is_that_of_its_samples(budget):
-    """DisARM-Tree takes its uniforms from formulas, not from an operator."""
+    """DisARM-Tree has no operator that draws."""
 
     def f(x):
         return do.score_function.disarm_tree(lambda d: (d * V).sum(-1).exp(), x.sin().cos(), 2).sum()
