@@ -28,7 +28,7 @@ from . import plain, timing
 from .formulations import Formulation
 
 SHAPES = ("4x10", "3000x10", "30000x10", "64x8192")
-SECONDS = 5.0  #: that the parts take turns for, at most
+SECONDS = 5.0  #: that the parts take turns for
 #: glibc takes larger blocks than the largest that was freed so far from the system each time, and gives back what is
 #: free at its heap's end above twice that. This is about the largest that it counts.
 KEPT_BYTES = 2**25 - 2**16

@@ -5,7 +5,7 @@
 //   Call                  a Problem and what else the kernels take
 //   set_parameters(call, p, one)  where the kernels read the parameters: p (groups, kParameters) if not null, else one;
 //                         returns what must outlive the launch
-//   prepare(x)            the memory of a new tensor, before kernels write it
+//   place(x)              a result in memory, before kernels write it
 //   check_index(call)     of the index's values, where that costs no synchronisation
 //   longest_row(call, total)  of the ragged rows of a tensor of so many elements, whose offsets it checks
 //   sample, surrogate     launch the kernels of a call that has rows
@@ -115,8 +115,13 @@ struct Operators {
       with_draws.insert(with_draws.end(), sizes, sizes + dims++);
       sizes = with_draws.data();
     }
-    const Tensor x = empty(sizes, dims, dtype, Device::type(), logits.get_device_index());
-    Device::prepare(x);
+    return result(sizes, dims, dtype, logits);
+  }
+
+  // On the device of `like`.
+  static Tensor result(const int64_t* sizes, int64_t dims, ScalarType dtype, const Tensor& like) {
+    const Tensor x = empty(sizes, dims, dtype, Device::type(), like.get_device_index());
+    Device::place(x);
     return x;
   }
 
@@ -239,7 +244,7 @@ struct Operators {
     Call call = common_of_ragged(logits, offsets, seed, first_row);
     set_spec(call, 0, 1);
     Tensor out = empty_like(logits, logits.dim(), logits.scalar_type());
-    Tensor index = empty(&call.rows, 1, ScalarType::Long, Device::type(), logits.get_device_index());
+    Tensor index = result(&call.rows, 1, ScalarType::Long, logits);
     return run_sample(call, logits, out, index, {parameters, {1, 0, sample_tau}});
   }
 

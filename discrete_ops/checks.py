@@ -357,6 +357,7 @@ def draw_seed(generator: torch.Generator | None, seed: int | Tensor | None, rows
 
 def _default_seed(device: torch.device) -> Tensor:
     if torch.compiler.is_dynamo_compiling() and not _are_functorch_transforms_active():
-        # The same as randint, for which Inductor would take a generator of its own: see register.never_redrawn
+        # The same as randint, for which Inductor would take a generator of its own: see register.never_redrawn. Strict
+        # export, which is Dynamo's, takes it as well.
         return torch.ops.aten.random.to(torch.empty((1,), dtype=torch.int64, device=device), 2**63 - 1)
     return torch.randint(2**63 - 1, (1,), device=device)

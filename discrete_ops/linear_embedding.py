@@ -128,7 +128,7 @@ def linear_embedding(
 def _as_autocast(*tensors: Any) -> Any:
     """As autocast gives the arguments of ``F.linear`` to it."""
     device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "meta"
-    if device == "meta" or not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):  # autocast has no meta device
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return [x.to(dtype) if isinstance(x, Tensor) and x.dtype in checks.FLOATS[1:] else x for x in tensors]

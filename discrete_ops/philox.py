@@ -35,7 +35,7 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
     """High and low word of the 64-bit product, by way of ``a - 2**32``, with which an int64 holds it. Beyond its range
-    PyTorch's own operators wrap, but the C++ that torch.compile makes of them may do anything."""
+    PyTorch's operators wrap, but the C++ that a compiler makes of these formulas may do anything."""
     product = (a - 2**32) * b
     return (product >> 32) + b, product & _MASK
 
@@ -62,24 +62,26 @@ def philox4x32(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> 
 def words(seed: Tensor, draw: Tensor, rows: int, columns: int, first_row: int = 0) -> Tensor:
     """The uint32 noise of some draws.
 
-    An operator wherever a call is captured: its seed is not redrawn (:func:`discrete_ops.register.never_redrawn`), and
-    torch.compile does not take the rounds into one expression, which grows threefold with each.
+    An operator wherever somebody captures or transforms the call: its seed is not redrawn
+    (:func:`discrete_ops.register.never_redrawn`), and torch.compile does not take the rounds into one expression, which
+    grows threefold with each.
 
     Args:
-        seed: ``(S,)`` int64, S divides ``rows``; or ``(B, S)``.
-        draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``; or ``(B, K)``.
+        seed: ``(S,)`` int64, S divides ``rows``.
+        draw: ``(K,)`` int64 draw indices in ``[0, 2**32)``.
         rows, columns: size of the noise.
         first_row: number of the first row.
 
     Returns:
-        ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``; ``(B, K, rows, columns)``.
+        ``(K, rows, columns)`` int64 with values in ``[0, 2**32)``.
     """
-    if is_plain(seed, draw) or (is_exporting() and torch.onnx.is_in_onnx_export()):
+    if is_plain(seed, draw) or (is_exporting() and torch.onnx.is_in_onnx_export()):  # which takes formulas alone
         return _words(seed, draw, rows, columns, first_row)
     return _words_op(seed, draw, rows, columns, first_row)
 
 
 def _words(seed: Tensor, draw: Tensor, rows: int, columns: int, first_row: int) -> Tensor:
+    """Of ``(B, S)`` seeds and ``(B, K)`` draws too, as vmap brings them: ``(B, K, rows, columns)``."""
     groups = seed.shape[-1]
     row = torch.arange(rows, device=seed.device) % max(rows // groups, 1) + first_row
     key = seed.repeat_interleave(rows // groups, -1) if groups > 1 else seed

@@ -76,8 +76,6 @@ def operator(
     return op
 
 
-# Of torch.autograd.graph.region_activation_memory_budget, where this torch has it.
-_budget_of_region = getattr(torch.fx.traceback, "_get_memory_budget_annotation", lambda node: None)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
@@ -137,6 +135,10 @@ def never_redrawn(x: Tensor) -> None:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             keeps = memory_budget(node) > 0 and isinstance(node.meta.get("val"), Tensor)
             node.meta["recompute"] = CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.MUST_RECOMPUTE
+
+
+# Of torch.autograd.graph.region_activation_memory_budget, where this torch has it.
+_budget_of_region = getattr(torch.fx.traceback, "_get_memory_budget_annotation", lambda node: None)
 
 
 def memory_budget(node: torch.fx.Node) -> float:

@@ -28,7 +28,7 @@ struct Emulated {
     return 0;
   }
 
-  static void prepare(const Tensor&) {}
+  static void place(const Tensor&) {}
   static void check_index(const Call&) {}
 
   static void run(Call& call, bool sampling) {

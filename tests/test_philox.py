@@ -96,12 +96,14 @@ def test_groups_of_seeds_equal_separate_calls():
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-def test_compiled_words_are_the_same():
+def test_compiled_noise_is_the_same():
     """Of seeds with any bits set: C++ that relies on int64 to wrap would be undefined."""
+    one = torch.tensor([1])
 
     def noise(seed):
         strata = philox.Strata(0, 2**31 - 2)
-        return philox.words(seed, torch.arange(2), 1, 6), philox.stratum(seed, torch.arange(2), 1, 6, strata)
+        formulas = torch.stack(philox.philox4x32(seed, one, one, one, one))
+        return formulas, philox.words(seed, torch.arange(2), 1, 6), philox.stratum(seed, torch.arange(2), 1, 6, strata)
 
     compiled = torch.compile(noise, backend="inductor", fullgraph=True)
     for seed in (0xD821CCC1, 2**31, 2**63 - 1, *torch.randint(2**63 - 1, (40,)).tolist()):

@@ -13,7 +13,7 @@ struct LaneColumns : TakesAllDraws {
   static constexpr bool kBinary = false;
   static constexpr int kLanes = Math::kLanes;
   static constexpr int64_t kChunk = 64;                    // steps
-  static constexpr int kNoiseSteps = 4 * kPerWords<Math>;  // whose words come at once
+  static constexpr int kNoiseSteps = 4 * kPerWords<Math>;  // that one call of Philox serves
 
   const Call& call;
   int64_t n, steps, chunks;                // of the longest row, until one is loaded

@@ -12,7 +12,7 @@ struct LaneRows : TakesAllDraws, TurnedRows<Scalar, kRows> {
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kBinary = kRows == Rows::kBinary;
   static constexpr int kMost = kBinary ? 2 : kShortRow;
-  static constexpr int kNoiseColumns = 4 * kPerWords<Math>;  // whose words come at once
+  static constexpr int kNoiseColumns = 4 * kPerWords<Math>;  // that one call of Philox serves
   using Base::call, Base::first, Base::kLanes, Base::kRagged, Base::lanes, Base::n, Base::row_of;
 
   int64_t draw = 0;

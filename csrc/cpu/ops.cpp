@@ -108,7 +108,7 @@ struct Cpu {
     return many;
   }
 
-  static void prepare(const Tensor& x) {
+  static void place(const Tensor& x) {
     int64_t bytes = 0;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(x.get(), &bytes));
     ask_for_huge_pages(x.data_ptr(), static_cast<size_t>(bytes));

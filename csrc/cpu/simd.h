@@ -134,7 +134,7 @@ struct Math<float> {
   }
 };
 
-// The same in double, but that NaN stays NaN in exp and exp2, too.
+// The same in double, by other polynomials; NaN stays NaN in exp and exp2, too.
 template <>
 struct Math<double> {
   using T = double;
@@ -173,13 +173,13 @@ struct Math<double> {
 #endif
   }
 
-  // 2^x for x <= 1023, 0 below the normal range.
+  // 2^x for x <= 1023, 0 below the normal range; beyond that any number, as in float.
   static DISCRETE_OPS_HD V exp2(V x) {
     const V bounded = max(set(-1024), x), shifted = bounded + 0x1.8p52;  // what is second in max may be a NaN
     return scale((bounded - (shifted - 0x1.8p52)) * 0x1.62e42fefa39efp-1, shifted);
   }
 
-  // e^x for x <= 709, 0 below the normal range.
+  // e^x for x <= 709, 0 below the normal range; beyond that any number.
   static DISCRETE_OPS_HD V exp(V x) {
     const V bounded = max(set(-710), x), shifted = bounded * 0x1.71547652b82fep0 + 0x1.8p52, n = shifted - 0x1.8p52;
     return scale((bounded - n * 0x1.62e42fefa3p-1) - n * 0x1.3de6af278ece6p-42, shifted);
@@ -201,12 +201,14 @@ struct Math<double> {
   // log(1 + t) = 2 atanh(s) = t - t^2 / 2 + s (t^2 / 2 + s^2 p(s^2)).
   static DISCRETE_OPS_HD V log1p(V x) {
     const V w = x + 1.0;
-    const U above = (U)w + 0x95f619980c433;  // 1 - sqrt(1/2): w in [sqrt(1/2), sqrt(2)) * 2^e, e + 1023 its upper bits
+    // As bits 1 less sqrt(1/2): with w in [sqrt(1/2), sqrt(2)) * 2^e, e + 1023 are the upper bits.
+    const U above = (U)w + 0x95f619980c433;
     const U shift = (above & ~0xfffffffffffffull) - (U)set(1);
     const V e = (V)((above >> 52) | (U)set(0x1p52)) - (0x1p52 + 1023);
     const V t = e == 0 ? x : (V)((U)w - shift) - 1.0;
-    const V twice = (V)((U)set(2) - shift);  // 2^-e, which itself would be no number for the largest
-    const V lost = e == 0 ? V{} : (x - (w - 1.0)) * twice * (0.53 - 0.5 * t);  // rounding of w, over about w
+    const V twice = (V)((U)set(2) - shift);  // 2 / 2^e, 0 for the largest; 1 / 2^e would be no number there
+    // The rounding of w, over w = 2^e (1 + t): half of 1 / (1 + t) is about 0.53 - 0.5 t.
+    const V lost = e == 0 ? V{} : (x - (w - 1.0)) * twice * (0.53 - 0.5 * t);
     const V half = t * t * 0.5, s = t / (t + 2.0), ss = s * s, s4 = ss * ss;
     const V p =
         ((0x1.5555555555592p-1 + 0x1.999999997ff63p-2 * ss) + s4 * (0x1.24924941db482p-2 + 0x1.c71c521a1a742p-3 * ss)) +
@@ -256,7 +258,7 @@ static DISCRETE_OPS_HD Doubles to_double(HalfWords x) {
 #endif
 }
 
-// As many vectors of M's numbers does a vector of words make: of doubles two, its lower and its upper half.
+// How many vectors of M's numbers one vector of words makes: two of doubles, of its lower and its upper half.
 template <class M>
 constexpr int kPerWords = sizeof(typename M::T) / sizeof(uint32_t);
 template <class M>

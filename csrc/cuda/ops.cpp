@@ -107,7 +107,7 @@ struct Cuda {
     return 0;  // nothing to keep
   }
 
-  static void prepare(const Tensor&) {}
+  static void place(const Tensor&) {}
 
   // The values are on the device: kernels take one out of range for 0, and never use one as an address.
   static void check_index(const Call&) {}
