@@ -87,6 +87,7 @@ def first_import(has_library: bool) -> list[str]:
 
 def interrupts(times: int) -> list[str]:
     """Ctrl-C at a random moment of calls of some ten milliseconds."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job is started without
     mine, faults = work(0), []
     begun = time.monotonic()
     work(0)
