@@ -57,45 +57,62 @@ static DISCRETE_OPS_HD T sum_of_lanes(V x) {
 
 constexpr int kFloatLanes = DISCRETE_OPS_BYTES / 4;
 
-template <>
-struct Math<float> {
-  using T = float;
-  static constexpr int kLanes = kFloatLanes;
-  typedef float V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  typedef int32_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  typedef uint32_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  using Index = int32_t;
-  static constexpr Dtype kDtype = Dtype::kFloat;
-  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f, kBelowOne = 1 - 0x1p-24f;
-  static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
-  // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
-  static constexpr float kConditionalLimit = 48;
+// What the maths of both types has in common: I holds a comparison's lanes, U their bits.
+template <class Number, class Signed, class Unsigned>
+struct Lanes {
+  using T = Number;
+  using Index = Signed;
+  static constexpr int kLanes = DISCRETE_OPS_BYTES / sizeof(T);
+  typedef T V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef Signed I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
+  typedef Unsigned U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
 
-  static DISCRETE_OPS_HD V set(float x) { return V{} + x; }
+  static DISCRETE_OPS_HD V set(T x) { return V{} + x; }
   static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
   static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
   static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
   static DISCRETE_OPS_HD bool any(I mask) { return !all_lanes(~mask); }
-  static DISCRETE_OPS_HD float greatest(V x) { return greatest_lane<float>(x); }
+  static DISCRETE_OPS_HD T greatest(V x) { return greatest_lane<T>(x); }
   // a > b ? a : b and a < b ? a : b, which GCC does not turn into one instruction by itself.
   static DISCRETE_OPS_HD V max(V a, V b) {
 #if DISCRETE_OPS_BYTES == 64
-    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+    if constexpr (sizeof(T) == 4)
+      return (V)_mm512_max_ps((__m512)a, (__m512)b);
+    else
+      return (V)_mm512_max_pd((__m512d)a, (__m512d)b);
 #elif DISCRETE_OPS_BYTES == 32
-    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+    if constexpr (sizeof(T) == 4)
+      return (V)_mm256_max_ps((__m256)a, (__m256)b);
+    else
+      return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
 #else
     return a > b ? a : b;
 #endif
   }
   static DISCRETE_OPS_HD V min(V a, V b) {
 #if DISCRETE_OPS_BYTES == 64
-    return (V)_mm512_min_ps((__m512)a, (__m512)b);
+    if constexpr (sizeof(T) == 4)
+      return (V)_mm512_min_ps((__m512)a, (__m512)b);
+    else
+      return (V)_mm512_min_pd((__m512d)a, (__m512d)b);
 #elif DISCRETE_OPS_BYTES == 32
-    return (V)_mm256_min_ps((__m256)a, (__m256)b);
+    if constexpr (sizeof(T) == 4)
+      return (V)_mm256_min_ps((__m256)a, (__m256)b);
+    else
+      return (V)_mm256_min_pd((__m256d)a, (__m256d)b);
 #else
     return a < b ? a : b;
 #endif
   }
+};
+
+template <>
+struct Math<float> : Lanes<float, int32_t, uint32_t> {
+  static constexpr Dtype kDtype = Dtype::kFloat;
+  static constexpr float kNaN = __builtin_nanf(""), kTiny = 0x1p-124f, kBelowOne = 1 - 0x1p-24f;
+  static constexpr float kInf = __builtin_inff(), kLowest = -0x1.fffffep127f;
+  // exp(kConditionalLimit) times the largest partition (2^18) and ratio of exponentials (2^38) stays finite.
+  static constexpr float kConditionalLimit = 48;
 
   // 2^x for x <= 127, 0 below the normal range.
   static DISCRETE_OPS_HD V exp2(V x) {
@@ -136,42 +153,11 @@ struct Math<float> {
 
 // The same in double, by other polynomials; NaN stays NaN in exp and exp2, too.
 template <>
-struct Math<double> {
-  using T = double;
-  static constexpr int kLanes = DISCRETE_OPS_BYTES / 8;
-  typedef double V __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  typedef int64_t I __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  typedef uint64_t U __attribute__((vector_size(DISCRETE_OPS_BYTES)));
-  using Index = int64_t;
+struct Math<double> : Lanes<double, int64_t, uint64_t> {
   static constexpr Dtype kDtype = Dtype::kDouble;
   static constexpr double kNaN = __builtin_nan(""), kTiny = 0x1p-1000, kBelowOne = 1 - 0x1p-53;
   static constexpr double kInf = __builtin_inf(), kLowest = -0x1.fffffffffffffp1023;
   static constexpr double kConditionalLimit = 600;
-
-  static DISCRETE_OPS_HD V set(double x) { return V{} + x; }
-  static DISCRETE_OPS_HD V divide(V a, V b) { return a / b; }
-  static DISCRETE_OPS_HD V select(I mask, V a, V b) { return mask ? a : b; }
-  static DISCRETE_OPS_HD bool all(I mask) { return all_lanes(mask); }
-  static DISCRETE_OPS_HD bool any(I mask) { return !all_lanes(~mask); }
-  static DISCRETE_OPS_HD double greatest(V x) { return greatest_lane<double>(x); }
-  static DISCRETE_OPS_HD V max(V a, V b) {
-#if DISCRETE_OPS_BYTES == 64
-    return (V)_mm512_max_pd((__m512d)a, (__m512d)b);
-#elif DISCRETE_OPS_BYTES == 32
-    return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
-#else
-    return a > b ? a : b;
-#endif
-  }
-  static DISCRETE_OPS_HD V min(V a, V b) {
-#if DISCRETE_OPS_BYTES == 64
-    return (V)_mm512_min_pd((__m512d)a, (__m512d)b);
-#elif DISCRETE_OPS_BYTES == 32
-    return (V)_mm256_min_pd((__m256d)a, (__m256d)b);
-#else
-    return a < b ? a : b;
-#endif
-  }
 
   // 2^x for x <= 1023, 0 below the normal range; beyond that any number, as in float.
   static DISCRETE_OPS_HD V exp2(V x) {
