@@ -27,7 +27,7 @@ LIBRARY = Path(discrete_ops.__file__).parent / "libdiscrete_ops_cuda.so"
 #: A jump back over more than this, in bytes, closes the loop over draws; a shorter one, that over a team's lanes.
 LONG = 0x1000
 #: How the kernels' template parameters are called in the tables.
-NAMES = {"Mode": ("pull-back", "soft", "tau"), "Serves": ("all", "without draws", "with draws")}
+NAMES = {"Mode": ("pull-back", "soft", "tau"), "Serves": ("all", "without draws", "with draws", "MVE")}
 
 
 class Case(NamedTuple):

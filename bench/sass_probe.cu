@@ -27,6 +27,7 @@ DISCRETE_OPS_DEVICE Call known(const Call& call) {
   c.parameters = nullptr;
   c.one[kTau] = c.one_sample_rate = 1;
   c.spec.estimator = ESTIMATOR;
+  c.spec.strata.count = 0;
   c.mode = Mode::kPullBack;
 #ifdef ONE_DRAW
   c.spec.num_samples = 1;
