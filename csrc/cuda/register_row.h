@@ -46,9 +46,15 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
         team(call.team, call.draw_groups == 1 && call.groups == 1 && call.spec.estimator != kMVE),
         n(static_cast<int>(call.columns)),
         stored(is_binary() ? 1 : n),
-        row(device::block() * call.block_rows + (team.number & (call.block_rows - 1))),
-        is_behind(row >= call.rows) {
+        row(0) {
+    find_row();
     if (is_behind) row = call.rows - 1;
+  }
+
+  DISCRETE_OPS_DEVICE void find_row() {
+    row = static_cast<int64_t>(device::unknown(static_cast<uint64_t>(device::block()))) * call.block_rows +
+          (team.number & (call.block_rows - 1));
+    is_behind = row >= call.rows;
   }
 
   DISCRETE_OPS_DEVICE bool is_binary() const { return kBinary && call.spec.binary; }
@@ -132,7 +138,6 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
   }
 
   DISCRETE_OPS_DEVICE V exponentials(uint32_t k) {
-    V of_winner = 1;
     // Nothing of one draw is kept for the next, but Philox's ten keys, twenty registers, by three quads, which have
     // room.
     const uint64_t key = kQuads == 3 ? seed : device::unknown(seed);
@@ -145,14 +150,12 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
         V noise;
         exponential(w[i], noise);
         a_[4 * q + i] = noise;
-        of_winner = winner(4 * q + i) ? noise : of_winner;
       }
     });
-    return team.broadcast(of_winner, winner_rank);
+    return noise_of_winner();
   }
 
   DISCRETE_OPS_DEVICE V stratified_exponentials(uint32_t k, uint32_t i) {
-    V of_winner = 1;
     const uint64_t key = device::unknown(seed);
     each([&](int s) { b_[s] = device::unknown(b_[s]); });
     each_quad([&](int q) {
@@ -165,10 +168,19 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
         V noise;
         exponential(w[j], stratum[j], call.spec.strata.width, noise);
         a_[4 * q + j] = noise;
-        of_winner = winner(4 * q + j) ? noise : of_winner;
       }
     });
-    return team.broadcast(of_winner, winner_rank);
+    return noise_of_winner();
+  }
+
+  // a of the winner: its place in a quad, from the quad that has it.
+  DISCRETE_OPS_DEVICE V noise_of_winner() {
+    V quad[4] = {a_[0], a_[1], a_[2], a_[3]};
+    DISCRETE_OPS_UNROLL
+    for (int s = 4; s < kSteps; ++s) quad[s % 4] = winner_step / 4 == s / 4 ? a_[s] : quad[s % 4];
+    const bool odd = winner_step & 1, upper = winner_step & 2;
+    const V low = odd ? quad[1] : quad[0], high = odd ? quad[3] : quad[2];
+    return team.broadcast(upper ? high : low, winner_rank);
   }
 
   // --- loading and storing ----------------------------------------------------------------------------------------
@@ -263,6 +275,7 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
   }
 
   DISCRETE_OPS_DEVICE void store() {
+    if constexpr (kServes == Serves::kWithDraws) find_row();  // not kept in registers through the draws
     if (invalid || empty) {
       each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : T(0); });
     }
