@@ -71,7 +71,7 @@ class Instruction(NamedTuple):
 
 class Kernel(NamedTuple):
     code: dict[int, Instruction]  #: by address
-    constant_bytes: int  #: the kernel's parameter is the last of them
+    constant_bytes: int  #: with the kernel's parameter
     stack_bytes: int
 
 

@@ -6,25 +6,28 @@ instruction that is not known, memory that is not the launch's, and threads that
 """
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sass_arithmetic import OPERATIONS, Array, joined
-from .sass_code import Address, Constant, Immediate, Instruction, Kernel, Name, Operand, Predicate, Register
+from .sass_arithmetic import OPERATIONS, Array
+from .sass_code import Address, Immediate, Instruction, Kernel, Name, Operand, Predicate, Register
+from .sass_registers import Read, Registers
 
 WARP = 32
 SHARED_AT = 0x400  #: where a block's own shared memory begins
 SHARED_WINDOW = 0x800000  #: upper half of a generic address of shared memory: no process has such ones
-#: What the driver puts into the constant bank: the block's size, the grid's, the top of the stack.
-BLOCK_AT, GRID_AT, STACK_AT = 0x0, 0xC, 0x28
-#: Order memory, which here is in order, or give way to others.
-WITHOUT_EFFECT = {"NOP", "YIELD", "ENDCOLLECTIVE"}
+#: Where the driver puts the block's size into the constants, the grid's, the top of the stack, the kernel's parameter.
+BLOCK_AT, GRID_AT, STACK_AT, PARAMETER_AT = 0x0, 0xC, 0x28, 0x210
+#: They order memory, which here is in order, or give way to others.
+WITHOUT_EFFECT = {"NOP", "YIELD", "ENDCOLLECTIVE", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL"}
+#: Branches that a block takes before the next one's turn, where blocks wait for each other.
+TURN = 100
 SIZES = {"U8": 1, "U16": 2, "64": 8, "128": 16}
 
 Step = Callable[[Array], None]
-Read = Callable[[], Array]
 
 
 class Launch(NamedTuple):
@@ -73,52 +76,56 @@ def process_memory(address: int, size: int) -> tuple[int, Array]:
     return address, np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
 
 
-class Machine:
+class Machine(Registers):
     """``issued`` counts each warp's instructions."""
 
     def __init__(self, launch: Launch, block: int = 0) -> None:
-        self.code, self.block = launch.kernel.code, block
-        self.threads = -(-launch.threads // WARP) * WARP
-        self.registers = np.zeros((256, self.threads), np.uint32)
-        self.uniform_registers = np.zeros((64, self.threads), np.uint32)  # each thread's own: all of a warp's agree
-        self.predicates, self.uniform_predicates = np.zeros((2, 8, self.threads), bool)
-        self.predicates[7] = self.uniform_predicates[7] = True
-        self.thread = np.arange(self.threads, dtype=np.uint32)
+        threads = -(-launch.threads // WARP) * WARP
+        constants = np.zeros(launch.kernel.constant_bytes, np.uint8)
+        if len(constants) != PARAMETER_AT + len(launch.parameter):
+            raise ValueError(
+                f"a parameter of {len(launch.parameter)} bytes is not the kernel's: built from other sources?"
+            )
+        constants[PARAMETER_AT:] = np.frombuffer(launch.parameter, np.uint8)
+        for at, value in ((BLOCK_AT, launch.threads), (GRID_AT, launch.blocks), (STACK_AT, launch.kernel.stack_bytes)):
+            constants[at : at + 4].view(np.uint32)[0] = value
+        special = {"SR_CTAID.X": block, "SR_CgaCtaId": 0, "SR_SWINHI": SHARED_WINDOW}
+        super().__init__(threads, constants, special)
+        self.code = launch.kernel.code
         self.lane = self.thread % WARP
-        self.at = np.zeros(self.threads, np.int64)
+        self.at = np.zeros(threads, np.int64)
         self.alive = self.thread < launch.threads
-        self.waiting = np.full(self.threads, -1)  # the address of what a thread waits at
-        self.barrier = np.full(self.threads, -1)  # the number of the block's barrier, if it waits at one
-        self.expected = np.zeros(self.threads, np.uint32)  # the lanes it waits for, or how many threads of the block
-        self.met = np.zeros((16, self.threads), np.uint32)  # the lanes that BSYNC brings together
-        self.issued = np.zeros(self.threads // WARP, np.int64)
-        self.constants = np.zeros(launch.kernel.constant_bytes, np.uint8)
-        self.constants[len(self.constants) - len(launch.parameter) :] = np.frombuffer(launch.parameter, np.uint8)
-        sizes = ((BLOCK_AT, launch.threads), (GRID_AT, launch.blocks))
-        for at, size in sizes:
-            self.constants[at : at + 12].view(np.uint32)[:] = size, 1, 1
-        self.constants[STACK_AT : STACK_AT + 4].view(np.uint32)[0] = launch.kernel.stack_bytes
+        self.waiting = np.full(threads, -1)  # the address of what a thread waits at
+        self.barrier = np.full(threads, -1)  # the number of the block's barrier, if it waits at one
+        self.expected = np.zeros(threads, np.uint32)  # the lanes it waits for, or how many threads of the block
+        self.met = np.zeros((16, threads), np.uint32)  # the lanes that BSYNC brings together
+        self.issued = np.zeros(threads // WARP, np.int64)
+        self.steps: dict[int, tuple[Step, bool]] = {}
+        self.stack_bytes = launch.kernel.stack_bytes
         shared = np.full(launch.shared_bytes, 0xFF, np.uint8)  # it starts with anything: NaN
         everywhere = [process_memory(*part) for part in launch.memory if part[1]]
         self.memory = {
             "": Memory([*everywhere, ((SHARED_WINDOW << 32) + SHARED_AT, shared)]),
             "G": Memory(everywhere),
             "S": Memory([(SHARED_AT, shared)]),
-            "L": Memory([(0, np.full(launch.kernel.stack_bytes * self.threads, 0xFF, np.uint8))]),
+            "L": Memory([(0, np.full(self.stack_bytes * threads, 0xFF, np.uint8))]),
         }
-        self.stack_bytes = launch.kernel.stack_bytes
-        self.steps: dict[int, tuple[Step, bool]] = {}
 
-    def run(self) -> None:
+    def run(self, most: int = sys.maxsize) -> bool:
+        """All threads to their ends, or a turn of so many branches; whether any goes on."""
         with np.errstate(all="ignore"):
-            while (ready := self.alive & (self.waiting < 0)).any():
+            for _ in range(most):
+                ready = self.alive & (self.waiting < 0)
+                if not ready.any():
+                    break
                 first = int(self.at[ready].min())
                 lanes = ready & (self.at == first)
                 others = self.at[ready & ~lanes]
                 self.go_on(first, lanes, int(others.min()) if others.size else max(self.code))
-        if self.alive.any():
+        if self.alive.any() and (self.waiting[self.alive] >= 0).all():
             texts = {self.code[at].text for at in self.waiting[self.alive]}
             raise RuntimeError(f"{self.alive.sum()} threads wait for ever, at {texts}")
+        return bool(self.alive.any())
 
     def go_on(self, at: int, lanes: Array, until: int) -> None:
         """To the next branch, or to where others are."""
@@ -228,6 +235,8 @@ class Machine:
                 return self.load(code, to, source)
             case "ST" | "STG" | "STS" | "STL", (Address() as to, Register() as source):
                 return self.store(code, to, source)
+            case "ATOMG", (Predicate(7), Register() as to, Address() as where, value) if "ADD" in code.modifiers:
+                return self.atomic_add(code, to, where, value)
             case "SHFL", (valid, to, value, by, clamp):
                 return self.shuffle(code, (to, valid), value, by, clamp)
             case "VOTE" | "VOTEU", (*to, which) if code.modifiers == ("ANY",):
@@ -315,8 +324,6 @@ class Machine:
 
         return step
 
-    # Operands
-
     def load(self, code: Instruction, to: Register, source: Address) -> Step:
         memory, size, address = self.access(code, source)
 
@@ -341,10 +348,24 @@ class Machine:
 
         return step
 
+    def atomic_add(self, code: Instruction, to: Register, where: Address, value: Operand) -> Step:
+        put, read = self.put(to), self.word(value)
+        memory, size, address = self.access(code, where)
+
+        def step(lanes: Array) -> None:
+            before = np.zeros(self.threads, np.uint32)
+            for thread in np.nonzero(lanes)[0]:  # each sees what those before it added
+                at = address()[thread : thread + 1]
+                before[thread] = memory.load(at, size).view(np.uint32)[0, 0]
+                memory.store(at, (before[thread : thread + 1] + read()[thread]).view(np.uint8)[None])
+            put(lanes, before)
+
+        return step
+
     def access(self, code: Instruction, where: Address) -> tuple[Memory, int, Read]:
-        kind = code.opcode[2:]
-        known = {"E", "STRONG", "GPU", "SYS", "U8", "U16", "64", "128"}
-        if set(code.modifiers) - known or where.wide != (kind in ("", "G")) or where.wide and len(where.registers) > 1:
+        kind = "" if code.opcode in ("LD", "ST") else code.opcode[-1]
+        known = {"E", "STRONG", "GPU", "SYS", "ADD", *SIZES}
+        if set(code.modifiers) - known or where.wide != (kind in ("", "G")) or len(where.registers) > 2 - where.wide:
             raise NotImplementedError("such an access")
         size = next((SIZES[m] for m in code.modifiers if m in SIZES), 4)
         reads = [self.pair(x) if where.wide else self.word(x) for x in where.registers]
@@ -357,108 +378,8 @@ class Machine:
 
         return self.memory[kind], size, address
 
-    def read(self, kind: str, source: Operand) -> Read:
-        if kind == "p":
-            assert isinstance(source, Predicate)
-            return self.truth(source)
-        if kind in "iw":
-            return self.word(source) if kind == "i" else self.pair(source)
-        plain = source._replace(negated=False, inverted=False, absolute=False) if hasattr(source, "negated") else source
-        negated, inverted = getattr(source, "negated", False), getattr(source, "inverted", False)
-        absolute = getattr(source, "absolute", False)
-        bits = self.pair(plain) if kind == "d" and not isinstance(plain, Immediate) else self.word(plain)
-        if kind == "t":  # minus is "not" and 1 more, which may carry
-            one = np.uint64(negated)
-            flip = np.uint32(0xFFFFFFFF if negated or inverted else 0)
-            return lambda: (bits() ^ flip).astype(np.uint64) + one
-        if kind == "h":
-            half = 16 * getattr(source, "half", 0)
-            number: Read = lambda: (bits() >> half).astype(np.uint16).view(np.float16).astype(np.float32)  # noqa: E731
-        elif kind == "f":
-            number = lambda: bits().view(np.float32)  # noqa: E731
-        elif isinstance(plain, Immediate):
-            number = lambda: (bits().astype(np.uint64) << 32).view(np.float64)  # noqa: E731
-        else:
-            number = lambda: bits().view(np.float64)  # noqa: E731
-        positive = (lambda: np.abs(number())) if absolute else number
-        return (lambda: -positive()) if negated else positive
 
-    def word(self, source: Operand) -> Read:
-        """Its 32 bits."""
-        match source:
-            case Immediate(value):
-                constant = np.array([value], np.uint32)
-                return lambda: constant
-            case Name("SR_TID.X"):
-                return lambda: self.thread
-            case Name("PR"):
-                return lambda: np.packbits(self.predicates[:7], axis=0, bitorder="little")[0].astype(np.uint32)
-            case Name(name):
-                special = {"SR_CTAID.X": self.block, "SR_CgaCtaId": 0, "SR_SWINHI": SHARED_WINDOW}[name]
-                return self.word(Immediate(special))
-            case Constant():
-                read = self.constant(source)
-            case Register():
-                row = (self.uniform_registers if source.uniform else self.registers)[source.number]
-                read = lambda: row  # noqa: E731
-            case _:
-                raise NotImplementedError(f"{source} as 32 bits")
-        if source.absolute:
-            raise NotImplementedError("an integer's absolute value")
-        return (lambda: -read()) if source.negated else (lambda: ~read()) if source.inverted else read
-
-    def pair(self, source: Operand) -> Read:
-        """The 64 bits of two registers, or of constants."""
-        match source:
-            case Name("SRZ"):
-                return lambda: np.zeros(self.threads, np.uint64)
-            case Immediate(value):
-                constant = np.array([value], np.uint32).view(np.int32).astype(np.int64).view(np.uint64)
-                return lambda: constant
-            case Constant():
-                low, high = self.constant(source), self.constant(source._replace(offset=source.offset + 4))
-            case Register():
-                second = source.number if source.zero else source.number + 1
-                bare = Register(source.number, source.uniform)
-                low, high = self.word(bare), self.word(bare._replace(number=second))
-            case _:
-                raise NotImplementedError(f"{source} as 64 bits")
-        if source.absolute:
-            raise NotImplementedError("an integer's absolute value")
-        read: Read = lambda: joined(low(), high())  # noqa: E731
-        return (lambda: -read()) if source.negated else (lambda: ~read()) if source.inverted else read
-
-    def constant(self, source: Constant) -> Read:
-        index = self.word(source.register) if source.register else None
-        if index is None:
-            value = self.constants[source.offset : source.offset + 4].view(np.uint32)
-            return lambda: value
-        words = self.constants.view(np.uint32)
-        return lambda: words[(index() + np.uint32(source.offset)) // 4]
-
-    def truth(self, source: Predicate) -> Read:
-        row = (self.uniform_predicates if source.uniform else self.predicates)[source.number]
-        return (lambda: ~row) if source.inverted else lambda: row
-
-    def put(self, to: Operand) -> Callable[[Array, Array], None]:
-        match to:
-            case Register() if to.zero:
-                return lambda lanes, value: None
-            case Register():
-                rows = self.uniform_registers if to.uniform else self.registers
-
-                def put(lanes: Array, value: Array) -> None:
-                    if value.itemsize == 4:
-                        np.copyto(rows[to.number], value.view(np.uint32), where=lanes)
-                        return
-                    bits = value.view(np.uint64)
-                    np.copyto(rows[to.number], bits.astype(np.uint32), where=lanes)
-                    np.copyto(rows[to.number + 1], (bits >> 32).astype(np.uint32), where=lanes)
-
-                return put
-            case Predicate(7):
-                return lambda lanes, value: None
-            case Predicate():
-                row = (self.uniform_predicates if to.uniform else self.predicates)[to.number]
-                return lambda lanes, value: np.copyto(row, value, where=lanes)
-        raise NotImplementedError(f"{to} as a destination")
+def run_together(machines: list[Machine]) -> None:
+    """The blocks of a launch that wait for each other, in turns."""
+    while any([machine.run(TURN) for machine in machines]):  # each has its turn
+        pass
