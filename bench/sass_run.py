@@ -1,11 +1,14 @@
 """The CUDA kernels as they are shipped, without a GPU: the built library's machine code, executed.
 
 python -m bench.sass_run [--markdown FILE]
+
+Each case is a launch as it is planned for a whole H200; its first block is executed instruction by instruction
+(``sass_machine.py``), and its rows are compared with the reference. What is counted is instructions issued a warp, the mean
+over the block's warps: no time. Unlike ``bench.sass``, it has what kernels do to find out the launch.
 """
 
 import argparse
 import functools
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,76 +71,68 @@ class MachineCode(Emulator):
 
 #: The device that launches are planned for: an H200's.
 MULTIPROCESSORS, L2_BYTES = 132, 50 * 2**20
-ROWS = 2**20  #: enough to fill it
-ESTIMATORS = {
-    "straight-through": "straight_through",
-    "Gumbel-softmax": "gumbel_rao",
-    "Gumbel-Rao": "gumbel_rao",
-    "GST": "gst",
-    "ReinMax": "reinmax",
-}
+ELEMENTS, VALUED_ROWS = 2**26, 256  #: enough to fill it; rows with values, which are more than a block's
 
 
 class Case(NamedTuple):
-    """``draws`` are the numbers of draws of two launches whose difference is a draw's; or of one launch."""
-
     what: str
+    estimator: str | None  #: that pulls back; None: forward
     columns: int
     asked: int | None = None
-    draws: tuple[int, ...] = (1,)
-    rows: int = ROWS
+    draws: tuple[int, ...] = (1,)  #: of several launches; what is counted is a draw
+    rows: int = 2**20  #: at most
 
 
 CASES = [
-    Case("Gumbel-Rao, a draw", 10, 500, draws=(4, 8)),
-    Case("Gumbel-softmax pull-back", 64, 1100),
-    Case("straight-through pull-back", 64),
-    Case("GST pull-back", 64),
-    Case("ReinMax pull-back", 64),
-    Case("straight-through pull-back", 1024),
-    Case("straight-through pull-back", 10),
-    Case("Gumbel-softmax pull-back", 1024),
-    Case("Gumbel-softmax pull-back", 7),
-    Case("Gumbel-Rao, 32 draws, 3000 rows", 10, draws=(32,), rows=3000),
-    Case("forward", 10),
-    Case("forward", 64, 480),
-    Case("forward", 1024, 650),
+    Case("Gumbel-Rao, a draw", "gumbel_rao", 10, 500, draws=(4, 8)),
+    Case("Gumbel-softmax pull-back", "gumbel_rao", 64, 1100),
+    Case("straight-through pull-back", "straight_through", 64),
+    Case("GST pull-back", "gst", 64),
+    Case("ReinMax pull-back", "reinmax", 64),
+    Case("straight-through pull-back", "straight_through", 1024),
+    Case("straight-through pull-back", "straight_through", 10),
+    Case("Gumbel-softmax pull-back", "gumbel_rao", 1024),
+    Case("Gumbel-softmax pull-back", "gumbel_rao", 7),
+    Case("Gumbel-Rao, 32 draws, 3000 rows", "gumbel_rao", 10, draws=(32,), rows=3000),
+    Case("forward", None, 10),
+    Case("forward", None, 64, 480),
+    Case("forward", None, 1024, 650),
 ]
 
 
 class Count(NamedTuple):
     issued: float  #: instructions a warp, their mean
-    error: float  #: largest of a gradient from the reference's
+    error: float  #: the largest, of a gradient; or of an index
 
 
 def counted(machine: MachineCode, case: Case) -> Count:
-    """Of the launch's first block, whose rows are the only ones that have values, compared with the reference."""
-    machine.machine(MULTIPROCESSORS, L2_BYTES)
-    shape = min(case.rows, ROWS * 64 // case.columns), case.columns
-    logits, v = torch.zeros(2, *shape)  # memory that nothing touches costs nothing
-    seed = torch.tensor([1])
-    some, error, issued = 256, 0.0, []
-    logits[:some], v[:some] = torch.randn(2, some, case.columns, generator=torch.Generator().manual_seed(0))
-    index = torch.zeros(len(logits), dtype=torch.int64)
-    index[:some] = reference.sample(logits[:some], seed)[1]
+    rows = min(case.rows, ELEMENTS // case.columns)
+    logits, v = torch.zeros(2, rows, case.columns)  # memory that nothing touches takes none
+    first, seed = slice(VALUED_ROWS), torch.tensor([1])
+    logits[first], v[first] = torch.randn(2, VALUED_ROWS, case.columns, generator=torch.Generator().manual_seed(0))
+    index = torch.zeros(rows, dtype=torch.int64)
+    index[first] = reference.sample(logits[first], seed)[1]
+    counts = []
     for draws in case.draws:
-        if case.what == "forward":
-            got = machine.sample(logits, seed, reference.AT_ONE)[1]
-            want = index
+        if case.estimator is None:
+            got, want = machine.sample(logits, seed, reference.AT_ONE)[1], index
         else:
-            name = ESTIMATORS[re.split(" pull-back|,", case.what)[0]]
-            call = (seed, (1.0, COEFFICIENT.get(name, 0.0), 1.0), name, draws)
+            call = (seed, (1.0, COEFFICIENT.get(case.estimator, 0.0), 1.0), case.estimator, draws)
             got = machine.surrogate_vjp(v, logits, index, *call)
-            want = reference.surrogate_vjp(v[:some], logits[:some], index[:some], *call)
+            want = reference.surrogate_vjp(v[first], logits[first], index[first], *call)
         launch = machine.last_launch()
-        rows = launch.threads // (launch.team * launch.draw_groups)
-        error = max(error, float((got[:rows].double() - want[:rows]).abs().max()))
-        issued.append(sum(machine.issued) / len(machine.issued))
-    return Count((issued[-1] - issued[0]) / (case.draws[-1] - case.draws[0]) if len(issued) > 1 else issued[0], error)
+        served = launch.threads // (launch.team * launch.draw_groups)
+        error = float((got[:served].double() - want[:served]).abs().max())
+        counts.append(Count(sum(machine.issued) / len(machine.issued), error))
+    if len(counts) == 1:
+        return counts[0]
+    a_draw = (counts[-1].issued - counts[0].issued) / (case.draws[-1] - case.draws[0])
+    return Count(a_draw, max(count.error for count in counts))
 
 
 def table() -> str:
     machine = MachineCode(blocks=[0])
+    machine.machine(MULTIPROCESSORS, L2_BYTES)
     lines = ["| what | N | instructions a warp | asked | error |", "|---|---:|---:|---:|---:|"]
     for case in CASES:
         count = counted(machine, case)
