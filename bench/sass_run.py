@@ -3,8 +3,8 @@
 python -m bench.sass_run [--markdown FILE]
 
 Each case is a launch as it is planned for a whole H200; its first block is executed instruction by instruction
-(``sass_machine.py``), and its rows are compared with the reference. What is counted is instructions issued a warp, the mean
-over the block's warps: no time. Unlike ``bench.sass``, it has what kernels do to find out the launch.
+(``sass_machine.py``), and its rows are compared with the reference. What is counted is instructions issued a warp, the
+mean over the block's warps: no time. Unlike ``bench.sass``, it has what kernels do to find out the launch.
 """
 
 import argparse
