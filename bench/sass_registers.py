@@ -23,30 +23,39 @@ class Registers:
         self.predicates[7] = self.uniform_predicates[7] = True
 
     def read(self, kind: str, source: Operand) -> Read:
+        """As an operation's ``kinds`` say."""
         if kind == "p":
             assert isinstance(source, Predicate)
             return self.truth(source)
         if kind in "iw":
             return self.word(source) if kind == "i" else self.pair(source)
-        plain = source._replace(negated=False, inverted=False, absolute=False) if hasattr(source, "negated") else source
-        negated, inverted = getattr(source, "negated", False), getattr(source, "inverted", False)
-        absolute = getattr(source, "absolute", False)
-        bits = self.pair(plain) if kind == "d" and not isinstance(plain, Immediate) else self.word(plain)
+        negated = inverted = absolute = False
+        if isinstance(source, Register | Constant):
+            negated, inverted, absolute = source.negated, source.inverted, source.absolute
+            source = source._replace(negated=False, inverted=False, absolute=False)
         if kind == "t":  # minus is "not" and 1 more, which may carry
-            one = np.uint64(negated)
-            flip = np.uint32(0xFFFFFFFF if negated or inverted else 0)
-            return lambda: (bits() ^ flip).astype(np.uint64) + one
-        if kind == "h":
-            half = 16 * getattr(source, "half", 0)
-            number: Read = lambda: (bits() >> half).astype(np.uint16).view(np.float16).astype(np.float32)  # noqa: E731
-        elif kind == "f":
-            number = lambda: bits().view(np.float32)  # noqa: E731
-        elif isinstance(plain, Immediate):
-            number = lambda: (bits().astype(np.uint64) << 32).view(np.float64)  # noqa: E731
-        else:
-            number = lambda: bits().view(np.float64)  # noqa: E731
-        positive = (lambda: np.abs(number())) if absolute else number
-        return (lambda: -positive()) if negated else positive
+            bits, flip = self.word(source), np.uint32(0xFFFFFFFF if negated or inverted else 0)
+            return lambda: (bits() ^ flip).astype(np.uint64) + np.uint64(negated)
+        number = self.number(kind, source)
+
+        def read() -> Array:
+            x = np.abs(number()) if absolute else number()
+            return -x if negated else x
+
+        return read
+
+    def number(self, kind: str, source: Operand) -> Read:
+        if kind == "d" and not isinstance(source, Immediate):
+            pair = self.pair(source)
+            return lambda: pair().view(np.float64)
+        word = self.word(source)
+        if kind == "d":
+            return lambda: (word().astype(np.uint64) << 32).view(np.float64)
+        if kind == "f":
+            return lambda: word().view(np.float32)
+        assert isinstance(source, Register)
+        shift = 16 * source.half
+        return lambda: (word() >> shift).astype(np.uint16).view(np.float16).astype(np.float32)
 
     def word(self, source: Operand) -> Read:
         """Its 32 bits."""
@@ -64,7 +73,9 @@ class Registers:
                 read = self.constant(source)
             case Register():
                 row = (self.uniform_registers if source.uniform else self.registers)[source.number]
-                read = lambda: row  # noqa: E731
+
+                def read() -> Array:
+                    return row
             case _:
                 raise NotImplementedError(f"{source} as 32 bits")
         if source.absolute:
@@ -89,8 +100,9 @@ class Registers:
                 raise NotImplementedError(f"{source} as 64 bits")
         if source.absolute:
             raise NotImplementedError("an integer's absolute value")
-        read: Read = lambda: joined(low(), high())  # noqa: E731
-        return (lambda: -read()) if source.negated else (lambda: ~read()) if source.inverted else read
+        if source.negated or source.inverted:
+            return lambda: -joined(low(), high()) if source.negated else ~joined(low(), high())
+        return lambda: joined(low(), high())
 
     def constant(self, source: Constant) -> Read:
         index = self.word(source.register) if source.register else None
