@@ -7,7 +7,7 @@ float32, temperature 1), so that no branch on the launch is left, and the path o
 beyond 2^100 is walked: loops over a team's lanes as often as it has steps, blocks for rare rows skipped. An instruction
 of a loop over draws counts once a draw. That compares versions of the kernels' own work; it is less than what runs. The
 kernels as shipped also find out what is known here: 240 to 400 instructions a thread more, and 36 a draw
-(bench/results/sass_sm90.md).
+(``bench.sass_run``).
 Registers and stack: of the built library's own kernels.
 """
 

@@ -2,6 +2,8 @@
 // kernels' own source on emulated threads.
 #include "cuda_emulation.h"
 
+#include <dlfcn.h>
+
 #include "cuda/kernels_double.cu"
 #include "cuda/kernels_draws.cu"
 #include "cuda/kernels_draws_long.cu"
@@ -15,8 +17,10 @@ namespace discrete_ops {
 namespace {
 
 cuda::Device emulated{2, 1 << 20, [](cuda::Kernel) { return 2; }};
+bool runs = true;  // else launches are planned, and nothing else
 cuda::Launch last{};
-int64_t last_team = 0, last_groups = 0, last_split = 0;
+cuda::Call last_call{};
+std::vector<double> workspace;
 
 struct Emulated {
   using Call = cuda::Call;
@@ -33,10 +37,11 @@ struct Emulated {
 
   static void run(Call& call, bool sampling) {
     last = cuda::plan(call, sampling, emulated);
-    last_team = call.team, last_groups = call.draw_groups, last_split = call.split;
-    std::vector<double> workspace(static_cast<size_t>(last.workspace_bytes / 8 + 1), NAN);
+    workspace.assign(static_cast<size_t>(last.workspace_bytes / 8 + 1), NAN);
     cuda::place(call, last, workspace.data());
     std::fill_n(reinterpret_cast<char*>(call.arrived), last.arrived_bytes, 0);
+    last_call = call;
+    if (!runs) return;
     cuda::device::Emulator::get().launch([&] { last.kernel(call); }, last.blocks, last.threads,
                                          static_cast<size_t>(last.shared_bytes), last.cooperative);
   }
@@ -53,8 +58,28 @@ using OnEmulator = Operators<Emulated>;
 // Blocks, threads, team, draw groups, split of the last launch.
 extern "C" void last_launch(int64_t figures[5]) {
   using namespace discrete_ops;
-  const int64_t all[] = {last.blocks, last.threads, last_team, last_groups, last_split};
+  const int64_t all[] = {last.blocks, last.threads, last_call.team, last_call.draw_groups, last_call.split};
   std::copy(all, all + 5, figures);
+}
+
+// For an interpreter of machine code: whether launches run here; then, of the last one, the name of its kernel, which a
+// GPU's code has too, and its Call.
+extern "C" void set_runs(bool on) {
+  discrete_ops::runs = on;
+}
+extern "C" const char* last_kernel() {
+  Dl_info info{};
+  dladdr(reinterpret_cast<const void*>(discrete_ops::last.kernel), &info);
+  return info.dli_sname;
+}
+extern "C" const void* last_parameter(int64_t figures[3]) {
+  using namespace discrete_ops;
+  const int64_t all[] = {sizeof(cuda::Call), last.shared_bytes, last.workspace_bytes};
+  std::copy(all, all + 3, figures);
+  return &last_call;
+}
+extern "C" const void* last_workspace() {
+  return discrete_ops::workspace.data();
 }
 
 // The machine to plan for, and the order in which its threads run (0: as numbered).

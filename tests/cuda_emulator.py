@@ -5,8 +5,9 @@ import fcntl
 import functools
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from draws import COEFFICIENT
@@ -43,6 +44,17 @@ class Launch(NamedTuple):
     split: int  # blocks a row
 
 
+class Planned(NamedTuple):
+    """What the host tells a GPU of a launch."""
+
+    kernel: str  #: its name in the machine code
+    parameter: bytes
+    blocks: int
+    threads: int
+    shared_bytes: int  # a block
+    workspace: tuple[int, int]  #: address and bytes
+
+
 class Emulator:
     """``reference.py``'s functions on an emulated GPU of ``multiprocessors``, its threads run in a seed's order."""
 
@@ -58,6 +70,21 @@ class Emulator:
         figures = (ctypes.c_int64 * 5)()
         self.library.last_launch(figures)
         return Launch(*figures)
+
+    def planned(self, operator: Callable[..., Any], *call: object) -> tuple[Any, Planned]:
+        """What an operator returns, without anything in it, and the launch that would fill it."""
+        library, figures = self.library, (ctypes.c_int64 * 3)()
+        library.last_kernel.restype = ctypes.c_char_p
+        library.last_parameter.restype = library.last_workspace.restype = ctypes.c_void_p
+        library.set_runs(False)
+        try:
+            result = operator(*call)
+        finally:
+            library.set_runs(True)
+        parameter = ctypes.string_at(library.last_parameter(figures), figures[0])
+        launch, workspace = self.last_launch(), (library.last_workspace(), figures[2])
+        name = library.last_kernel().decode()
+        return result, Planned(name, parameter, launch.blocks, launch.threads, figures[1], workspace)
 
     def sample(
         self, logits: Tensor, seed: Tensor, parameters: reference.Parameters, first_row: int = 0, binary: bool = False
@@ -82,6 +109,10 @@ def _raw(seed: Tensor, parameters: reference.Parameters, estimator: str, k: int,
 
 @functools.cache
 def library() -> Emulator:
+    return Emulator(built())
+
+
+def built() -> Path:
     directory = HERE.parent / "build" / "cuda_emulation"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "libcuda_emulation.so"
@@ -103,7 +134,7 @@ def library() -> Emulator:
             command = ["g++", *flags, *include, str(HERE / "cuda_emulation.cpp"), "-o", str(unfinished), *link]
             subprocess.run(command, check=True)
             os.replace(unfinished, path)
-    return Emulator(path)
+    return path
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
