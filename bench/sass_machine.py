@@ -241,6 +241,8 @@ class Machine(Registers):
                 return self.shuffle(code, (to, valid), value, by, clamp)
             case "VOTE" | "VOTEU", (*to, which) if code.modifiers == ("ANY",):
                 return self.vote(to, which)
+            case "R2P", (Name("PR"), value, which) if not code.modifiers:
+                return self.set_predicates(value, which)
             case "MATCH", (to, value) if code.modifiers == ("ANY",):
                 return self.match(to, value)
             case "REDUX", (to, value) if code.modifiers == ("OR",):
@@ -302,6 +304,15 @@ class Machine(Registers):
             mask = self.mask_of(lanes & holds())
             for put, is_register in puts:
                 put(lanes, mask if is_register else mask != 0)
+
+        return step
+
+    def set_predicates(self, value: Operand, which: Operand) -> Step:
+        bits, mask = self.word(value), self.word(which)
+
+        def step(lanes: Array) -> None:
+            for at, row in enumerate(self.predicates[:7]):
+                np.copyto(row, bits() >> at & 1 != 0, where=lanes & (mask() >> at & 1 != 0))
 
         return step
 

@@ -40,14 +40,14 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 // Registers of a thread of the kernels with draws, whose arithmetic needs other threads to hide behind; the least that
-// spill nothing, but on sm_100 five numbers of a row that are the same for every draw of four quads.
+// spill nothing.
 constexpr int registers_with_draws(int quads) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-  constexpr int of_two = 112;
+  constexpr int of_two = 112, of_four = 144;
 #else
-  constexpr int of_two = 96;
+  constexpr int of_two = 96, of_four = 128;
 #endif
-  return quads > 2 ? 128 : quads > 1 ? of_two : 96;
+  return quads > 3 ? of_four : quads > 2 ? 128 : quads > 1 ? of_two : 96;
 }
 
 template <class T, int kQuads, Mode kMode, Serves kServes>
