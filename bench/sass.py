@@ -6,7 +6,7 @@ Instructions: each case is compiled for sm_90 with its launch known (``sass_prob
 float32, temperature 1), so that no branch on the launch is left, and the path of a row that has a sample and no value
 beyond 2^100 is walked: loops over a team's lanes as often as it has steps, blocks for rare rows skipped. An instruction
 of a loop over draws counts once a draw. That compares versions of the kernels' own work; it is less than what runs. The
-kernels as shipped also find out what is known here: 240 to 400 instructions a thread more, and 36 a draw
+kernels as shipped also find out what is known here: 280 to 420 instructions a thread more, and 42 a draw
 (``bench.sass_run``).
 Registers and stack: of the built library's own kernels.
 """
@@ -73,6 +73,11 @@ def tool(name: str) -> str:
     raise SystemExit(f"{name} is neither on the PATH, nor CUDA's, nor Triton's")
 
 
+def printed(*options: str) -> str:
+    """By cuobjdump."""
+    return subprocess.run([tool("cuobjdump"), *options], check=True, capture_output=True, text=True).stdout
+
+
 def listing(case: Case, source: Path) -> list[Instruction]:
     shape = [f"-DCOLUMNS={case.columns}", f"-DTEAM={case.team}", f"-DQUADS={case.quads}"]
     with tempfile.TemporaryDirectory() as directory:
@@ -88,10 +93,7 @@ def listing(case: Case, source: Path) -> list[Instruction]:
             *case.flags,
         ]
         subprocess.run([*command, str(ROOT / "bench/sass_probe.cu"), "-o", str(cubin)], check=True)
-        said = subprocess.run(
-            [tool("cuobjdump"), "-sass", str(cubin)], check=True, capture_output=True, text=True
-        ).stdout
-    return parse(said)
+        return parse(printed("-sass", str(cubin)))
 
 
 def parse(said: str) -> list[Instruction]:
@@ -150,9 +152,7 @@ def is_rare(code: list[Instruction], at: int, target: int, index: dict[int, int]
 
 def resources() -> dict[str, tuple[int, int]]:
     """Kernel -> registers and bytes of stack, on sm_90, of the built library."""
-    said = subprocess.run(
-        [tool("cuobjdump"), "--dump-resource-usage", str(LIBRARY)], check=True, capture_output=True, text=True
-    ).stdout
+    said = printed("--dump-resource-usage", str(LIBRARY))
     found, architecture = {}, ""
     for line, following in zip(said.splitlines(), [*said.splitlines()[1:], ""], strict=True):
         if match := re.search(r"arch = (sm_\w+)|\.(sm_\w+)\.cubin", line):

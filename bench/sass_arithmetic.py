@@ -40,8 +40,7 @@ class Operation(NamedTuple):
     """What it returns goes to its register, if it has one, then to its predicates.
 
     ``kinds`` says how its sources are read, the last ones perhaps absent: i 32 bits, t the same as a term of a wider
-    sum, w 64 bits, f float32, h one of two
-    halves as float32, d float64, p predicate.
+    sum, w 64 bits, f float32, h one of two halves as float32, d float64, p predicate.
     """
 
     compute: Callable[..., Any]

@@ -1,11 +1,10 @@
 """Machine code of sm_90 as cuobjdump prints it, read into instructions with operands."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from .sass import tool
+from .sass import printed
 
 ARCHITECTURE = "sm_90"
 
@@ -77,15 +76,11 @@ class Kernel(NamedTuple):
 
 def kernel(library: Path, name: str) -> Kernel:
     options = ["-arch", ARCHITECTURE, str(library)]
-    code = read(printed(["-sass", "-fun", name, *options]))
-    usage = re.search(rf"Function {name}:\s+.*STACK:(\d+).*CONSTANT\[0\]:(\d+)", printed(["-res-usage", *options]))
+    code = read(printed("-sass", "-fun", name, *options))
+    usage = re.search(rf"Function {name}:\s+.*STACK:(\d+).*CONSTANT\[0\]:(\d+)", printed("-res-usage", *options))
     if not code or not usage:
         raise LookupError(f"{library.name} has no machine code of {ARCHITECTURE} for {name}")
     return Kernel(code, int(usage[2]), int(usage[1]))
-
-
-def printed(options: list[str]) -> str:
-    return subprocess.run([tool("cuobjdump"), *options], check=True, capture_output=True, text=True).stdout
 
 
 def read(said: str) -> dict[int, Instruction]:
