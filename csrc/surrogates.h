@@ -20,7 +20,7 @@
 //   moments(c, x, h)    h[k] becomes the sum of u_k x(step), for each term; x is called once a step, in order
 //   expand(c, h, f)     f(step, sum of h[k] u_k) for every step
 //   kMode               what of the terms is accumulated; in a mode other than kPullBack v is scratch
-//   kServes             which estimators it is compiled for
+//   kServes             which estimators it is compiled for; kNone: it samples
 //   kBinary             whether it may be of binary variables: two steps, of which step 0 has the variable
 //   node(k, make)       of such a Row: make(), node k of a quadrature rule, or what it was for rows of that temperature
 //   draw_begin(), draw_step()  this Row takes every draw_step-th draw from draw_begin on; others, whose out is added to
@@ -37,7 +37,7 @@
 
 namespace discrete_ops {
 
-enum class Serves { kAll, kWithoutDraws, kWithDraws, kMVE };
+enum class Serves { kAll, kWithoutDraws, kWithDraws, kMVE, kNone };
 
 // What a Row inherits whose row has one sample.
 struct SampledOnce {

@@ -6,11 +6,13 @@
 namespace discrete_ops {
 namespace cuda {
 
-constexpr int kRegisterThreads = 256;  // most threads of a block of the kernels that hold rows in registers
-constexpr int kLongThreads = 512;      // threads of a block of the kernels for long rows
+// Most threads of a block of the kernels that hold rows in registers: of several rows, and of one that needs more.
+constexpr int kRegisterThreads = 256, kLongRegisterThreads = 512;
+constexpr int kLongThreads = 512;  // threads of a block of the kernels for long rows
 
-// Arrays of a long row's workspace: z, v, out and a; draws need b too, MVE three more (cauchy_row.h).
-constexpr int kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
+// Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
+constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
+constexpr int kUnit = 4 * kLongThreads;  // elements of an array that a block's threads have in one round
 
 // Shared memory of a block: the team's slots (team.h), one value a thread (register_row.h), two tiles (tile.h).
 constexpr int kMaxWarps = 16;
@@ -27,7 +29,8 @@ struct Call : Problem {
   // Long rows:
   int split;          // blocks a row
   int rounds;         // quads of columns a thread, the last one perhaps behind the row
-  void* workspace;    // scratch of every block
+  int shared_units;   // of a block's arrays, the units in shared memory; behind kSharedBytes
+  void* workspace;    // every block's other units
   double* partials;   // [rows in flight][2][2][split]
   unsigned* arrived;  // [rows in flight], 0 at first
 

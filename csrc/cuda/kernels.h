@@ -9,7 +9,7 @@ namespace cuda {
 
 template <class T, int kQuads>
 DISCRETE_OPS_DEVICE void sample_row_in_registers(const Call& call) {
-  RegisterRow<T, kQuads, Mode::kSoft, Serves::kWithoutDraws> row(call);
+  RegisterRow<T, kQuads, Mode::kSoft, Serves::kNone> row(call);
   row.prepare_noise();
   sample_register_row(row);
 }
@@ -34,24 +34,27 @@ DISCRETE_OPS_DEVICE void surrogate_row_in_registers(const Call& call) {
 }
 
 template <class T, int kQuads>
-DISCRETE_OPS_KERNEL(kRegisterThreads, 1)
+DISCRETE_OPS_KERNEL(kLongRegisterThreads, 1)
 sample_registers(DISCRETE_OPS_PARAMETER Call call) {
   sample_row_in_registers<T, kQuads>(call);
 }
 
-// Registers of a thread of the kernels with draws, whose arithmetic needs other threads to hide behind; the least that
-// spill nothing.
-constexpr int registers_with_draws(int quads) {
+// Registers of a thread. Without draws so few that kLongRegisterThreads find theirs; with draws, whose arithmetic needs
+// other threads to hide behind, the least that spill nothing.
+template <class T>
+constexpr int registers(Serves serves, int quads) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
   constexpr int of_two = 112, of_four = 144;
 #else
   constexpr int of_two = 96, of_four = 128;
 #endif
+  if (sizeof(T) == 8) return 168;
+  if (serves != Serves::kWithDraws) return 128;
   return quads > 3 ? of_four : quads > 2 ? 128 : quads > 1 ? of_two : 96;
 }
 
 template <class T, int kQuads, Mode kMode, Serves kServes>
-DISCRETE_OPS_KERNEL_OF_REGISTERS(kServes == Serves::kWithDraws ? registers_with_draws(kQuads) : 168)
+DISCRETE_OPS_KERNEL_OF_REGISTERS(registers<T>(kServes, kQuads))
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   surrogate_row_in_registers<T, kQuads, kMode, kServes>(call);
 }
@@ -59,7 +62,7 @@ surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
 template <class T>
 DISCRETE_OPS_KERNEL(kLongThreads, 1)
 sample_long(DISCRETE_OPS_PARAMETER Call call) {
-  LongRow<T, Mode::kSoft, Serves::kWithoutDraws> row(call);
+  LongRow<T, Mode::kSoft, Serves::kNone> row(call);
   const int64_t crews = device::blocks() / call.split;
   for (int64_t at = row.crew.number; at < call.rows; at += crews) {
     row.load(at);

@@ -1,6 +1,6 @@
-// The Row of surrogates.h for rows beyond the registers: a crew of blocks walks over the row, which lies in a
-// workspace. A step is a round and a place in the quad that the thread takes in it. Sums are taken in double across
-// quads.
+// The Row of surrogates.h for rows beyond the registers: a block, or a crew of them, walks over the row, which lies in
+// shared memory, and what finds no room there in a workspace. A step is a round and a place in the quad that the thread
+// takes in it. Sums are taken in double across quads.
 #pragma once
 
 #include "../surrogates.h"
@@ -20,7 +20,8 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   static constexpr Mode kMode = kOfMode;
   static constexpr bool kBinary = false;
   static constexpr Serves kServes = kServesWhat;
-  static constexpr int kArrays = serves_mve(kServes, kMode)         ? kLongRowArraysWithMVE
+  static constexpr int kArrays = kServes == Serves::kNone           ? kLongRowArraysOfSample
+                                 : serves_mve(kServes, kMode)       ? kLongRowArraysWithMVE
                                  : kServes == Serves::kWithoutDraws ? kLongRowArrays
                                                                     : kLongRowArraysWithDraws;
 
@@ -37,7 +38,7 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   int64_t row = 0, winner_ = 0;
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
-  T* const scratch;
+  T *const shared, *const scratch;  // this thread's part of the block's units
 
   explicit DISCRETE_OPS_DEVICE LongRow(const Call& call)
       : call(call),
@@ -45,22 +46,26 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
         n(call.columns),
         first_quad(crew.rank * call.rounds * kLongThreads),
         end_quad(lesser(first_quad + call.rounds * kLongThreads, static_cast<int>((n + 3) / 4))),
-        scratch(static_cast<T*>(call.workspace) + device::block() * kArrays * call.rounds * 4 * kLongThreads +
-                device::thread()) {}
+        shared(reinterpret_cast<T*>(device::shared_memory() + kSharedBytes) + device::thread()),
+        scratch(static_cast<T*>(call.workspace) +
+                device::block() * (kArrays * call.rounds - call.shared_units) * kUnit + device::thread()) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
   DISCRETE_OPS_DEVICE V& at(int array, Step s) {
-    return scratch[((static_cast<int64_t>(array) * call.rounds + s.round) * 4 + s.place) * kLongThreads];
+    const int unit = array * call.rounds + s.round, beyond = unit - call.shared_units;
+    T* const from = beyond < 0 ? shared + unit * kUnit : scratch + static_cast<int64_t>(beyond) * kUnit;
+    return from[s.place * kLongThreads];
   }
-  DISCRETE_OPS_DEVICE V& z(Step s) { return at(0, s); }
+  // The first ones are the likeliest in shared memory; of z draws have no more use.
+  DISCRETE_OPS_DEVICE V& a(Step s) { return at(0, s); }
   DISCRETE_OPS_DEVICE V& v(Step s) { return at(1, s); }
   DISCRETE_OPS_DEVICE V& out(Step s) { return at(2, s); }
-  DISCRETE_OPS_DEVICE V& a(Step s) { return at(3, s); }
-  DISCRETE_OPS_DEVICE V& b(Step s) { return at(4, s); }
-  DISCRETE_OPS_DEVICE V& c(Step s) { return at(5, s); }
-  DISCRETE_OPS_DEVICE V& u(Step s) { return at(6, s); }
-  DISCRETE_OPS_DEVICE V& x(Step s) { return at(7, s); }
+  DISCRETE_OPS_DEVICE V& b(Step s) { return at(3, s); }
+  DISCRETE_OPS_DEVICE V& c(Step s) { return at(4, s); }
+  DISCRETE_OPS_DEVICE V& u(Step s) { return at(5, s); }
+  DISCRETE_OPS_DEVICE V& x(Step s) { return at(6, s); }
+  DISCRETE_OPS_DEVICE V& z(Step s) { return at(kArrays - 1, s); }
   DISCRETE_OPS_DEVICE int quad(int round) const { return first_quad + round * kLongThreads + crew.block.rank; }
   DISCRETE_OPS_DEVICE int64_t column(Step s) const { return 4 * int64_t{quad(s.round)} + s.place; }
   DISCRETE_OPS_DEVICE bool winner(Step s) const { return column(s) == winner_; }
@@ -178,7 +183,7 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
         const Step s{round, i};
         const bool masked = z(s) == -Math::kInf;
         z(s) = masked ? -Math::kInf : Math::max(z(s) - top, Math::kLowest);
-        v(s) = masked ? T(0) : x[i] * scale;
+        if constexpr (kServes != Serves::kNone) v(s) = masked ? T(0) : x[i] * scale;
       }
     });
   }
