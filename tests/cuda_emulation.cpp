@@ -16,7 +16,7 @@
 namespace discrete_ops {
 namespace {
 
-cuda::Device emulated{2, 1 << 20, [](cuda::Kernel) { return 2; }};
+cuda::Device emulated{2, 1 << 20, 0, 0, [](cuda::Kernel) { return 2; }};
 bool runs = true;  // else launches are planned, and nothing else
 cuda::Launch last{};
 cuda::Call last_call{};
@@ -55,11 +55,12 @@ using OnEmulator = Operators<Emulated>;
 }  // namespace
 }  // namespace discrete_ops
 
-// Blocks, threads, team, draw groups, split of the last launch.
-extern "C" void last_launch(int64_t figures[5]) {
+// Blocks, threads, team, draw groups, split, bytes of workspace of the last launch.
+extern "C" void last_launch(int64_t figures[6]) {
   using namespace discrete_ops;
-  const int64_t all[] = {last.blocks, last.threads, last_call.team, last_call.draw_groups, last_call.split};
-  std::copy(all, all + 5, figures);
+  const int64_t all[] = {last.blocks,           last.threads,    last_call.team,
+                         last_call.draw_groups, last_call.split, last.workspace_bytes};
+  std::copy(all, all + 6, figures);
 }
 
 // For an interpreter of machine code: whether launches run here; then, of the last one, the name of its kernel, which a
@@ -83,9 +84,11 @@ extern "C" const void* last_workspace() {
 }
 
 // The machine to plan for, and the order in which its threads run (0: as numbered).
-extern "C" void set_machine(int multiprocessors, int64_t l2_bytes, unsigned order) {
+extern "C" void set_machine(int multiprocessors, int64_t l2_bytes, int64_t shared_bytes, unsigned order) {
   discrete_ops::emulated.multiprocessors = multiprocessors;
   discrete_ops::emulated.l2_bytes = l2_bytes;
+  discrete_ops::emulated.shared_bytes = shared_bytes;
+  discrete_ops::emulated.block_shared_bytes = shared_bytes - discrete_ops::cuda::kReservedBytes;
   discrete_ops::cuda::device::Emulator::get().order = order;
 }
 
@@ -93,9 +96,7 @@ extern "C" void exponentials(const uint32_t* words, float* noise, int64_t n) {
   for (int64_t i = 0; i < n; ++i) discrete_ops::cuda::exponential(words[i], noise[i]);
 }
 
-STABLE_TORCH_LIBRARY(discrete_ops_emulation, m) {
-  DISCRETE_OPS_DEFINE(m)
-}
-STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
+STABLE_TORCH_LIBRARY(discrete_ops_emulation,
+                     m){DISCRETE_OPS_DEFINE(m)} STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnEmulator)
 }

@@ -57,8 +57,10 @@ Kernel with_mode(Mode mode, const F& instance) {
 struct Device {
   int multiprocessors;
   int64_t l2_bytes;
-  int (*resident_blocks)(Kernel);  // of kLongThreads threads, on a multiprocessor
+  int64_t shared_bytes, block_shared_bytes;  // of a multiprocessor; the most of a block
+  int (*resident_blocks)(Kernel);            // of kLongThreads threads, on a multiprocessor, as their registers allow
 };
+constexpr int64_t kReservedBytes = 1024;  // of shared memory, by the system, a block
 
 struct Launch {
   Kernel kernel;
@@ -127,21 +129,38 @@ inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws
   return static_cast<int>(ceiling(quads, call.team));
 }
 
-// Crews of blocks, no more of them than rows whose scratch stays in the L2 cache.
-inline void plan_long(Call& call, Launch& launch, int64_t array_bytes, const Device& device) {
-  const int64_t quads = ceiling(call.columns, 4);
-  const int64_t resident = std::max(1, device.resident_blocks(launch.kernel)) * int64_t{device.multiprocessors};
-  const int64_t row_bytes = array_bytes * 4 * quads;
-  int64_t crews = std::min({call.rows, resident, std::max<int64_t>(1, device.l2_bytes / 2 / row_bytes)});
-  const int64_t most = std::min(resident / crews, ceiling(quads, kLongThreads));
-  call.rounds = static_cast<int>(ceiling(quads, most * kLongThreads));
-  call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
+// Crews of blocks, no more of them than rows whose workspace stays in the L2 cache.
+inline void plan_long(Call& call, Launch& launch, int arrays, int64_t element, const Device& device) {
+  const int64_t quads = ceiling(call.columns, 4), unit_bytes = kUnit * element,
+                register_bound = std::max(1, device.resident_blocks(launch.kernel));
+  int64_t crews = 0;
+  // So many blocks on a multiprocessor, each with its part of the shared memory; returns the units that find no room.
+  const auto divide = [&](int64_t blocks) {
+    const int64_t room =
+        std::min(device.block_shared_bytes, device.shared_bytes / blocks - kReservedBytes) - kSharedBytes;
+    const int64_t fitting = std::max<int64_t>(0, room / unit_bytes), resident = blocks * device.multiprocessors;
+    const int64_t beyond = arrays * ceiling(quads, kLongThreads) - fitting;  // of a row with one block
+    crews = std::min(call.rows, resident);
+    if (beyond > 0) crews = std::min(crews, std::max<int64_t>(1, device.l2_bytes / 2 / (beyond * unit_bytes)));
+    const int64_t most = std::min(resident / crews, ceiling(quads, kLongThreads));
+    call.rounds = static_cast<int>(ceiling(quads, most * kLongThreads));
+    call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
+    call.shared_units = static_cast<int>(std::min(fitting, int64_t{arrays} * call.rounds));
+    return int64_t{arrays} * call.rounds - call.shared_units;
+  };
+  // Several blocks where each has its row in shared memory, or most of a row lies elsewhere anyway: one works while
+  // another waits. Else one with all of it.
+  int64_t blocks = register_bound;
+  while (divide(blocks) && blocks > 1) --blocks;
+  if (int64_t{2} * call.shared_units < int64_t{arrays} * call.rounds) divide(register_bound);
+  const int64_t beyond = int64_t{arrays} * call.rounds - call.shared_units;
   launch.threads = kLongThreads;
   launch.blocks = crews * call.split;
   launch.cooperative = call.split > 1;
-  launch.partials_at = launch.blocks * array_bytes * call.rounds * 4 * kLongThreads;
-  launch.arrived_at = launch.partials_at + crews * 4 * call.split * 8;
-  launch.arrived_bytes = crews * 4;
+  launch.shared_bytes += static_cast<int>(call.shared_units * unit_bytes);
+  launch.partials_at = launch.blocks * beyond * unit_bytes;
+  launch.arrived_at = launch.partials_at + (launch.cooperative ? crews * 4 * call.split * 8 : 0);
+  launch.arrived_bytes = launch.cooperative ? crews * 4 : 0;
   launch.workspace_bytes = launch.arrived_at + launch.arrived_bytes;
 }
 
@@ -152,14 +171,15 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.grad_width = with_grad ? access_width(call.grad, call.columns, binary) : 1;
   call.out_width = access_width(call.out, call.columns, binary);
   call.split = 1;
-  call.tile_bytes = 0;
+  call.tile_bytes = call.shared_units = 0;
   const bool mve = !sampling && call.spec.estimator == kMVE;
   // The temperatures of MVE that float32 has not the precision for, or that only the device knows.
   const bool may_be_hot = mve && (call.parameters || call.one[kCoefficient] > kMostFloatTemperature);
   const bool is_double = call.logits.dtype == Dtype::kDouble || may_be_hot;
   const bool draws = !sampling && takes_draws(call.spec.estimator);
   const int held_quads = is_double ? kDoubleQuads : mve ? kMVEQuads : kFloatQuads;
-  const bool is_long = call.columns > int64_t{4} * held_quads * kRegisterThreads;
+  const int most_threads = is_double ? kRegisterThreads : kLongRegisterThreads;
+  const bool is_long = call.columns > int64_t{4} * held_quads * most_threads;
   Launch launch{};
   launch.shared_bytes = kSharedBytes;
   const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);
@@ -171,10 +191,11 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
                               : register_kernel_with_draws(call.mode, quads);
   if (is_long) {
     const bool all = is_double && !sampling && call.mode == Mode::kPullBack;
-    const int arrays = all || mve           ? kLongRowArraysWithMVE
+    const int arrays = sampling             ? kLongRowArraysOfSample
+                       : all || mve         ? kLongRowArraysWithMVE
                        : is_double || draws ? kLongRowArraysWithDraws
                                             : kLongRowArrays;
-    plan_long(call, launch, arrays * (is_double ? 8 : 4), device);
+    plan_long(call, launch, arrays, is_double ? 8 : 4, device);
   } else {
     plan_tiles(call, launch, with_grad);
   }

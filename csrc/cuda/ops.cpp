@@ -8,6 +8,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -35,6 +36,21 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
+// What a block may have without being asked for.
+constexpr int kUnaskedSharedBytes = 48 << 10;
+
+// Once a device, the current one, and kernel.
+void allow_shared_memory(cuda::Kernel kernel, int most) {
+  static std::mutex mutex;
+  static std::set<std::pair<int, cuda::Kernel>> allowed;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  if (!allowed.insert({device, kernel}).second) return;
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+        "cudaFuncSetAttribute");
+}
+
 // Asked once a device, the current one, and kernel.
 int resident_blocks(cuda::Kernel kernel) {
   static std::mutex mutex;
@@ -60,7 +76,8 @@ cuda::Device device_of(int number) {
   if (devices.size() <= at) devices.resize(at + 1);
   if (!devices[at].multiprocessors) {
     devices[at] = {attribute(cudaDevAttrMultiProcessorCount, number), attribute(cudaDevAttrL2CacheSize, number),
-                   resident_blocks};
+                   attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, number),
+                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, number), resident_blocks};
   }
   return devices[at];
 }
@@ -70,7 +87,8 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   void* opaque = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_number, &opaque));
   const auto stream = static_cast<cudaStream_t>(opaque);
-  const cuda::Launch plan = cuda::plan(call, sampling, device_of(device_number));
+  const cuda::Device device = device_of(device_number);
+  const cuda::Launch plan = cuda::plan(call, sampling, device);
   STD_TORCH_CHECK(plan.blocks < (int64_t{1} << 31), "logits: got ", call.rows, " rows of ", call.columns,
                   " categories, allowed: what fits in 2**31 - 1 blocks of a launch");
   std::optional<Tensor> workspace;  // freed behind the kernel, in the stream's order
@@ -81,6 +99,9 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
       const auto bytes = static_cast<size_t>(plan.arrived_bytes);
       check_queued(cudaMemsetAsync(call.arrived, 0, bytes, stream), "cudaMemsetAsync", stream);
     }
+  }
+  if (plan.shared_bytes > kUnaskedSharedBytes) {
+    allow_shared_memory(plan.kernel, static_cast<int>(device.block_shared_bytes));
   }
   cudaLaunchAttribute cooperative{};
   cooperative.id = cudaLaunchAttributeCooperative;
