@@ -96,7 +96,9 @@ extern "C" void exponentials(const uint32_t* words, float* noise, int64_t n) {
   for (int64_t i = 0; i < n; ++i) discrete_ops::cuda::exponential(words[i], noise[i]);
 }
 
-STABLE_TORCH_LIBRARY(discrete_ops_emulation,
-                     m){DISCRETE_OPS_DEFINE(m)} STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
+STABLE_TORCH_LIBRARY(discrete_ops_emulation, m) {
+  DISCRETE_OPS_DEFINE(m)
+}
+STABLE_TORCH_LIBRARY_IMPL(discrete_ops_emulation, CPU, m) {
   DISCRETE_OPS_IMPLEMENT(m, discrete_ops::OnEmulator)
 }

@@ -42,6 +42,7 @@ class Launch(NamedTuple):
     team: int  # threads a row
     draw_groups: int
     split: int  # blocks a row
+    workspace_bytes: int  # of all blocks, in device memory
 
 
 class Planned(NamedTuple):
@@ -63,11 +64,14 @@ class Emulator:
         torch.ops.load_library(str(path))
         self.ops = torch.ops.discrete_ops_emulation
 
-    def machine(self, multiprocessors: int = 2, l2_bytes: int = 2**20, order: int = 0) -> None:
-        self.library.set_machine(multiprocessors, ctypes.c_int64(l2_bytes), order)
+    def machine(
+        self, multiprocessors: int = 2, l2_bytes: int = 2**20, shared_bytes: int = 2**16, order: int = 0
+    ) -> None:
+        """``shared_bytes``: of a multiprocessor."""
+        self.library.set_machine(multiprocessors, ctypes.c_int64(l2_bytes), ctypes.c_int64(shared_bytes), order)
 
     def last_launch(self) -> Launch:
-        figures = (ctypes.c_int64 * 5)()
+        figures = (ctypes.c_int64 * 6)()
         self.library.last_launch(figures)
         return Launch(*figures)
 

@@ -22,8 +22,8 @@ KINDS = {
     "a team a row": ((6, 40), 1, 2, (16, 1, 1)),
     "several warps a row": ((6, 300), 1, 8, (128, 1, 1)),
     "teams that share draws": ((6, 12), 64, 2, (4, 64, 1)),
-    "a block a long row": ((6, 4100), 1, 2, (None, None, 1)),
-    "blocks that share a long row": ((2, 4097), 1, 8, (None, None, 3)),
+    "a block a long row": ((6, 8200), 1, 2, (None, None, 1)),
+    "blocks that share a long row": ((2, 8193), 1, 8, (None, None, 5)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -127,7 +127,7 @@ def test_samples_at_another_temperature(emulator: Emulator, kind: str, sample_ta
 
 def test_a_hot_sample_knows_masks_from_huge_differences(emulator: Emulator) -> None:
     """Beyond float32's range a difference is no mask: at a temperature as high it has a share of the probability."""
-    for shape in ((300, 10), (8, 300), (4, 4100)):
+    for shape in ((300, 10), (8, 300), (4, 8200)):
         x = torch.full(shape, -3e38)
         x[:, 0], x[:, 1::2] = 3e38, -torch.inf
         index = emulator.sample(x, torch.tensor([3]), (1.0, 0.0, 8e37))[1]
@@ -150,7 +150,7 @@ def test_a_bad_sample_tau_shows(emulator: Emulator, kind: str) -> None:
         assert (index == -1).all()
 
 
-@pytest.mark.parametrize("columns", [10, 4100])
+@pytest.mark.parametrize("columns", [10, 8200])
 def test_a_bad_tau_shows(emulator: Emulator, columns: int) -> None:
     x, v, seed = inputs((2, columns), torch.float32)
     index = reference.sample(x, seed, UNIT)[1]

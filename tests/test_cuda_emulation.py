@@ -65,19 +65,27 @@ def test_rows_in_registers(
     index = compare_sample(emulator, x, seed)
     emulator.surrogate_vjp(v, x, index, seed, UNIT, "gst", 1)
     if dtype == torch.float32:
-        assert emulator.last_launch()[2:] == (team, 1, 1)
+        assert emulator.last_launch()[2:5] == (team, 1, 1)
     for estimator in ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=3)
         if dtype == torch.float64:  # other temperatures amplify float32 rounding
             compare(emulator, x, v, seed, estimator, k=2, parameters=parameters_of(estimator, tau=0.4))
 
 
-def test_longest_row_in_registers(emulator: Emulator) -> None:
-    x, v, seed = inputs((1, 4093), torch.float32)
+@pytest.mark.parametrize(
+    ("columns", "threads", "estimators"),
+    [(8190, 512, ("straight_through", "gst_pi", "reinmax_argmax")), (4093, 256, ("gumbel_rao", "reinmax_rao"))],
+    ids=["one sample", "draws"],
+)
+def test_longest_row_in_registers(
+    emulator: Emulator, columns: int, threads: int, estimators: tuple[str, ...]
+) -> None:
+    x, v, seed = inputs((1, columns), torch.float32)
     compare_sample(emulator, x, seed)
-    for estimator in ("straight_through", "gst_pi", "gumbel_rao", "reinmax_argmax"):
+    assert emulator.last_launch()[1:] == (threads, threads, 1, 1, 0)
+    for estimator in estimators:
         compare(emulator, x, v, seed, estimator, k=2)
-    assert emulator.last_launch() == (1, 256, 256, 1, 1)
+        assert emulator.last_launch() == (1, threads, threads, 1, 1, 0)
 
 
 @pytest.mark.parametrize("estimator", [name for name in ESTIMATORS if "rao" in name or "cv" in name])
@@ -129,29 +137,56 @@ def test_binary_variables(emulator: Emulator, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "l2_bytes", "split"),
-    [((5, 4100), 2**20, 1), ((1, 4097), 2**20, 3), ((2, 8000), 2**10, 4)],
-    ids=["a block a row, rows in turn", "several blocks a row", "several blocks a row, rows in turn"],
+    ("shape", "multiprocessors", "l2_bytes", "shared_bytes", "blocks", "split", "workspace_units"),
+    [
+        ((2, 8200), 1, 2**20, 2**18, 1, 1, 0),
+        ((2, 8200), 1, 2**20, 2**19, 2, 1, 0),
+        ((3, 8200), 1, 2**20, 2**17, 2, 1, 2 * (4 * 5 - 7)),
+        ((3, 8200), 1, 2**20, 0, 2, 1, 2 * 4 * 5),
+        ((1, 8195), 2, 2**20, 2**16, 3, 3, 3 * (4 * 2 - 3)),
+        ((2, 12000), 2, 2**10, 2**16, 3, 3, 3 * (4 * 2 - 3)),
+        ((2, 12000), 2, 2**10, 2**19, 4, 2, 0),
+    ],
+    ids=[
+        "a block, rows in turn, in shared memory",
+        "two blocks on a multiprocessor, both in shared memory",
+        "two blocks, rows in turn, partly in shared memory",
+        "two blocks, rows in turn, none of them in shared memory",
+        "several blocks a row, partly in shared memory",
+        "several blocks a row, rows in turn, partly in shared memory",
+        "several blocks a row, in shared memory",
+    ],
 )
-def test_long_rows(emulator: Emulator, shape: tuple[int, int], l2_bytes: int, split: int) -> None:
-    emulator.machine(2, l2_bytes)
+def test_long_rows(
+    emulator: Emulator,
+    shape: tuple[int, int],
+    multiprocessors: int,
+    l2_bytes: int,
+    shared_bytes: int,
+    blocks: int,
+    split: int,
+    workspace_units: int,
+) -> None:
+    """Units of the rows' arrays that are not in shared memory have 8192 bytes; blocks of a crew have partial sums."""
+    emulator.machine(multiprocessors, l2_bytes, shared_bytes)
     x, v, seed = inputs(shape, torch.float32)
     index = compare_sample(emulator, x, seed)
-    assert emulator.last_launch().split == split
-    few = shape[1] > 5000
-    for estimator in ("straight_through", "reinmax_cv") if few else ESTIMATORS:
+    for estimator in ESTIMATORS if shape[0] == 3 and shared_bytes else ("straight_through", "reinmax_cv"):
         compare(emulator, x, v, seed, estimator, k=2)
     results = []
     for order in range(3):
-        emulator.machine(2, l2_bytes, order)
+        emulator.machine(multiprocessors, l2_bytes, shared_bytes, order)
         results.append(emulator.surrogate_vjp(v, x, index, seed, (0.7, 0.3, 1.0), "reinmax_rk2", 1))
+        launch = emulator.last_launch()
+        assert (launch.blocks, launch.split) == (blocks, split)
+        assert launch.workspace_bytes // 8192 == workspace_units
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_long_rows_of_other_dtypes(emulator: Emulator, dtype: torch.dtype) -> None:
-    x, v, seed = inputs((1, 1030 if dtype == torch.float64 else 4100), dtype)
+    x, v, seed = inputs((1, 1030 if dtype == torch.float64 else 8200), dtype)
     compare_sample(emulator, x, seed)
     for estimator in ("gst_pi", "reinmax_rao") if dtype != torch.float64 else ESTIMATORS:
         compare(emulator, x, v, seed, estimator, k=2)
@@ -159,7 +194,7 @@ def test_long_rows_of_other_dtypes(emulator: Emulator, dtype: torch.dtype) -> No
 
 def test_an_unlikely_category_is_not_lost(emulator: Emulator) -> None:
     """Rows whose only mass lies at an end, or nearly so; the last category of positive weight is the last drawn."""
-    for n in (10, 700, 4200):
+    for n in (10, 700, 8200):
         x = torch.full((4, n), -torch.inf)
         x[0, 0] = x[1, n - 1] = x[2, n // 2] = 0.0
         x[3, 1], x[3, n - 2] = 0.0, -40.0
@@ -171,7 +206,7 @@ def test_an_unlikely_category_is_not_lost(emulator: Emulator) -> None:
 # The rules of rows and calls, in each kernel
 
 
-@pytest.mark.parametrize("columns", [10, 300, 4100])
+@pytest.mark.parametrize("columns", [10, 300, 8200])
 def test_masks_and_bad_rows(emulator: Emulator, columns: int) -> None:
     x, v, seed = inputs((8, columns), torch.float32)
     x[0, ::3] = -torch.inf  # some categories
@@ -207,7 +242,7 @@ def test_layouts(emulator: Emulator, columns: int) -> None:
             raise AssertionError(layout) from error
 
 
-@pytest.mark.parametrize("columns", [10, 4100])
+@pytest.mark.parametrize("columns", [10, 8200])
 def test_an_index_out_of_range_touches_no_other_memory(emulator: Emulator, columns: int) -> None:
     """It cannot be checked without waiting for the device; it is taken for 0."""
     x, v, seed = inputs((2, columns), torch.float32)

@@ -6,9 +6,8 @@
 namespace discrete_ops {
 namespace cuda {
 
-// Most threads of a block of the kernels that hold rows in registers: of several rows, and of one that needs more.
-constexpr int kRegisterThreads = 256, kLongRegisterThreads = 512;
-constexpr int kLongThreads = 512;  // threads of a block of the kernels for long rows
+constexpr int kRegisterThreads = 256;  // most threads of a block that holds rows in registers, but
+constexpr int kLongThreads = 512;      // threads of one for a long row, in registers where it finds room there
 
 // Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
 constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;

@@ -34,12 +34,12 @@ DISCRETE_OPS_DEVICE void surrogate_row_in_registers(const Call& call) {
 }
 
 template <class T, int kQuads>
-DISCRETE_OPS_KERNEL(kLongRegisterThreads, 1)
+DISCRETE_OPS_KERNEL(kLongThreads, 1)
 sample_registers(DISCRETE_OPS_PARAMETER Call call) {
   sample_row_in_registers<T, kQuads>(call);
 }
 
-// Registers of a thread. Without draws so few that kLongRegisterThreads find theirs; with draws, whose arithmetic needs
+// Registers of a thread. Without draws so few that kLongThreads find theirs; with draws, whose arithmetic needs
 // other threads to hide behind, the least that spill nothing.
 template <class T>
 constexpr int registers(Serves serves, int quads) {
@@ -59,8 +59,14 @@ surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   surrogate_row_in_registers<T, kQuads, kMode, kServes>(call);
 }
 
+// Of what waits for memory, and not for arithmetic, two blocks on a multiprocessor.
 template <class T>
-DISCRETE_OPS_KERNEL(kLongThreads, 1)
+constexpr int long_blocks(Serves serves) {
+  return sizeof(T) == 4 && (serves == Serves::kNone || serves == Serves::kWithoutDraws) ? 2 : 1;
+}
+
+template <class T>
+DISCRETE_OPS_KERNEL(kLongThreads, long_blocks<T>(Serves::kNone))
 sample_long(DISCRETE_OPS_PARAMETER Call call) {
   LongRow<T, Mode::kSoft, Serves::kNone> row(call);
   const int64_t crews = device::blocks() / call.split;
@@ -72,7 +78,7 @@ sample_long(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 template <class T, Mode kMode, Serves kServes>
-DISCRETE_OPS_KERNEL(kLongThreads, 1)
+DISCRETE_OPS_KERNEL(kLongThreads, long_blocks<T>(kServes))
 surrogate_long(DISCRETE_OPS_PARAMETER Call call) {
   using Row = LongRow<T, kMode, kServes>;
   Row row(call);

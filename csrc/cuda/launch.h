@@ -129,36 +129,33 @@ inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws
   return static_cast<int>(ceiling(quads, call.team));
 }
 
-// Crews of blocks, no more of them than rows whose workspace stays in the L2 cache.
+// Crews of blocks, each with a row whose arrays lie in its shared memory as far as they fit. The rest of the rows in
+// flight is to stay in the L2 cache.
 inline void plan_long(Call& call, Launch& launch, int arrays, int64_t element, const Device& device) {
-  const int64_t quads = ceiling(call.columns, 4), unit_bytes = kUnit * element,
-                register_bound = std::max(1, device.resident_blocks(launch.kernel));
-  int64_t crews = 0;
-  // So many blocks on a multiprocessor, each with its part of the shared memory; returns the units that find no room.
-  const auto divide = [&](int64_t blocks) {
-    const int64_t room =
-        std::min(device.block_shared_bytes, device.shared_bytes / blocks - kReservedBytes) - kSharedBytes;
-    const int64_t fitting = std::max<int64_t>(0, room / unit_bytes), resident = blocks * device.multiprocessors;
-    const int64_t beyond = arrays * ceiling(quads, kLongThreads) - fitting;  // of a row with one block
-    crews = std::min(call.rows, resident);
-    if (beyond > 0) crews = std::min(crews, std::max<int64_t>(1, device.l2_bytes / 2 / (beyond * unit_bytes)));
-    const int64_t most = std::min(resident / crews, ceiling(quads, kLongThreads));
-    call.rounds = static_cast<int>(ceiling(quads, most * kLongThreads));
-    call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
-    call.shared_units = static_cast<int>(std::min(fitting, int64_t{arrays} * call.rounds));
-    return int64_t{arrays} * call.rounds - call.shared_units;
+  const int64_t quads = ceiling(call.columns, 4), unit_bytes = kUnit * element;
+  const int64_t rounds = ceiling(quads, kLongThreads), row_units = arrays * rounds;  // of a row that one block has
+  // Units that find room in a block's shared memory, where so many blocks are on a multiprocessor.
+  const auto room = [&](int64_t blocks) {
+    const int64_t most = std::min(device.block_shared_bytes, device.shared_bytes / blocks - kReservedBytes);
+    return std::max<int64_t>(0, (most - kSharedBytes) / unit_bytes);
   };
-  // Several blocks where each has its row in shared memory, or most of a row lies elsewhere anyway: one works while
-  // another waits. Else one with all of it.
-  int64_t blocks = register_bound;
-  while (divide(blocks) && blocks > 1) --blocks;
-  if (int64_t{2} * call.shared_units < int64_t{arrays} * call.rounds) divide(register_bound);
-  const int64_t beyond = int64_t{arrays} * call.rounds - call.shared_units;
+  // As many blocks as registers allow, since one works while another waits; fewer where that makes a row fit.
+  const int64_t most_blocks = std::max(1, device.resident_blocks(launch.kernel));
+  int64_t blocks = most_blocks;
+  while (blocks > 1 && room(blocks) < row_units) --blocks;
+  if (room(blocks) < row_units) blocks = most_blocks;
+
+  const int64_t resident = blocks * device.multiprocessors, cached_units = device.l2_bytes / 2 / unit_bytes;
+  const int64_t most_crews = std::max<int64_t>(1, (cached_units + resident * room(blocks)) / row_units);
+  const int64_t crews = std::min({call.rows, resident, most_crews}), most_split = std::min(resident / crews, rounds);
+  call.rounds = static_cast<int>(ceiling(quads, most_split * kLongThreads));
+  call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
+  call.shared_units = static_cast<int>(std::min(room(blocks), int64_t{arrays} * call.rounds));
   launch.threads = kLongThreads;
   launch.blocks = crews * call.split;
   launch.cooperative = call.split > 1;
   launch.shared_bytes += static_cast<int>(call.shared_units * unit_bytes);
-  launch.partials_at = launch.blocks * beyond * unit_bytes;
+  launch.partials_at = launch.blocks * (int64_t{arrays} * call.rounds - call.shared_units) * unit_bytes;
   launch.arrived_at = launch.partials_at + (launch.cooperative ? crews * 4 * call.split * 8 : 0);
   launch.arrived_bytes = launch.cooperative ? crews * 4 : 0;
   launch.workspace_bytes = launch.arrived_at + launch.arrived_bytes;
@@ -178,7 +175,7 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   const bool is_double = call.logits.dtype == Dtype::kDouble || may_be_hot;
   const bool draws = !sampling && takes_draws(call.spec.estimator);
   const int held_quads = is_double ? kDoubleQuads : mve ? kMVEQuads : kFloatQuads;
-  const int most_threads = is_double ? kRegisterThreads : kLongRegisterThreads;
+  const int most_threads = is_double || draws ? kRegisterThreads : kLongThreads;
   const bool is_long = call.columns > int64_t{4} * held_quads * most_threads;
   Launch launch{};
   launch.shared_bytes = kSharedBytes;

@@ -36,10 +36,10 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
-// What a block may have without being asked for.
-constexpr int kUnaskedSharedBytes = 48 << 10;
+constexpr int kUnaskedSharedBytes = 48 << 10;  // what a block has without asking for it
 
-// Once a device, the current one, and kernel.
+// Once a device, the current one, and kernel. The cache that shares the multiprocessor's memory gives way: else not all
+// blocks that were planned for find theirs.
 void allow_shared_memory(cuda::Kernel kernel, int most) {
   static std::mutex mutex;
   static std::set<std::pair<int, cuda::Kernel>> allowed;
@@ -48,6 +48,9 @@ void allow_shared_memory(cuda::Kernel kernel, int most) {
   check(cudaGetDevice(&device), "cudaGetDevice");
   if (!allowed.insert({device, kernel}).second) return;
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+        "cudaFuncSetAttribute");
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
         "cudaFuncSetAttribute");
 }
 
@@ -100,7 +103,7 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
       check_queued(cudaMemsetAsync(call.arrived, 0, bytes, stream), "cudaMemsetAsync", stream);
     }
   }
-  if (plan.shared_bytes > kUnaskedSharedBytes) {
+  if (plan.shared_bytes > kUnaskedSharedBytes || call.shared_units) {
     allow_shared_memory(plan.kernel, static_cast<int>(device.block_shared_bytes));
   }
   cudaLaunchAttribute cooperative{};
