@@ -23,7 +23,13 @@ from discrete_ops import backends
 
 from .gpu_formulations import KERNELS, PAIRS, Formulation, gumbel_rao
 
-LARGE = {"1Mx64": (2**20, 64), "64Kx1024": (2**16, 1024), "1Mx10": (2**20, 10), "4Kx32000": (2**12, 32000)}
+LARGE = {
+    "1Mx64": (2**20, 64),
+    "64Kx1024": (2**16, 1024),
+    "1Mx10": (2**20, 10),
+    "8Kx12000": (2**13, 12000),  # a row in a block's shared memory
+    "4Kx32000": (2**12, 32000),
+}
 SMALL = (3000, 10)
 DRAWS = 1000
 GRAPH_CALLS = 20  #: in a CUDA graph; the replay of one call's takes as long as the launch of a graph

@@ -12,7 +12,7 @@ BACKWARD = tuple(f"{name} backward" for name in ESTIMATORS)
 EXPECTED: dict[str, tuple[Case, ...]] = {
     "bandwidth": tuple(
         {"shape": shape, "what": what}
-        for shape in ("1Mx64", "64Kx1024", "1Mx10", "4Kx32000")
+        for shape in ("1Mx64", "64Kx1024", "1Mx10", "8Kx12000", "4Kx32000")
         for what in ("forward", *BACKWARD)
     ),
     "small": tuple({"estimator": name, "what": "ours"} for name in ESTIMATORS),

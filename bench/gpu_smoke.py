@@ -25,9 +25,12 @@ SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 HOT = (1.0, 0.0, 1.7)  #: whose samples are drawn at another
 FIRST_ROW = 2**32 - 2  #: rows that are a part of more
-#: A row of: a thread, some lanes, a warp, several, a block; in a block's memory; shared by many blocks.
-SHAPES = ((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 5000), (2, 40000), (1, 128256))
-SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (2, 5000), (1, 40000))
+#: A row of: a thread, some lanes, a warp, several, a block, a larger one; in a block's memory; of many blocks.
+SHAPES = (
+    *((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 5000)),
+    *((3, 9000), (2, 40000), (1, 128256)),
+)
+SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (2, 9000), (1, 40000))
 #: As tests/test_kernels.py: relative and absolute, element by element.
 TOLERANCE = {
     torch.float32: (2e-6, 5e-7),

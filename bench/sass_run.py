@@ -70,7 +70,7 @@ class MachineCode(Emulator):
 
 
 #: The device that launches are planned for: an H200's.
-MULTIPROCESSORS, L2_BYTES = 132, 50 * 2**20
+MULTIPROCESSORS, L2_BYTES, SHARED_BYTES = 132, 50 * 2**20, 228 * 2**10
 ELEMENTS, VALUED_ROWS = 2**26, 256  #: enough to fill it; rows with values, which are more than a block's
 
 
@@ -132,7 +132,7 @@ def counted(machine: MachineCode, case: Case) -> Count:
 
 def table() -> str:
     machine = MachineCode(blocks=[0])
-    machine.machine(MULTIPROCESSORS, L2_BYTES)
+    machine.machine(MULTIPROCESSORS, L2_BYTES, SHARED_BYTES)
     lines = ["| what | N | instructions a warp | asked | error |", "|---|---:|---:|---:|---:|"]
     for case in CASES:
         count = counted(machine, case)

@@ -17,7 +17,7 @@ if not ON_GPU:
     pytest.skip("NOT COVERED: neither the cuda nor the triton backend is installed", allow_module_level=True)
 
 pytestmark = pytest.mark.parametrize("name", ON_GPU)
-SHAPES = [(3000, 10), (64, 1000), (3, 40000)]
+SHAPES = [(3000, 10), (64, 1000), (3, 8000), (3, 12000), (3, 40000)]
 
 
 def captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph:

@@ -249,13 +249,26 @@ def test_binary_variables(machine: MachineCode) -> None:
     compare(machine, x, v, seed, "binary_gumbel_rao", reference.ALL_DRAWS, at_least=1e-6)
 
 
-@pytest.mark.parametrize(("rows", "split"), [(2, 1), (1, 2)], ids=["a block a row", "blocks that wait for each other"])
-def test_long_rows(machine: MachineCode, rows: int, split: int) -> None:
-    x, v, seed = inputs((rows, 4100), torch.float32)
+@pytest.mark.parametrize(
+    ("rows", "shared_bytes", "split", "workspace_units"),
+    [(2, 2**18, 1, 0), (2, 2**17, 1, 2 * (4 * 5 - 7)), (1, 2**17, 2, 2 * (4 * 3 - 7))],
+    ids=["in shared memory", "partly in shared memory", "blocks that wait for each other"],
+)
+def test_long_rows(machine: MachineCode, rows: int, shared_bytes: int, split: int, workspace_units: int) -> None:
+    machine.machine(1, shared_bytes=shared_bytes)
+    x, v, seed = inputs((rows, 8200), torch.float32)
     compare_sample(machine, x, seed)
-    assert machine.last_launch().split == split
-    for estimator in ("straight_through", "gumbel_rao"):
+    for estimator in ("gumbel_rao", "straight_through"):
         compare(machine, x, v, seed, estimator, k=2)
+        assert machine.last_launch().split == split
+    assert machine.last_launch().workspace_bytes // 8192 == workspace_units
+
+
+def test_a_block_of_more_threads_for_a_longer_row_in_registers(machine: MachineCode) -> None:
+    x, v, seed = inputs((1, 8190), torch.float32)
+    compare_sample(machine, x, seed)
+    compare(machine, x, v, seed, "reinmax", k=1)
+    assert machine.last_launch() == (1, 512, 512, 1, 1, 0)
 
 
 def test_parameters_and_seeds_of_groups_of_rows(machine: MachineCode) -> None:
