@@ -160,32 +160,40 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   DISCRETE_OPS_DEVICE void load(int64_t at_row) {
     row = at_row;
     V most = -Math::kInf;
-    each_quad([&](int round) {
-      V x[4];
-      load_quads<T, 1>(call.logits, row_of(call.logits, row), call.logits_width, quad(round), 0, n, -Math::kInf, x);
-      DISCRETE_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        z(Step{round, i}) = x[i];
-        most = Math::max(most, x[i] < Math::kInf ? x[i] : Math::kInf);
-      }
+    each_loaded(call.logits, call.logits_width, -Math::kInf, [&](Step s, V x) {
+      z(s) = x;
+      most = Math::max(most, x < Math::kInf ? x : Math::kInf);
     });
     const V top = static_cast<T>(crew.reduce(most, Max{}));
     invalid = top == Math::kInf;  // +inf, or a NaN that was taken for it
     empty = top == -Math::kInf;
     if (invalid || empty) return;
     const V scale = static_cast<T>(call.grad_scale);
-    each_quad([&](int round) {
-      V x[4] = {};
-      if constexpr (kMode == Mode::kPullBack)
-        load_quads<T, 1>(call.grad, row_of(call.grad, row), call.grad_width, quad(round), 0, n, T(0), x);
+    const auto set = [&](Step s, V x) {
+      const bool masked = z(s) == -Math::kInf;
+      z(s) = masked ? -Math::kInf : Math::max(z(s) - top, Math::kLowest);
+      if constexpr (kServes != Serves::kNone) v(s) = masked ? T(0) : x * scale;
+    };
+    if constexpr (kMode == Mode::kPullBack) {
+      each_loaded(call.grad, call.grad_width, T(0), set);
+    } else {
+      each([&](Step s) { set(s, T(0)); });
+    }
+  }
+
+  // f(step, x there). The loads of some rounds are on their way at once.
+  template <class F>
+  DISCRETE_OPS_DEVICE void each_loaded(const Operand& x, int width, V fill, const F& f) {
+    constexpr int kLoads = sizeof(T) == 4 ? 4 : 1;
+    const char* const from = row_of(x, row);
+    for (int first = 0; quad(first) < end_quad; first += kLoads) {
+      V loaded[4 * kLoads];
+      load_quads<T, kLoads>(x, from, width, quad(first), kLongThreads, n, fill, loaded);
       DISCRETE_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const Step s{round, i};
-        const bool masked = z(s) == -Math::kInf;
-        z(s) = masked ? -Math::kInf : Math::max(z(s) - top, Math::kLowest);
-        if constexpr (kServes != Serves::kNone) v(s) = masked ? T(0) : x[i] * scale;
+      for (int i = 0; i < 4 * kLoads; ++i) {
+        if (const int round = first + i / 4; quad(round) < end_quad) f(Step{round, i % 4}, loaded[i]);
       }
-    });
+    }
   }
 
   DISCRETE_OPS_DEVICE void set_winner(int64_t index) { winner_ = index > 0 && index < n ? index : 0; }
