@@ -65,7 +65,7 @@ def operation(names: str, kinds: str | Callable[[tuple[str, ...]], str], modifie
 # Integers and bits
 
 
-@operation("MOV S2R S2UR", "i")
+@operation("MOV S2R S2UR R2UR", "i")
 def move(m: Modifiers, x: Array) -> Array:
     return x
 

@@ -375,7 +375,7 @@ class Machine(Registers):
 
     def access(self, code: Instruction, where: Address) -> tuple[Memory, int, Read]:
         kind = "" if code.opcode in ("LD", "ST") else code.opcode[-1]
-        known = {"E", "STRONG", "GPU", "SYS", "ADD", *SIZES}
+        known = {"E", "STRONG", "GPU", "SYS", "ADD", "LU", *SIZES}  # LU: the last use
         if set(code.modifiers) - known or where.wide != (kind in ("", "G")) or len(where.registers) > 2 - where.wide:
             raise NotImplementedError("such an access")
         size = next((SIZES[m] for m in code.modifiers if m in SIZES), 4)

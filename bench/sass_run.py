@@ -97,6 +97,13 @@ CASES = [
     Case("forward", None, 10),
     Case("forward", None, 64, 480),
     Case("forward", None, 1024, 650),
+    # As many rows as multiprocessors: a block has one.
+    Case("forward", None, 8192, rows=MULTIPROCESSORS),
+    Case("forward", None, 12000, rows=MULTIPROCESSORS),
+    Case("straight-through pull-back", "straight_through", 8192, rows=MULTIPROCESSORS),
+    Case("straight-through pull-back", "straight_through", 12000, rows=MULTIPROCESSORS),
+    Case("Gumbel-Rao, a draw", "gumbel_rao", 4096, draws=(2, 4), rows=MULTIPROCESSORS),
+    Case("Gumbel-Rao, a draw", "gumbel_rao", 8192, draws=(2, 4), rows=MULTIPROCESSORS),
 ]
 
 
@@ -108,8 +115,9 @@ class Count(NamedTuple):
 def counted(machine: MachineCode, case: Case) -> Count:
     rows = min(case.rows, ELEMENTS // case.columns)
     logits, v = torch.zeros(2, rows, case.columns)  # memory that nothing touches takes none
+    values = torch.randn(2, VALUED_ROWS, case.columns, generator=torch.Generator().manual_seed(0))
     first, seed = slice(VALUED_ROWS), torch.tensor([1])
-    logits[first], v[first] = torch.randn(2, VALUED_ROWS, case.columns, generator=torch.Generator().manual_seed(0))
+    logits[first], v[first] = values[:, :rows]
     index = torch.zeros(rows, dtype=torch.int64)
     index[first] = reference.sample(logits[first], seed)[1]
     counts = []
@@ -120,8 +128,7 @@ def counted(machine: MachineCode, case: Case) -> Count:
             call = (seed, (1.0, COEFFICIENT.get(case.estimator, 0.0), 1.0), case.estimator, draws)
             got = machine.surrogate_vjp(v, logits, index, *call)
             want = reference.surrogate_vjp(v[first], logits[first], index[first], *call)
-        launch = machine.last_launch()
-        served = launch.threads // (launch.team * launch.draw_groups)
+        served = -(-rows // machine.last_launch().blocks)
         error = float((got[:served].double() - want[:served]).abs().max())
         counts.append(Count(sum(machine.issued) / len(machine.issued), error))
     if len(counts) == 1:
