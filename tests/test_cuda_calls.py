@@ -22,7 +22,7 @@ KINDS = {
     "a team a row": ((6, 40), 1, 2, (16, 1, 1)),
     "several warps a row": ((6, 300), 1, 8, (128, 1, 1)),
     "teams that share draws": ((6, 12), 64, 2, (4, 64, 1)),
-    "a block a long row": ((6, 8200), 1, 2, (None, None, 1)),
+    "a block a long row": ((6, 8200), 1, 1, (None, None, 1)),
     "blocks that share a long row": ((2, 8193), 1, 8, (None, None, 5)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)

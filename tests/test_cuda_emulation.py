@@ -137,14 +137,14 @@ def test_binary_variables(emulator: Emulator, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "multiprocessors", "l2_bytes", "shared_bytes", "blocks", "split", "workspace_units"),
+    ("shape", "multiprocessors", "l2_bytes", "shared_bytes", "blocks", "split", "outside"),
     [
         ((2, 8200), 1, 2**20, 2**18, 1, 1, 0),
         ((2, 8200), 1, 2**20, 2**19, 2, 1, 0),
-        ((3, 8200), 1, 2**20, 2**17, 2, 1, 2 * (4 * 5 - 7)),
+        ((3, 8200), 1, 2**20, 2**17, 2, 1, 2 * 3 * 5),
         ((3, 8200), 1, 2**20, 0, 2, 1, 2 * 4 * 5),
-        ((1, 8195), 2, 2**20, 2**16, 3, 3, 3 * (4 * 2 - 3)),
-        ((2, 12000), 2, 2**10, 2**16, 3, 3, 3 * (4 * 2 - 3)),
+        ((1, 8195), 2, 2**20, 2**16, 3, 3, 3 * 3 * 2),
+        ((2, 12000), 2, 2**10, 2**16, 3, 3, 3 * 3 * 2),
         ((2, 12000), 2, 2**10, 2**19, 4, 2, 0),
     ],
     ids=[
@@ -165,9 +165,9 @@ def test_long_rows(
     shared_bytes: int,
     blocks: int,
     split: int,
-    workspace_units: int,
+    outside: int,
 ) -> None:
-    """Units of the rows' arrays that are not in shared memory have 8192 bytes; blocks of a crew have partial sums."""
+    """Of arrays that are not in shared memory, what a block's threads have in one round: 8192 bytes."""
     emulator.machine(multiprocessors, l2_bytes, shared_bytes)
     x, v, seed = inputs(shape, torch.float32)
     index = compare_sample(emulator, x, seed)
@@ -179,7 +179,7 @@ def test_long_rows(
         results.append(emulator.surrogate_vjp(v, x, index, seed, (0.7, 0.3, 1.0), "reinmax_rk2", 1))
         launch = emulator.last_launch()
         assert (launch.blocks, launch.split) == (blocks, split)
-        assert launch.workspace_bytes // 8192 == workspace_units
+        assert launch.workspace_bytes // 8192 == outside
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 

@@ -250,18 +250,18 @@ def test_binary_variables(machine: MachineCode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "shared_bytes", "split", "workspace_units"),
-    [(2, 2**18, 1, 0), (2, 2**17, 1, 2 * (4 * 5 - 7)), (1, 2**17, 2, 2 * (4 * 3 - 7))],
+    ("rows", "shared_bytes", "split", "outside"),
+    [(2, 2**18, 1, 0), (2, 2**17, 1, 2 * 3 * 5), (1, 2**17, 2, 2 * 2 * 3)],
     ids=["in shared memory", "partly in shared memory", "blocks that wait for each other"],
 )
-def test_long_rows(machine: MachineCode, rows: int, shared_bytes: int, split: int, workspace_units: int) -> None:
+def test_long_rows(machine: MachineCode, rows: int, shared_bytes: int, split: int, outside: int) -> None:
     machine.machine(1, shared_bytes=shared_bytes)
     x, v, seed = inputs((rows, 8200), torch.float32)
     compare_sample(machine, x, seed)
     for estimator in ("gumbel_rao", "straight_through"):
         compare(machine, x, v, seed, estimator, k=2)
         assert machine.last_launch().split == split
-    assert machine.last_launch().workspace_bytes // 8192 == workspace_units
+    assert machine.last_launch().workspace_bytes // 8192 == outside
 
 
 def test_a_block_of_more_threads_for_a_longer_row_in_registers(machine: MachineCode) -> None:

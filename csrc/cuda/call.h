@@ -11,7 +11,7 @@ constexpr int kLongThreads = 512;      // threads of one for a long row, in regi
 
 // Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
 constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
-constexpr int kUnit = 4 * kLongThreads;  // elements of an array that a block's threads have in one round
+constexpr int kRound = 4 * kLongThreads;  // elements of an array that a block's threads have in one round
 
 // Shared memory of a block: the team's slots (team.h), one value a thread (register_row.h), two tiles (tile.h).
 constexpr int kMaxWarps = 16;
@@ -28,8 +28,8 @@ struct Call : Problem {
   // Long rows:
   int split;          // blocks a row
   int rounds;         // quads of columns a thread, the last one perhaps behind the row
-  int shared_units;   // of a block's arrays, the units in shared memory; behind kSharedBytes
-  void* workspace;    // every block's other units
+  int shared_arrays;  // of a block's arrays, so many are in shared memory, behind kSharedBytes
+  void* workspace;    // every block's others
   double* partials;   // [rows in flight][2][2][split]
   unsigned* arrived;  // [rows in flight], 0 at first
 

@@ -129,33 +129,41 @@ inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws
   return static_cast<int>(ceiling(quads, call.team));
 }
 
-// Crews of blocks, each with a row whose arrays lie in its shared memory as far as they fit. The rest of the rows in
-// flight is to stay in the L2 cache.
+// Crews of blocks, each with a row whose arrays lie in shared memory as far as they fit. Those of the rows in flight
+// that do not are to stay in the L2 cache.
 inline void plan_long(Call& call, Launch& launch, int arrays, int64_t element, const Device& device) {
-  const int64_t quads = ceiling(call.columns, 4), unit_bytes = kUnit * element;
-  const int64_t rounds = ceiling(quads, kLongThreads), row_units = arrays * rounds;  // of a row that one block has
-  // Units that find room in a block's shared memory, where so many blocks are on a multiprocessor.
+  const int64_t rounds = ceiling(call.columns, kRound), round_bytes = kRound * element;  // of one block; of an array
+  // Rounds of an array that find room in a block's shared memory, where so many blocks are on a multiprocessor.
   const auto room = [&](int64_t blocks) {
     const int64_t most = std::min(device.block_shared_bytes, device.shared_bytes / blocks - kReservedBytes);
-    return std::max<int64_t>(0, (most - kSharedBytes) / unit_bytes);
+    return std::max<int64_t>(0, (most - kSharedBytes) / round_bytes);
   };
   // As many blocks as registers allow, since one works while another waits; fewer where that makes a row fit.
   const int64_t most_blocks = std::max(1, device.resident_blocks(launch.kernel));
   int64_t blocks = most_blocks;
-  while (blocks > 1 && room(blocks) < row_units) --blocks;
-  if (room(blocks) < row_units) blocks = most_blocks;
+  while (blocks > 1 && room(blocks) < arrays * rounds) --blocks;
+  if (room(blocks) < arrays * rounds) blocks = most_blocks;
 
-  const int64_t resident = blocks * device.multiprocessors, cached_units = device.l2_bytes / 2 / unit_bytes;
-  const int64_t most_crews = std::max<int64_t>(1, (cached_units + resident * room(blocks)) / row_units);
-  const int64_t crews = std::min({call.rows, resident, most_crews}), most_split = std::min(resident / crews, rounds);
-  call.rounds = static_cast<int>(ceiling(quads, most_split * kLongThreads));
-  call.split = static_cast<int>(ceiling(quads, int64_t{call.rounds} * kLongThreads));
-  call.shared_units = static_cast<int>(std::min(room(blocks), int64_t{arrays} * call.rounds));
+  const int64_t resident = blocks * device.multiprocessors;
+  int64_t crews = 0, outside_bytes = 0;  // of a block's arrays that are not in shared memory
+  const auto divide = [&](int64_t split) {
+    call.rounds = static_cast<int>(ceiling(rounds, split));
+    call.split = static_cast<int>(ceiling(rounds, call.rounds));
+    crews = std::min(call.rows, resident / call.split);
+    call.shared_arrays = static_cast<int>(std::min<int64_t>(arrays, room(blocks) / call.rounds));
+    outside_bytes = (arrays - call.shared_arrays) * call.rounds * round_bytes;
+    return crews * call.split * outside_bytes <= device.l2_bytes / 2;
+  };
+  // A block a row, or all blocks for fewer rows; more of them where that makes the rest of the rows fit.
+  int64_t split = std::min(std::max<int64_t>(1, resident / call.rows), rounds);
+  while (!divide(split) && call.rounds > 1 && ceiling(rounds, call.rounds - 1) <= resident) {
+    split = ceiling(rounds, call.rounds - 1);
+  }
   launch.threads = kLongThreads;
   launch.blocks = crews * call.split;
   launch.cooperative = call.split > 1;
-  launch.shared_bytes += static_cast<int>(call.shared_units * unit_bytes);
-  launch.partials_at = launch.blocks * (int64_t{arrays} * call.rounds - call.shared_units) * unit_bytes;
+  launch.shared_bytes += static_cast<int>(call.shared_arrays * call.rounds * round_bytes);
+  launch.partials_at = launch.blocks * outside_bytes;
   launch.arrived_at = launch.partials_at + (launch.cooperative ? crews * 4 * call.split * 8 : 0);
   launch.arrived_bytes = launch.cooperative ? crews * 4 : 0;
   launch.workspace_bytes = launch.arrived_at + launch.arrived_bytes;
@@ -168,7 +176,7 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.grad_width = with_grad ? access_width(call.grad, call.columns, binary) : 1;
   call.out_width = access_width(call.out, call.columns, binary);
   call.split = 1;
-  call.tile_bytes = call.shared_units = 0;
+  call.tile_bytes = call.shared_arrays = 0;
   const bool mve = !sampling && call.spec.estimator == kMVE;
   // The temperatures of MVE that float32 has not the precision for, or that only the device knows.
   const bool may_be_hot = mve && (call.parameters || call.one[kCoefficient] > kMostFloatTemperature);

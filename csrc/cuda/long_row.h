@@ -38,7 +38,8 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   int64_t row = 0, winner_ = 0;
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
-  T *const shared, *const scratch;  // this thread's part of the block's units
+  // This thread's part of the block's first array, were all of them in shared memory, or in the workspace.
+  T *const shared, *const scratch;
 
   explicit DISCRETE_OPS_DEVICE LongRow(const Call& call)
       : call(call),
@@ -48,14 +49,14 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
         end_quad(lesser(first_quad + call.rounds * kLongThreads, static_cast<int>((n + 3) / 4))),
         shared(reinterpret_cast<T*>(device::shared_memory() + kSharedBytes) + device::thread()),
         scratch(static_cast<T*>(call.workspace) +
-                device::block() * (kArrays * call.rounds - call.shared_units) * kUnit + device::thread()) {}
+                (device::block() * (kArrays - call.shared_arrays) - call.shared_arrays) * call.rounds * kRound +
+                device::thread()) {}
 
   // --- the Row of surrogates.h ------------------------------------------------------------------------------------
 
   DISCRETE_OPS_DEVICE V& at(int array, Step s) {
-    const int unit = array * call.rounds + s.round, beyond = unit - call.shared_units;
-    T* const from = beyond < 0 ? shared + unit * kUnit : scratch + static_cast<int64_t>(beyond) * kUnit;
-    return from[s.place * kLongThreads];
+    T* const arrays = array < call.shared_arrays ? shared : scratch;
+    return arrays[(array * call.rounds + s.round) * kRound + s.place * kLongThreads];
   }
   // The first ones are the likeliest in shared memory; of z draws have no more use.
   DISCRETE_OPS_DEVICE V& a(Step s) { return at(0, s); }
@@ -205,13 +206,14 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   // value(step) into the output, NaN or 0 where the row has no sample.
   template <class F>
   DISCRETE_OPS_DEVICE void store(const F& value) {
+    char* const to = row_of(call.out, row);
     for (int round = 0; quad(round) < end_quad; ++round) {
       T x[4];
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4; ++i) {
         x[i] = invalid ? static_cast<T>(__builtin_nan("")) : empty ? T(0) : value(Step{round, i});
       }
-      store_quads<T, 1>(call.out, row_of(call.out, row), call.out_width, quad(round), 0, n, x);
+      store_quads<T, 1>(call.out, to, call.out_width, quad(round), 0, n, x);
     }
   }
 };

@@ -103,7 +103,7 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
       check_queued(cudaMemsetAsync(call.arrived, 0, bytes, stream), "cudaMemsetAsync", stream);
     }
   }
-  if (plan.shared_bytes > kUnaskedSharedBytes || call.shared_units) {
+  if (plan.shared_bytes > kUnaskedSharedBytes || call.shared_arrays) {
     allow_shared_memory(plan.kernel, static_cast<int>(device.block_shared_bytes));
   }
   cudaLaunchAttribute cooperative{};
