@@ -77,9 +77,7 @@ def test_rows_in_registers(
     [(8190, 512, ("straight_through", "gst_pi", "reinmax_argmax")), (4093, 256, ("gumbel_rao", "reinmax_rao"))],
     ids=["one sample", "draws"],
 )
-def test_longest_row_in_registers(
-    emulator: Emulator, columns: int, threads: int, estimators: tuple[str, ...]
-) -> None:
+def test_longest_row_in_registers(emulator: Emulator, columns: int, threads: int, estimators: tuple[str, ...]) -> None:
     x, v, seed = inputs((1, columns), torch.float32)
     compare_sample(emulator, x, seed)
     assert emulator.last_launch()[1:] == (threads, threads, 1, 1, 0)

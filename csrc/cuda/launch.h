@@ -133,31 +133,32 @@ inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws
 // that do not are to stay in the L2 cache.
 inline void plan_long(Call& call, Launch& launch, int arrays, int64_t element, const Device& device) {
   const int64_t rounds = ceiling(call.columns, kRound), round_bytes = kRound * element;  // of one block; of an array
-  // Rounds of an array that find room in a block's shared memory, where so many blocks are on a multiprocessor.
-  const auto room = [&](int64_t blocks) {
+  int64_t resident = 0, crews = 0, outside_bytes = 0;  // of a block's arrays that are not in shared memory
+  // With so many blocks on a multiprocessor, and so many a row.
+  const auto divide = [&](int64_t blocks, int64_t split) {
     const int64_t most = std::min(device.block_shared_bytes, device.shared_bytes / blocks - kReservedBytes);
-    return std::max<int64_t>(0, (most - kSharedBytes) / round_bytes);
-  };
-  // As many blocks as registers allow, since one works while another waits; fewer where that makes a row fit.
-  const int64_t most_blocks = std::max(1, device.resident_blocks(launch.kernel));
-  int64_t blocks = most_blocks;
-  while (blocks > 1 && room(blocks) < arrays * rounds) --blocks;
-  if (room(blocks) < arrays * rounds) blocks = most_blocks;
-
-  const int64_t resident = blocks * device.multiprocessors;
-  int64_t crews = 0, outside_bytes = 0;  // of a block's arrays that are not in shared memory
-  const auto divide = [&](int64_t split) {
+    const int64_t room = std::max<int64_t>(0, (most - kSharedBytes) / round_bytes);
+    resident = blocks * device.multiprocessors;
     call.rounds = static_cast<int>(ceiling(rounds, split));
     call.split = static_cast<int>(ceiling(rounds, call.rounds));
     crews = std::min(call.rows, resident / call.split);
-    call.shared_arrays = static_cast<int>(std::min<int64_t>(arrays, room(blocks) / call.rounds));
+    call.shared_arrays = static_cast<int>(std::min<int64_t>(arrays, room / call.rounds));
     outside_bytes = (arrays - call.shared_arrays) * call.rounds * round_bytes;
-    return crews * call.split * outside_bytes <= device.l2_bytes / 2;
   };
-  // A block a row, or all blocks for fewer rows; more of them where that makes the rest of the rows fit.
-  int64_t split = std::min(std::max<int64_t>(1, resident / call.rows), rounds);
-  while (!divide(split) && call.rounds > 1 && ceiling(rounds, call.rounds - 1) <= resident) {
-    split = ceiling(rounds, call.rounds - 1);
+  // All blocks for the rows, if they are few.
+  const auto spread = [&](int64_t blocks) {
+    divide(blocks, std::min(std::max<int64_t>(1, blocks * device.multiprocessors / call.rows), rounds));
+  };
+  // As many blocks as registers allow, since one works while another waits; fewer where that makes rows fit.
+  const int64_t most_blocks = std::max(1, device.resident_blocks(launch.kernel));
+  int64_t blocks = most_blocks;
+  for (spread(blocks); outside_bytes && blocks > 1;) spread(--blocks);
+  if (outside_bytes) spread(blocks = most_blocks);
+  // More blocks for fewer rows in flight, until what is outside of shared memory stays in the cache.
+  while (crews * call.split * outside_bytes > device.l2_bytes / 2 && call.rounds > 1) {
+    const int64_t split = ceiling(rounds, call.rounds - 1);
+    if (split > resident) break;
+    divide(blocks, split);
   }
   launch.threads = kLongThreads;
   launch.blocks = crews * call.split;

@@ -46,12 +46,13 @@ void allow_shared_memory(cuda::Kernel kernel, int most) {
   const std::lock_guard<std::mutex> lock(mutex);
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
-  if (!allowed.insert({device, kernel}).second) return;
+  if (allowed.count({device, kernel})) return;
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most),
         "cudaFuncSetAttribute");
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
                              cudaSharedmemCarveoutMaxShared),
         "cudaFuncSetAttribute");
+  allowed.insert({device, kernel});
 }
 
 // Asked once a device, the current one, and kernel.
