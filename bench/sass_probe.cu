@@ -22,6 +22,7 @@ DISCRETE_OPS_DEVICE Call known(const Call& call) {
   c.logits_width = c.grad_width = c.out_width = COLUMNS % 4 ? 2 : 4;
   c.draw_groups = c.split = 1;
   c.block_rows = 128 / TEAM;
+  c.together = 1;
   c.seeds = c.groups = 1;
   c.first_row = 0;
   c.parameters = nullptr;

@@ -29,7 +29,7 @@ struct Operand {
       offset += row % sizes[d] * strides[d];
       row /= sizes[d];
     }
-    return dims ? offset + row * strides[0] : offset;
+    return offset + row * strides[0];  // 0 of a single row
   }
 };
 

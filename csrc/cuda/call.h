@@ -24,6 +24,7 @@ struct Call : Problem {
   int logits_width, grad_width, out_width;  // elements of adjacent columns that one access may take: 1, 2 or 4
   int team;                                 // threads a row, a power of 2
   int block_rows, draw_groups;              // rows of a block; teams that share the draws of a row: powers of 2 too
+  int together;                             // whether every row takes the same path, but for what it holds
   int tile_bytes;                           // of shared memory that hold the block's rows of a tensor; 0: not staged
   // Long rows:
   int split;          // blocks a row

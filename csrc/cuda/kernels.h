@@ -30,6 +30,7 @@ DISCRETE_OPS_DEVICE void surrogate_row_in_registers(const Call& call) {
   Surrogate<Row>{row, call.spec, tau, T(1) / tau, row.parameter(kCoefficient)}.run();
   if constexpr (kServes != Serves::kWithoutDraws) row.combine_draw_groups();
   if constexpr (kMode == Mode::kPullBack) row.restore_scale();
+  row.replace_undefined();
   row.store();
 }
 

@@ -124,6 +124,7 @@ inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws
   while (draws && too_few() && 2 * call.draw_groups <= call.spec.num_samples) call.draw_groups *= 2;
   while (too_few() && call.team < most) call.team *= 2;
   call.block_rows = std::max(1, kBlockThreads / threads());
+  call.together = call.draw_groups == 1 && call.groups == 1 && call.spec.estimator != kMVE;
   launch.threads = threads() * call.block_rows;
   launch.blocks = ceiling(call.rows, call.block_rows);
   return static_cast<int>(ceiling(quads, call.team));

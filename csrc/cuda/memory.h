@@ -16,12 +16,11 @@ struct alignas(sizeof(Raw) * kWidth) Pack {
 };
 
 // Columns 4 * quad .. 4 * quad + 3 of a row that starts at `from`, those that exist; `fill` in place of the rest.
-template <int kWidth, class Raw>
-DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, int64_t quad, int64_t columns, Raw fill,
-                                   Raw to[4]) {
+template <int kWidth, class Raw, class Column>
+DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, Column quad, Column columns, Raw fill, Raw to[4]) {
   DISCRETE_OPS_UNROLL
   for (int i = 0; i < 4; i += kWidth) {
-    const int64_t column = 4 * quad + i;
+    const Column column = 4 * quad + i;
     if constexpr (kWidth == 1) {
       to[i] = column < columns ? from[column * stride] : fill;
     } else {
@@ -35,11 +34,11 @@ DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, int64_t quad
   }
 }
 
-template <int kWidth, class Raw>
-DISCRETE_OPS_DEVICE void store_quad(Raw* to, int64_t quad, int64_t columns, const Raw from[4]) {
+template <int kWidth, class Raw, class Column>
+DISCRETE_OPS_DEVICE void store_quad(Raw* to, Column quad, Column columns, const Raw from[4]) {
   DISCRETE_OPS_UNROLL
   for (int i = 0; i < 4; i += kWidth) {
-    const int64_t column = 4 * quad + i;
+    const Column column = 4 * quad + i;
     Pack<Raw, kWidth> pack;
     DISCRETE_OPS_UNROLL
     for (int j = 0; j < kWidth; ++j) pack.x[j] = from[i + j];
@@ -62,10 +61,16 @@ DISCRETE_OPS_DEVICE char* row_of(const Operand& x, int64_t row) {
   return static_cast<char*>(x.data) + x.offset(row) * bytes_of(x.dtype);
 }
 
-// A thread's quads of a row of x that begins at `row`, `stride` apart from `first` on. Padding becomes `fill`.
-template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width, int64_t first, int64_t stride,
-                                    int64_t columns, T fill, T to[4 * kQuads]) {
+// The same of a contiguous x.
+DISCRETE_OPS_DEVICE char* row_of_contiguous(const Operand& x, int64_t row) {
+  return static_cast<char*>(x.data) + row * x.strides[0] * bytes_of(x.dtype);
+}
+
+// A thread's quads of a row of x that begins at `row`, `stride` apart from `first` on. Padding becomes `fill`. A Column
+// counts columns: an int where the row has few.
+template <class T, int kQuads, class Column>
+DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width, Column first, Column stride,
+                                    Column columns, T fill, T to[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     if (x.dtype != Dtype::kDouble) {
       float narrow[4 * kQuads];
@@ -106,9 +111,9 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width
 }
 
 // The same back, into a contiguous tensor.
-template <class T, int kQuads>
-DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, int64_t first, int64_t stride,
-                                     int64_t columns, const T from[4 * kQuads]) {
+template <class T, int kQuads, class Column>
+DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, Column first, Column stride,
+                                     Column columns, const T from[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     if (x.dtype != Dtype::kDouble) {
       float narrow[4 * kQuads];

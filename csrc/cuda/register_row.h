@@ -42,8 +42,7 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
 
   explicit DISCRETE_OPS_DEVICE RegisterRow(const Call& call)
       : call(call),
-        // Else some rows take another path.
-        team(call.team, call.draw_groups == 1 && call.groups == 1 && call.spec.estimator != kMVE),
+        team(call.team, call.together),
         n(static_cast<int>(call.columns)),
         stored(is_binary() ? 1 : n),
         row(0) {
@@ -274,12 +273,16 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
     each([&](int s) { out_[s] *= scale; });
   }
 
-  DISCRETE_OPS_DEVICE void store() {
-    if constexpr (kServes == Serves::kWithDraws) find_row();  // not kept in registers through the draws
+  // Of a row without a sample.
+  DISCRETE_OPS_DEVICE void replace_undefined() {
     if (invalid || empty) {
       each([&](int s) { out_[s] = invalid ? static_cast<T>(__builtin_nan("")) : T(0); });
     }
-    if (!call.tile_bytes) return store_at(row_of(call.out, row));
+  }
+
+  DISCRETE_OPS_DEVICE void store() {
+    if constexpr (kServes == Serves::kWithDraws) find_row();  // not kept in registers through the draws
+    if (!call.tile_bytes) return store_at(row_of_contiguous(call.out, row));
     const Tile tile(call.out, call, 0);
     device::block_barrier();  // every thread has read the logits, which lay there
     store_at(tile.at(call, row));
@@ -315,7 +318,7 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
     of_quad[q] = (double{r.a(4 * q)} + r.a(4 * q + 1)) + (double{r.a(4 * q + 2)} + r.a(4 * q + 3));
     of_thread += of_quad[q];
   });
-  const Team::Sums sums = r.team.sums(of_thread);
+  const Team::Sums sums = r.team.sums(device::unknown(of_thread));  // else the scan adds it up again
   const double target = philox::uniform(r.seed, r.local_row) * sums.total;
   constexpr uint32_t kNone = ~0u;
   uint32_t index = kNone;
@@ -343,7 +346,9 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
     last = r.team.reduce(last, Max{});
     index = index == kNone ? static_cast<uint32_t>(last) : index;
   }
-  r.each([&](int s) { r.out(s) = r.column(s) == static_cast<int>(index) ? T(1) : T(0); });
+  r.set_winner(index);
+  const T other = r.invalid ? static_cast<T>(__builtin_nan("")) : T(0), one = r.invalid || r.empty ? other : T(1);
+  r.each([&](int s) { r.out(s) = r.winner(s) ? one : other; });
   r.store();
   if (r.team.rank == 0 && !r.is_behind) {
     r.call.index[r.row] = r.invalid || r.empty ? -1 : static_cast<int64_t>(index);
