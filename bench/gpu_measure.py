@@ -27,7 +27,7 @@ LARGE = {
     "1Mx64": (2**20, 64),
     "64Kx1024": (2**16, 1024),
     "1Mx10": (2**20, 10),
-    "8Kx12000": (2**13, 12000),  # a row in a block's shared memory
+    "8Kx12000": (2**13, 12000),  # rows in blocks' shared memory
     "4Kx32000": (2**12, 32000),
 }
 SMALL = (3000, 10)

@@ -25,12 +25,15 @@ SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 HOT = (1.0, 0.0, 1.7)  #: whose samples are drawn at another
 FIRST_ROW = 2**32 - 2  #: rows that are a part of more
-#: A row of: a thread, some lanes, a warp, several, a block, a larger one; in a block's memory; of many blocks.
+#: A row of: a thread, some lanes, a warp, several, a block, a larger one; of several blocks, of many.
 SHAPES = (
     *((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 5000)),
     *((3, 9000), (2, 40000), (1, 128256)),
 )
 SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (2, 9000), (1, 40000))
+#: Of more rows than there are multiprocessors, so that a block has a whole row in its memory, the largest that fits; or
+#: most of one, and several; or a part of one.
+FILLING_SHAPES = ((300, 9000), (300, 14336), (300, 32000), (300, 57344))
 #: As tests/test_kernels.py: relative and absolute, element by element.
 TOLERANCE = {
     torch.float32: (2e-6, 5e-7),
@@ -102,6 +105,29 @@ def check(kernels: ModuleType, device: str, shapes: tuple[tuple[int, int], ...] 
     return failures
 
 
+def check_filling(kernels: ModuleType, device: str) -> list[str]:
+    """Likewise, of some rows."""
+    failures, seed = list[str](), torch.tensor([11])
+    for shape in FILLING_SHAPES:
+        x, v = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
+        on_device = x.to(device)
+        index = kernels.sample(on_device, seed.to(device), UNIT)[1]
+        rows = {row: slice(row, row + 1) for row in (0, 1, shape[0] // 2, shape[0] - 1)}
+        for row, at in rows.items():
+            try:
+                assert_same_draws(index[at], x[at], seed, 1.0, row)
+            except AssertionError as error:
+                failures.append(f"sample {shape[0]}x{shape[1]}, row {row}: {error}")
+        for estimator in ("straight_through", "gumbel_rao"):
+            spec = (UNIT, estimator, 2)
+            got = kernels.surrogate_vjp(v.to(device), on_device, index, seed.to(device), *spec)
+            for row, at in rows.items():
+                by = excess(got[at], reference.surrogate_vjp(v[at], x[at], index[at].cpu(), seed, *spec, row))
+                if by > 0:
+                    failures.append(f"{estimator} {shape[0]}x{shape[1]}, row {row}: beyond its tolerance by {by:.1e}")
+    return failures
+
+
 def sanitized(kernels: ModuleType, device: str) -> None:
     seed = torch.tensor([1], device=device)
     for shape in SMALL_SHAPES:
@@ -141,7 +167,7 @@ def main() -> None:
         raise SystemExit(f"{options.backend} is not available: {missing.get(options.backend, 'no reason given')}")
     kernels = backends.get(options.backend)
     if options.what == "check":
-        failures = check(kernels, options.device)
+        failures = check(kernels, options.device) + check_filling(kernels, options.device)
         if failures:
             raise SystemExit("\n".join([*failures, f"{len(failures)} cases are wrong, the first: {failures[0]}"]))
     else:

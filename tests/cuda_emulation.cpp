@@ -35,8 +35,18 @@ struct Emulated {
   static void place(const Tensor&) {}
   static void check_index(const Call&) {}
 
+  // What a GPU would refuse: of the plan of a long row.
+  static void check_residency(const Call& call) {
+    if (!call.rounds) return;
+    const int64_t bytes = last.shared_bytes + cuda::kReservedBytes, most = emulated.resident_blocks(last.kernel);
+    const int64_t fitting = std::max<int64_t>(1, std::min(most, emulated.shared_bytes / bytes));
+    STD_TORCH_CHECK(!call.shared_arrays || bytes <= emulated.shared_bytes, "a block has too much shared memory");
+    STD_TORCH_CHECK(!last.cooperative || last.blocks <= fitting * emulated.multiprocessors, "blocks wait for ever");
+  }
+
   static void run(Call& call, bool sampling) {
     last = cuda::plan(call, sampling, emulated);
+    check_residency(call);
     workspace.assign(static_cast<size_t>(last.workspace_bytes / 8 + 1), NAN);
     cuda::place(call, last, workspace.data());
     std::fill_n(reinterpret_cast<char*>(call.arrived), last.arrived_bytes, 0);

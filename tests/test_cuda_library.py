@@ -49,12 +49,14 @@ def test_it_holds_the_architectures_that_the_build_names() -> None:
 
 
 #: Bytes of stack that MVE's shifts and moments take, by the kernels that serve it: its own, and that of float64.
-OF_MVE = {"IfLi[12]ELNS_4ModeE0ELNS_6ServesE3E": 80, "IdLi1ELNS_4ModeE0ELNS_6ServesE0E": 1264}
+OF_MVE = {"If(Li[12]E)?LNS_4ModeE0ELNS_6ServesE3E": 80, "Id(Li1E)?LNS_4ModeE0ELNS_6ServesE0E": 1264}
+#: And that long rows may take, for two blocks on a multiprocessor.
+OF_TWO_BLOCKS = 40
 
 
 @needs_library
 def test_rows_in_registers_spill_nothing() -> None:
-    """The kernels that serve rows of up to 1024 categories (4096 in float32) have no stack but for MVE; prints them."""
+    """Kernels of rows in registers have no stack but for MVE, those of long rows little; prints them."""
     said = cuobjdump("--dump-resource-usage")
     found, architecture, name = 0, "", ""
     for line in said.splitlines():
@@ -65,10 +67,10 @@ def test_rows_in_registers_spill_nothing() -> None:
         elif match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
             registers, stack, local = (int(group) for group in match.groups())
             print(f"{architecture} {name}: {registers} registers, {stack + local} bytes of stack")
-            if "registers" in name:
-                found += 1
-                of_mve = next((size for pattern, size in OF_MVE.items() if re.search(pattern, name)), 0)
-                assert stack + local <= of_mve, (architecture, name)
+            found += "registers" in name
+            of_mve = next((size for pattern, size in OF_MVE.items() if re.search(pattern, name)), 0)
+            spilled = 0 if "registers" in name else OF_TWO_BLOCKS
+            assert stack + local <= of_mve + spilled, (architecture, name)
     assert found > 0, said
 
 

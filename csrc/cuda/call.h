@@ -6,8 +6,8 @@
 namespace discrete_ops {
 namespace cuda {
 
-constexpr int kRegisterThreads = 256;  // most threads of a block that holds rows in registers, but
-constexpr int kLongThreads = 512;      // threads of one for a long row, in registers where it finds room there
+constexpr int kRegisterThreads = 256;  // most threads of a block that holds several rows, or draws, in registers
+constexpr int kLongThreads = 512;      // threads of a block for a long row; the most for one without draws in registers
 
 // Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
 constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
@@ -28,7 +28,7 @@ struct Call : Problem {
   int tile_bytes;                           // of shared memory that hold the block's rows of a tensor; 0: not staged
   // Long rows:
   int split;          // blocks a row
-  int rounds;         // quads of columns a thread, the last one perhaps behind the row
+  int rounds;         // quads of columns a thread, the last one perhaps behind the row; less than 2^28 columns a block
   int shared_arrays;  // of a block's arrays, so many are in shared memory, behind kSharedBytes
   void* workspace;    // every block's others
   double* partials;   // [rows in flight][2][2][split]

@@ -106,6 +106,7 @@ inline void plan_tiles(Call& call, Launch& launch, bool with_grad) {
   if (adjacent || !is_contiguous(call.logits, call.columns)) return;
   if (with_grad && !is_contiguous(call.grad, call.columns)) return;
   const int element = std::max(bytes_of(call.logits.dtype), with_grad ? bytes_of(call.grad.dtype) : 0);
+  static_assert(2 * (4 * kFloatQuads * kLongThreads * 4 + 32) + kSharedBytes < 99 << 10, "what any device has");
   call.tile_bytes = static_cast<int>(ceiling(call.block_rows * call.columns * element, 16) + 1) * 16;
   launch.shared_bytes += (with_grad ? 2 : 1) * call.tile_bytes;
 }
@@ -178,7 +179,7 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.grad_width = with_grad ? access_width(call.grad, call.columns, binary) : 1;
   call.out_width = access_width(call.out, call.columns, binary);
   call.split = 1;
-  call.tile_bytes = call.shared_arrays = 0;
+  call.tile_bytes = call.shared_arrays = call.rounds = 0;
   const bool mve = !sampling && call.spec.estimator == kMVE;
   // The temperatures of MVE that float32 has not the precision for, or that only the device knows.
   const bool may_be_hot = mve && (call.parameters || call.one[kCoefficient] > kMostFloatTemperature);

@@ -38,7 +38,8 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
   int64_t row = 0, winner_ = 0;
   bool invalid = false, empty = false;
   uint64_t seed = 0, local_row = 0;
-  // This thread's part of the block's first array, were all of them in shared memory, or in the workspace.
+  // Where this thread's part of the block's arrays would begin if all were in shared memory, or in the workspace: one
+  // index serves both, and no access comes before what is there.
   T *const shared, *const scratch;
 
   explicit DISCRETE_OPS_DEVICE LongRow(const Call& call)

@@ -38,24 +38,22 @@ int attribute(cudaDeviceAttr name, int device) {
 
 constexpr int kUnaskedSharedBytes = 48 << 10;  // what a block has without asking for it
 
-// Once a device, the current one, and kernel. The cache that shares the multiprocessor's memory gives way: else not all
-// blocks that were planned for find theirs.
-void allow_shared_memory(cuda::Kernel kernel, int most) {
+// Once a device, the current one, and kernel.
+void allow_shared_memory(cuda::Kernel kernel, int most, cudaStream_t stream) {
   static std::mutex mutex;
   static std::set<std::pair<int, cuda::Kernel>> allowed;
   const std::lock_guard<std::mutex> lock(mutex);
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   if (allowed.count({device, kernel})) return;
-  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-        "cudaFuncSetAttribute");
-  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
-                             cudaSharedmemCarveoutMaxShared),
-        "cudaFuncSetAttribute");
+  const void* const function = reinterpret_cast<const void*>(kernel);
+  check_queued(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+               "cudaFuncSetAttribute", stream);
   allowed.insert({device, kernel});
 }
 
-// Asked once a device, the current one, and kernel.
+// Of a kernel for long rows, asked once a device, the current one. The cache that shares a multiprocessor's memory
+// gives way to the rows: else not all blocks that are planned for might find theirs.
 int resident_blocks(cuda::Kernel kernel) {
   static std::mutex mutex;
   static std::map<std::pair<int, cuda::Kernel>, int> known;
@@ -64,11 +62,23 @@ int resident_blocks(cuda::Kernel kernel) {
   check(cudaGetDevice(&device), "cudaGetDevice");
   int& blocks = known[{device, kernel}];
   if (!blocks) {
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel),
-                                                        cuda::kLongThreads, cuda::kSharedBytes),
+    const void* const function = reinterpret_cast<const void*>(kernel);
+    const auto carveout = cudaFuncAttributePreferredSharedMemoryCarveout;
+    if (cudaFuncSetAttribute(function, carveout, cudaSharedmemCarveoutMaxShared) != cudaSuccess) {
+      cudaGetLastError();  // it is a hint
+    }
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, cuda::kLongThreads, cuda::kSharedBytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   }
   return blocks;
+}
+
+// Shared memory of a block that no launch asks for: the same of every kernel.
+int fixed_shared_bytes() {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(cuda::sample_kernel(false, 1))),
+        "cudaFuncGetAttributes");
+  return static_cast<int>(attributes.sharedSizeBytes);
 }
 
 // What launch.h plans by; asked once a device.
@@ -81,7 +91,7 @@ cuda::Device device_of(int number) {
   if (!devices[at].multiprocessors) {
     devices[at] = {attribute(cudaDevAttrMultiProcessorCount, number), attribute(cudaDevAttrL2CacheSize, number),
                    attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, number),
-                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, number), resident_blocks};
+                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, number) - fixed_shared_bytes(), resident_blocks};
   }
   return devices[at];
 }
@@ -95,6 +105,8 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
   const cuda::Launch plan = cuda::plan(call, sampling, device);
   STD_TORCH_CHECK(plan.blocks < (int64_t{1} << 31), "logits: got ", call.rows, " rows of ", call.columns,
                   " categories, allowed: what fits in 2**31 - 1 blocks of a launch");
+  STD_TORCH_CHECK(int64_t{call.rounds} * cuda::kRound < (1 << 28), "logits: got rows of ", call.columns,
+                  " categories, allowed: less than 2**28 for each of the ", call.split, " blocks that share one here");
   std::optional<Tensor> workspace;  // freed behind the kernel, in the stream's order
   if (plan.workspace_bytes) {
     workspace = empty(&plan.workspace_bytes, 1, ScalarType::Byte, aoti_torch_device_type_cuda(), device_number);
@@ -104,8 +116,8 @@ void launch(cuda::Call& call, bool sampling, int device_number) {
       check_queued(cudaMemsetAsync(call.arrived, 0, bytes, stream), "cudaMemsetAsync", stream);
     }
   }
-  if (plan.shared_bytes > kUnaskedSharedBytes || call.shared_arrays) {
-    allow_shared_memory(plan.kernel, static_cast<int>(device.block_shared_bytes));
+  if (plan.shared_bytes > kUnaskedSharedBytes) {
+    allow_shared_memory(plan.kernel, static_cast<int>(device.block_shared_bytes), stream);
   }
   cudaLaunchAttribute cooperative{};
   cooperative.id = cudaLaunchAttributeCooperative;
