@@ -250,12 +250,14 @@ def test_binary_variables(machine: MachineCode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "shared_bytes", "split", "outside"),
-    [(2, 2**18, 1, 0), (2, 2**17, 1, 2 * 3 * 5), (1, 2**17, 2, 2 * 2 * 3)],
+    ("rows", "multiprocessors", "shared_bytes", "split", "outside"),
+    [(2, 1, 2**18, 1, 0), (2, 1, 2**17, 1, 2 * 3 * 5), (1, 2, 2**16, 2, 2 * 3 * 3)],
     ids=["in shared memory", "partly in shared memory", "blocks that wait for each other"],
 )
-def test_long_rows(machine: MachineCode, rows: int, shared_bytes: int, split: int, outside: int) -> None:
-    machine.machine(1, shared_bytes=shared_bytes)
+def test_long_rows(
+    machine: MachineCode, rows: int, multiprocessors: int, shared_bytes: int, split: int, outside: int
+) -> None:
+    machine.machine(multiprocessors, shared_bytes=shared_bytes)
     x, v, seed = inputs((rows, 8200), torch.float32)
     compare_sample(machine, x, seed)
     for estimator in ("gumbel_rao", "straight_through"):

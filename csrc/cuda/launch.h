@@ -147,15 +147,13 @@ inline void plan_long(Call& call, Launch& launch, int arrays, int64_t element, c
     call.shared_arrays = static_cast<int>(std::min<int64_t>(arrays, room / call.rounds));
     outside_bytes = (arrays - call.shared_arrays) * call.rounds * round_bytes;
   };
-  // All blocks for the rows, if they are few.
-  const auto spread = [&](int64_t blocks) {
-    divide(blocks, std::min(std::max<int64_t>(1, blocks * device.multiprocessors / call.rows), rounds));
-  };
+  // More than one only for multiprocessors that would have none: blocks of a row wait for each other.
+  const int64_t least_split = std::min(std::max<int64_t>(1, device.multiprocessors / call.rows), rounds);
   // As many blocks as registers allow, since one works while another waits; fewer where that makes rows fit.
   const int64_t most_blocks = std::max(1, device.resident_blocks(launch.kernel));
   int64_t blocks = most_blocks;
-  for (spread(blocks); outside_bytes && blocks > 1;) spread(--blocks);
-  if (outside_bytes) spread(blocks = most_blocks);
+  for (divide(blocks, least_split); outside_bytes && blocks > 1;) divide(--blocks, least_split);
+  if (outside_bytes) divide(blocks = most_blocks, least_split);
   // More blocks for fewer rows in flight, until what is outside of shared memory stays in the cache.
   while (crews * call.split * outside_bytes > device.l2_bytes / 2 && call.rounds > 1) {
     const int64_t split = ceiling(rounds, call.rounds - 1);
