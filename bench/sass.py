@@ -6,7 +6,7 @@ Instructions: each case is compiled for sm_90 with its launch known (``sass_prob
 float32, temperature 1), so that no branch on the launch is left, and the path of a row that has a sample and no value
 beyond 2^100 is walked: loops over a team's lanes as often as it has steps, blocks for rare rows skipped. An instruction
 of a loop over draws counts once a draw. That compares versions of the kernels' own work; it is less than what runs. The
-kernels as shipped also find out what is known here: 280 to 420 instructions a thread more, and 42 a draw
+kernels as shipped also find out what is known here: 200 to 350 instructions a thread more, and 42 a draw
 (``bench.sass_run``).
 Registers and stack: of the built library's own kernels.
 """
