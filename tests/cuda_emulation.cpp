@@ -16,7 +16,8 @@
 namespace discrete_ops {
 namespace {
 
-cuda::Device emulated{2, 1 << 20, 0, 0, [](cuda::Kernel) { return 2; }};
+int most_threads = cuda::kLongThreads;
+cuda::Device emulated{2, 1 << 20, 0, 0, [](cuda::Kernel) { return most_threads; }, [](cuda::Kernel) { return 2; }};
 bool runs = true;  // else launches are planned, and nothing else
 cuda::Launch last{};
 cuda::Call last_call{};
@@ -100,6 +101,11 @@ extern "C" void set_machine(int multiprocessors, int64_t l2_bytes, int64_t share
   discrete_ops::emulated.shared_bytes = shared_bytes;
   discrete_ops::emulated.block_shared_bytes = shared_bytes - discrete_ops::cuda::kReservedBytes;
   discrete_ops::cuda::device::Emulator::get().order = order;
+}
+
+// Of a block that has a row of many draws in registers.
+extern "C" void set_most_threads(int most) {
+  discrete_ops::most_threads = most;
 }
 
 extern "C" void exponentials(const uint32_t* words, float* noise, int64_t n) {

@@ -7,7 +7,7 @@ namespace discrete_ops {
 namespace cuda {
 
 constexpr int kRegisterThreads = 256;  // most threads of a block that holds several rows, or draws, in registers
-constexpr int kLongThreads = 512;      // threads of a block for a long row; the most for one without draws in registers
+constexpr int kLongThreads = 512;      // threads of a block for a long row; the most for one in registers
 
 // Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
 constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;

@@ -41,7 +41,7 @@ sample_registers(DISCRETE_OPS_PARAMETER Call call) {
 }
 
 // Registers of a thread. Without draws so few that kLongThreads find theirs; with draws, whose arithmetic needs
-// other threads to hide behind, the least that spill nothing.
+// other threads to hide behind, the least that spill nothing, with which not every device runs so many.
 template <class T>
 constexpr int registers(Serves serves, int quads) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000

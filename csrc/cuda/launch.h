@@ -58,7 +58,8 @@ struct Device {
   int multiprocessors;
   int64_t l2_bytes;
   int64_t shared_bytes, block_shared_bytes;  // of a multiprocessor; the most of a block
-  int (*resident_blocks)(Kernel);            // of kLongThreads threads, on a multiprocessor, as their registers allow
+  int (*most_threads)(Kernel);               // of a block, as their registers allow
+  int (*resident_blocks)(Kernel);            // of kLongThreads threads, on a multiprocessor, likewise
 };
 constexpr int64_t kReservedBytes = 1024;  // of shared memory, by the system, a block
 
@@ -184,8 +185,11 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   const bool is_double = call.logits.dtype == Dtype::kDouble || may_be_hot;
   const bool draws = !sampling && takes_draws(call.spec.estimator);
   const int held_quads = is_double ? kDoubleQuads : mve ? kMVEQuads : kFloatQuads;
-  const int most_threads = is_double || draws ? kRegisterThreads : kLongThreads;
-  const bool is_long = call.columns > int64_t{4} * held_quads * most_threads;
+  const int64_t held_columns = int64_t{4} * held_quads * kRegisterThreads;
+  bool is_long = call.columns > held_columns;
+  if (is_long && !is_double && call.columns <= 2 * held_columns) {  // twice the threads, where registers allow it
+    is_long = draws && device.most_threads(register_kernel_with_draws(call.mode, held_quads)) < kLongThreads;
+  }
   Launch launch{};
   launch.shared_bytes = kSharedBytes;
   const int quads = is_long ? 0 : plan_registers(call, launch, held_quads, draws, device);

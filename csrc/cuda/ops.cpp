@@ -52,25 +52,40 @@ void allow_shared_memory(cuda::Kernel kernel, int most, cudaStream_t stream) {
   allowed.insert({device, kernel});
 }
 
-// Of a kernel for long rows, asked once a device, the current one. The cache that shares a multiprocessor's memory
-// gives way to the rows: else not all blocks that are planned for might find theirs.
-int resident_blocks(cuda::Kernel kernel) {
+// ask(the kernel's function), asked once a device, the current one, and kernel.
+template <class F>
+int known(cuda::Kernel kernel, const F& ask) {
   static std::mutex mutex;
-  static std::map<std::pair<int, cuda::Kernel>, int> known;
+  static std::map<std::pair<int, cuda::Kernel>, int> answers;
   const std::lock_guard<std::mutex> lock(mutex);
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
-  int& blocks = known[{device, kernel}];
-  if (!blocks) {
-    const void* const function = reinterpret_cast<const void*>(kernel);
+  int& answer = answers[{device, kernel}];
+  if (!answer) answer = ask(reinterpret_cast<const void*>(kernel));
+  return answer;
+}
+
+int most_threads(cuda::Kernel kernel) {
+  return known(kernel, [](const void* function) {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, function), "cudaFuncGetAttributes");
+    return attributes.maxThreadsPerBlock;
+  });
+}
+
+// Of a kernel for long rows. The cache that shares a multiprocessor's memory gives way to the rows: else not all blocks
+// that are planned for might find theirs.
+int resident_blocks(cuda::Kernel kernel) {
+  return known(kernel, [](const void* function) {
     const auto carveout = cudaFuncAttributePreferredSharedMemoryCarveout;
     if (cudaFuncSetAttribute(function, carveout, cudaSharedmemCarveoutMaxShared) != cudaSuccess) {
       cudaGetLastError();  // it is a hint
     }
+    int blocks = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, cuda::kLongThreads, cuda::kSharedBytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  }
-  return blocks;
+    return blocks;
+  });
 }
 
 // Shared memory of a block that no launch asks for: the same of every kernel.
@@ -89,9 +104,12 @@ cuda::Device device_of(int number) {
   const auto at = static_cast<size_t>(number);
   if (devices.size() <= at) devices.resize(at + 1);
   if (!devices[at].multiprocessors) {
-    devices[at] = {attribute(cudaDevAttrMultiProcessorCount, number), attribute(cudaDevAttrL2CacheSize, number),
+    devices[at] = {attribute(cudaDevAttrMultiProcessorCount, number),
+                   attribute(cudaDevAttrL2CacheSize, number),
                    attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, number),
-                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, number) - fixed_shared_bytes(), resident_blocks};
+                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, number) - fixed_shared_bytes(),
+                   most_threads,
+                   resident_blocks};
   }
   return devices[at];
 }
