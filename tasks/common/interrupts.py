@@ -21,17 +21,31 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
+_came: list[int] = []  #: signals for which Interrupted was raised
+
+
+def raise_lost() -> None:
+    """Raise Interrupted anew if one was raised and the work goes on: in a destructor, or a weak reference's callback,
+    Python prints an exception and forgets it."""
+    if _came:
+        raise Interrupted(_came[0])
+
+
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Raise Interrupted in the main thread when ^C or SIGTERM comes, which otherwise ends a process without a word."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        _came.append(number)
         for other in set(SIGNALS) - {number}:  # ^C reaches all processes, and then their parent sends SIGTERM
             signal.signal(other, _ignore)
         raise Interrupted(number)
 
-    with _handled(interrupt):
-        yield
+    try:
+        with _handled(interrupt):
+            yield
+    finally:
+        _came.clear()
 
 
 def ignored() -> contextlib.AbstractContextManager[None]:

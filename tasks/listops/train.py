@@ -235,10 +235,15 @@ def fit(
         writer = events.Events(out, trainer.epoch) if tensorboard else None
         if not trainer.finished:
             (out / "result.json").unlink(missing_ok=True)  # of a shorter run, or of another
+
+        def count_step(steps: Steps) -> None:
+            interrupts.raise_lost()
+            on_step(steps)
+
         while not trainer.finished:
             saved = trainer.epoch
             try:
-                record = trainer.run_epoch(on_step)
+                record = trainer.run_epoch(count_step)
                 checkpoint.save(path, [config], trainer.state_dict())
             except KeyboardInterrupt:
                 if trainer.epoch > saved:  # between the end of the epoch and that of its checkpoint

@@ -118,6 +118,7 @@ def _train(
 
     def count_step() -> None:
         nonlocal done
+        interrupts.raise_lost()
         done += 1
         on_step(Steps(done, total))
 
