@@ -8,7 +8,6 @@
 
 #include <map>
 #include <mutex>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -36,23 +35,7 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
-constexpr int kUnaskedSharedBytes = 48 << 10;  // what a block has without asking for it
-
-// Once a device, the current one, and kernel.
-void allow_shared_memory(cuda::Kernel kernel, int most, cudaStream_t stream) {
-  static std::mutex mutex;
-  static std::set<std::pair<int, cuda::Kernel>> allowed;
-  const std::lock_guard<std::mutex> lock(mutex);
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  if (allowed.count({device, kernel})) return;
-  const void* const function = reinterpret_cast<const void*>(kernel);
-  check_queued(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-               "cudaFuncSetAttribute", stream);
-  allowed.insert({device, kernel});
-}
-
-// ask(the kernel's function), asked once a device, the current one, and kernel.
+// What ask(the kernel's function) returns, asked once a device, the current one, and kernel; not 0.
 template <class F>
 int known(cuda::Kernel kernel, const F& ask) {
   static std::mutex mutex;
@@ -63,6 +46,16 @@ int known(cuda::Kernel kernel, const F& ask) {
   int& answer = answers[{device, kernel}];
   if (!answer) answer = ask(reinterpret_cast<const void*>(kernel));
   return answer;
+}
+
+constexpr int kUnaskedSharedBytes = 48 << 10;  // what a block has without asking for it
+
+void allow_shared_memory(cuda::Kernel kernel, int most, cudaStream_t stream) {
+  known(kernel, [&](const void* function) {
+    check_queued(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+                 "cudaFuncSetAttribute", stream);
+    return most;
+  });
 }
 
 int most_threads(cuda::Kernel kernel) {
