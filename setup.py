@@ -299,7 +299,7 @@ def build_cuda(
     from torch.utils.cpp_extension import include_paths, library_paths
 
     here, cxx = Path(__file__).parent.resolve(), compiler_command()[0]
-    slowest_first = ("double", "without_draws", "draws", "mve", "draws_long", "sample")
+    slowest_first = ("double", "usual", "without_draws", "draws", "mve", "draws_long", "sample")
     sources = [here / f"csrc/cuda/kernels_{name}.cu" for name in slowest_first]
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     flags = ["-O3", "-std=c++17", f"-ccbin {cxx}", "-Xcompiler -fPIC,-fvisibility=hidden"]

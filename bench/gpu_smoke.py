@@ -25,12 +25,13 @@ SOFT = ("straight_through", "gumbel_rao", "gst", "gst_pi")
 UNIT = (1.0, 0.0, 1.0)  #: parameters at temperature 1
 HOT = (1.0, 0.0, 1.7)  #: whose samples are drawn at another
 FIRST_ROW = 2**32 - 2  #: rows that are a part of more
-#: A row of: a thread, some lanes, a warp, several, a block, a larger one; of several blocks, of many.
+#: A row of: a thread, some lanes, a warp, several, a block (4096: in the commonest calls' kernel), a larger one; of
+#: several blocks, of many.
 SHAPES = (
-    *((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 5000)),
-    *((3, 9000), (2, 40000), (1, 128256)),
+    *((700, 10), (5, 33), (300, 64), (9, 100), (300, 200), (5, 1024), (3, 4093), (3, 4096)),
+    *((3, 5000), (3, 9000), (2, 40000), (1, 128256)),
 )
-SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (2, 9000), (1, 40000))
+SMALL_SHAPES = ((5, 10), (37, 10), (3, 300), (2, 1024), (1, 4096), (2, 9000), (1, 40000))
 #: Of more rows than there are multiprocessors, so that a block has a whole row in its memory, the largest that fits; or
 #: most of one, and several; or a part of one.
 FILLING_SHAPES = ((300, 9000), (300, 14336), (300, 32000), (300, 57344))

@@ -4,10 +4,9 @@ python -m bench.sass [--markdown FILE] [--source DIRECTORY]
 
 Instructions: each case is compiled for sm_90 with its launch known (``sass_probe.cu``: shape, threads a row, estimator,
 float32, temperature 1), so that no branch on the launch is left, and the path of a row that has a sample and no value
-beyond 2^100 is walked: loops over a team's lanes as often as it has steps, blocks for rare rows skipped. An instruction
-of a loop over draws counts once a draw. That compares versions of the kernels' own work; it is less than what runs. The
-kernels as shipped also find out what is known here: 200 to 350 instructions a thread more, and 42 a draw
-(``bench.sass_run``).
+beyond 2^100 is walked, blocks for rare rows skipped. An instruction of a loop over draws counts once a draw. That
+compares versions of the kernels' own work; it is less than what runs (``bench.sass_run``), for the kernels as shipped
+also find out what is known here.
 Registers and stack: of the built library's own kernels.
 """
 
@@ -24,7 +23,8 @@ import discrete_ops
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = Path(discrete_ops.__file__).parent / "libdiscrete_ops_cuda.so"
-#: A jump back over more than this, in bytes, closes the loop over draws; a shorter one, that over a team's lanes.
+#: A jump back over more than this, in bytes, closes the loop over draws; a shorter one, that over a team's lanes, which
+#: older checkouts have.
 LONG = 0x1000
 #: How the kernels' template parameters are called in the tables.
 NAMES = {"Mode": ("pull-back", "soft", "tau"), "Serves": ("all", "without draws", "with draws", "MVE")}
@@ -92,7 +92,7 @@ def listing(case: Case, source: Path) -> list[Instruction]:
             *shape,
             *case.flags,
         ]
-        subprocess.run([*command, str(ROOT / "bench/sass_probe.cu"), "-o", str(cubin)], check=True)
+        subprocess.run([*command, str(source / "bench/sass_probe.cu"), "-o", str(cubin)], check=True)
         return parse(printed("-sass", str(cubin)))
 
 

@@ -169,8 +169,9 @@ class Machine(Registers):
             case "RET", (to, Immediate(0)):
                 back = self.word(to)
                 return lambda lanes: self.at.__setitem__(lanes, back()[lanes])
-            case "EXIT", ():
-                return self.exit
+            case "EXIT", conditions if len(conditions) < 2:
+                holds = self.truth(conditions[0]) if conditions else lambda: True
+                return lambda lanes: self.exit(lanes & holds())
             case "BSYNC", (Name(barrier),):
                 return lambda lanes: self.wait(code.at, lanes, self.met[int(barrier[1:])])
             case "WARPSYNC", ():
@@ -239,8 +240,8 @@ class Machine(Registers):
                 return self.atomic_add(code, to, where, value)
             case "SHFL", (valid, to, value, by, clamp):
                 return self.shuffle(code, (to, valid), value, by, clamp)
-            case "VOTE" | "VOTEU", (*to, which) if code.modifiers == ("ANY",):
-                return self.vote(to, which)
+            case "VOTE" | "VOTEU", (*to, which) if code.modifiers in (("ANY",), ("ALL",)):
+                return self.vote(to, which, code.modifiers == ("ALL",))
             case "R2P", (Name("PR"), value, which) if not code.modifiers:
                 return self.set_predicates(value, which)
             case "MATCH", (to, value) if code.modifiers == ("ANY",):
@@ -282,13 +283,19 @@ class Machine(Registers):
     def shuffle(self, code: Instruction, to: tuple[Operand, ...], value: Operand, by: Operand, clamp: Operand) -> Step:
         put, put_valid = map(self.put, to)
         reads = self.word(value), self.word(by), self.word(clamp)
-        butterfly = {("BFLY",): True, ("IDX",): False}[code.modifiers]
+        (kind,) = code.modifiers
+        sources: dict[str, Callable[[Array, Array], Array]] = {
+            "BFLY": lambda moved, segment: self.lane ^ moved,
+            "IDX": lambda moved, segment: self.lane & segment | moved & 31 & ~segment,
+            "UP": lambda moved, segment: self.lane.astype(np.int64) - (moved & 31),
+        }
+        find = sources[kind]
 
         def step(lanes: Array) -> None:
             x, moved, packed = (read() for read in reads)
             segment, last = packed >> 8 & 31, packed & 31
-            source = self.lane ^ moved if butterfly else self.lane & segment | moved & 31 & ~segment
-            valid = source <= (self.lane & segment | last & ~segment)
+            source, bound = find(moved, segment), self.lane & segment | last & ~segment
+            valid = source >= bound if kind == "UP" else source <= bound
             place = self.thread - self.lane + np.where(valid, source, self.lane)
             if (lanes & ~lanes[place]).any():
                 raise RuntimeError(f"{code.text}: of a lane that does not take part")
@@ -297,13 +304,13 @@ class Machine(Registers):
 
         return step
 
-    def vote(self, to: list[Operand], which: Operand) -> Step:
+    def vote(self, to: list[Operand], which: Operand, of_all: bool) -> Step:
         holds, puts = self.truth(which), [(self.put(x), isinstance(x, Register)) for x in to]
 
         def step(lanes: Array) -> None:
             mask = self.mask_of(lanes & holds())
             for put, is_register in puts:
-                put(lanes, mask if is_register else mask != 0)
+                put(lanes, mask if is_register else mask == self.mask_of(lanes) if of_all else mask != 0)
 
         return step
 

@@ -5,27 +5,14 @@
 namespace discrete_ops {
 namespace cuda {
 
-DISCRETE_OPS_DEVICE Operand dense(void* data) {
-  Operand x{};
-  x.data = data;
-  x.dtype = Dtype::kFloat;
-  x.column_stride = x.dims = 1;
-  x.strides[0] = COLUMNS;
-  return x;
-}
-
-DISCRETE_OPS_DEVICE Call known(const Call& call) {
-  Call c = call;
-  c.logits = dense(call.logits.data), c.grad = dense(call.grad.data), c.out = dense(call.out.data);
-  c.columns = COLUMNS;
+DISCRETE_OPS_DEVICE Call known(Call c) {
+  usual::know(c, COLUMNS);
   c.team = TEAM;
   c.logits_width = c.grad_width = c.out_width = COLUMNS % 4 ? 2 : 4;
   c.draw_groups = c.split = 1;
   c.block_rows = 128 / TEAM;
   c.together = 1;
-  c.seeds = c.groups = 1;
   c.first_row = 0;
-  c.parameters = nullptr;
   c.one[kTau] = c.one_sample_rate = 1;
   c.spec.estimator = ESTIMATOR;
   c.spec.strata.count = 0;
@@ -33,7 +20,8 @@ DISCRETE_OPS_DEVICE Call known(const Call& call) {
 #ifdef ONE_DRAW
   c.spec.num_samples = 1;
 #endif
-  c.tile_bytes = COLUMNS % 4 ? 16 * (128 * COLUMNS / 4 + 1) : 0;
+  c.tiles = COLUMNS % 4 ? Tiles::kAligned : Tiles::kNone;
+  c.tile_bytes = 16 * (128 * COLUMNS / 4 + 1);
   return c;
 }
 

@@ -31,6 +31,10 @@ struct Operand {
     }
     return offset + row * strides[0];  // 0 of a single row
   }
+
+  bool is_contiguous(int64_t columns) const {
+    return column_stride == 1 && (dims == 0 || (dims == 1 && strides[0] == columns));
+  }
 };
 
 // What the surrogate kernels compute of an estimator's terms.

@@ -283,9 +283,9 @@ struct Surrogate {
   DISCRETE_OPS_HD Draws reinmax_cv(bool soft) {
     const V pi_total = prepare(M::set(1));
     if (r.leads()) {
+      add_control(soft, pi_total);  // first: what needs most registers finds out(s) to be 0
       subtract_half();
       at_one([&](const auto& weights) { add_half_way(weights); });
-      add_control(soft, pi_total);
     }
     return {coefficient, 1, pi_total * T(2)};
   }

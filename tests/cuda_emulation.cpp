@@ -9,6 +9,7 @@
 #include "cuda/kernels_draws_long.cu"
 #include "cuda/kernels_mve.cu"
 #include "cuda/kernels_sample.cu"
+#include "cuda/kernels_usual.cu"
 #include "cuda/kernels_without_draws.cu"
 #include "operators.h"
 #include "schemas.h"

@@ -175,6 +175,11 @@ template <class X>
 X shuffle_xor(unsigned mask, X x, int flip) {
   return shuffle(mask, x, (thread() % 32) ^ flip);
 }
+template <class X>
+X shuffle_up(unsigned mask, X x, int step, int width) {
+  const int lane = thread() % 32;
+  return shuffle(mask, x, lane % width < step ? lane : lane - step);
+}
 
 inline bool any(bool x) {
   int found = x;

@@ -5,7 +5,9 @@ the barriers, the branches, the strides. Each case says which kernel and which s
 """
 
 import ctypes
+import re
 import shutil
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,6 +26,13 @@ def emulator() -> Emulator:
     emulator = library()
     emulator.machine()
     return emulator
+
+
+def kernel_of(operator: Callable[..., object], *call: object) -> str:
+    """The template that a call's kernel is an instance of, and of which rows, if it is of the commonest calls."""
+    name = library().planned(operator, *call)[1].kernel
+    template, rows = re.search(r"\d((?:sample|surrogate)_[a-z]+)I(?:NS0_9([A-Z][a-z]+Rows))?", name).groups()
+    return template if rows is None else f"{template} of {rows}"
 
 
 def test_exponential_noise_to_2_ulp(emulator: Emulator) -> None:
@@ -70,6 +79,60 @@ def test_rows_in_registers(
         compare(emulator, x, v, seed, estimator, k=3)
         if dtype == torch.float64:  # other temperatures amplify float32 rounding
             compare(emulator, x, v, seed, estimator, k=2, parameters=parameters_of(estimator, tau=0.4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [
+        *(((1100, columns), "ShortRows") for columns in (2, 7, 10, 16)),
+        *((shape, "WholeRows") for shape in ((1100, 32), (1100, 64), (150, 128), (80, 512), (80, 1024), (1, 8192))),
+    ],
+    ids=str,
+)
+def test_the_commonest_calls_have_kernels_of_their_own(emulator: Emulator, shape: tuple[int, int], rows: str) -> None:
+    """Whose source gives the same, to the bit, as that of the general ones, which serve such rows that lie apart.
+
+    In machine code products may be fused otherwise.
+    """
+    emulator.machine(1)
+    x, v, seed = inputs(shape, torch.float32)
+    if shape[0] > 1:  # masks, and rows without a sample
+        x[1, 1:], v[1, 1] = -torch.inf, torch.nan
+        x[2] = -torch.inf
+        x[3, 1] = torch.nan
+        x[4, 0], x[4, 1] = 3e38, -3e38
+    apart = torch.stack((x, x), 2)[..., 0]
+    index = compare_sample(emulator, x, seed)
+    assert kernel_of(emulator.sample, x, seed, UNIT) == f"sample_usual of {rows}"
+    assert kernel_of(emulator.sample, apart, seed, UNIT) == "sample_registers"
+    assert torch.equal(emulator.sample(apart, seed, UNIT)[1], index)
+    for estimator in sorted({*ESTIMATORS} - {"mve"}):
+        compare(emulator, x, v, seed, estimator, k=2)
+        call = (seed, (0.7, 1.5, 1.0), estimator, 2)
+        assert kernel_of(emulator.surrogate_vjp, v, x, index, *call) == f"surrogate_usual of {rows}"
+        assert kernel_of(emulator.surrogate_vjp, v, apart, index, *call) == "surrogate_registers"
+        got, want = (emulator.surrogate_vjp(v, logits, index, *call) for logits in (x, apart))
+        torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+def test_other_calls_have_the_general_kernels(emulator: Emulator) -> None:
+    emulator.machine(1)
+    table = torch.tensor([UNIT] * 2, dtype=torch.float64)
+    for columns in (10, 64):
+        x, v, seed = inputs((1200, columns), torch.float32)
+        index = emulator.sample(x, seed, UNIT)[1]
+        moved, beside = torch.empty(x.numel() + 1)[1:].view_as(x), torch.empty(1200, columns + 1)[:, :columns]
+        for logits, grad, seeds, parameters in [
+            (x.half(), v.half(), seed, UNIT),
+            (x, v[:1].expand_as(v), seed, UNIT),
+            (x, v, torch.tensor([1, 2]), UNIT),
+            (x, v, seed, table),
+            (x, moved.copy_(v), seed, UNIT),
+            (beside.copy_(x), v, seed, UNIT),
+        ]:
+            compare(emulator, logits, grad, seeds, "gst", k=1, parameters=parameters)
+            call = (grad, logits, index, seeds, parameters, "straight_through", 1)
+            assert kernel_of(emulator.surrogate_vjp, *call) == "surrogate_registers"
 
 
 @pytest.mark.parametrize("most_threads", [512, 256])

@@ -226,13 +226,14 @@ def test_several_warps_a_row_and_teams_that_share_draws(machine: MachineCode) ->
 
 
 def test_a_device_filled(machine: MachineCode) -> None:
-    """A thread has a row of 10, with 3 quads of it in its registers; 4 threads one of 64, with 4 quads each."""
-    for shape in ((1300, 10), (300, 64)):
+    """A thread has a row of 10, 3 quads in its registers; 4 threads one of 60 or 64, 64 one of 1024, 4 quads each."""
+    for shape in ((1300, 10), (300, 60), (300, 64), (80, 1024)):
         x, v, seed = inputs(shape, torch.float32)
         rows = 4
         index = reference.sample(x, seed)[1]
-        machine.blocks = [0]
-        for estimator in ("straight_through", "gumbel_rao"):
+        machine.blocks = [0, 1]
+        assert torch.equal(machine.sample(x, seed, UNIT)[1][:rows], index[:rows])
+        for estimator in ("straight_through", "gumbel_rao", "reinmax_cv"):
             call = (seed, UNIT, estimator, 2)
             got = machine.surrogate_vjp(v, x, index, *call)[:rows]
             want = reference.surrogate_vjp(v[:rows], x[:rows], index[:rows], *call)
@@ -267,11 +268,12 @@ def test_long_rows(
 
 
 def test_a_block_of_more_threads_for_a_longer_row_in_registers(machine: MachineCode) -> None:
-    x, v, seed = inputs((1, 8190), torch.float32)
-    compare_sample(machine, x, seed)
-    for estimator in ("reinmax", "gumbel_rao"):
-        compare(machine, x, v, seed, estimator, k=2)
-        assert machine.last_launch() == (1, 512, 512, 1, 1, 0)
+    for columns in (8190, 8192):
+        x, v, seed = inputs((1, columns), torch.float32)
+        compare_sample(machine, x, seed)
+        for estimator in ("reinmax", "gumbel_rao"):
+            compare(machine, x, v, seed, estimator, k=2)
+            assert machine.last_launch() == (1, 512, 512, 1, 1, 0)
 
 
 def test_parameters_and_seeds_of_groups_of_rows(machine: MachineCode) -> None:

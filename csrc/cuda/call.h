@@ -6,8 +6,10 @@
 namespace discrete_ops {
 namespace cuda {
 
+constexpr int kBlockThreads = 128;     // of a block of short rows
 constexpr int kRegisterThreads = 256;  // most threads of a block that holds several rows, or draws, in registers
 constexpr int kLongThreads = 512;      // threads of a block for a long row; the most for one in registers
+constexpr int kFloatQuads = 4, kMVEQuads = 2, kDoubleQuads = 1;  // most quads of columns that a thread has in registers
 
 // Arrays of a long row: z, of which it is sampled; v, out and a; draws need b too, MVE three more (cauchy_row.h).
 constexpr int kLongRowArraysOfSample = 1, kLongRowArrays = 4, kLongRowArraysWithDraws = 5, kLongRowArraysWithMVE = 8;
@@ -18,6 +20,10 @@ constexpr int kMaxWarps = 16;
 constexpr int kSlotBytes = 2 * 2 * kMaxWarps * 8;
 constexpr int kSharedBytes = kSlotBytes + kRegisterThreads * 8;
 
+// Whether rows are staged through shared memory (tile.h), and whether every block's then begin, in every tensor, at a
+// multiple of 16 bytes.
+enum class Tiles { kNone, kAnywhere, kAligned };
+
 struct Call : Problem {
   double one[kParameters];                  // the parameters of every row where `parameters` is null
   double one_sample_rate;                   // 1 / one[kSampleTau]: a division that every row would do again
@@ -25,7 +31,8 @@ struct Call : Problem {
   int team;                                 // threads a row, a power of 2
   int block_rows, draw_groups;              // rows of a block; teams that share the draws of a row: powers of 2 too
   int together;                             // whether every row takes the same path, but for what it holds
-  int tile_bytes;                           // of shared memory that hold the block's rows of a tensor; 0: not staged
+  Tiles tiles;
+  int tile_bytes;  // of shared memory that hold the block's rows of a tensor
   // Long rows:
   int split;          // blocks a row
   int rounds;         // quads of columns a thread, the last one perhaps behind the row; less than 2^28 columns a block

@@ -41,6 +41,12 @@ DISCRETE_OPS_DEVICE X shuffle_xor(unsigned mask, X x, int flip) {
   return __shfl_xor_sync(mask, x, flip);
 }
 
+// Of the lane `step` below among groups of `width` lanes; of the first ones, their own.
+template <class X>
+DISCRETE_OPS_DEVICE X shuffle_up(unsigned mask, X x, int step, int width) {
+  return __shfl_up_sync(mask, x, static_cast<unsigned>(step), width);
+}
+
 // Whether x is true in any lane of the warp, all of which call this.
 DISCRETE_OPS_DEVICE bool any(bool x) {
   return __any_sync(~0u, x);
@@ -57,6 +63,10 @@ DISCRETE_OPS_DEVICE void block_barrier() {
 // x, of which the compiler knows nothing: what depends on it is computed anew, not kept in registers.
 DISCRETE_OPS_DEVICE uint64_t unknown(uint64_t x) {
   asm volatile("" : "+l"(x));
+  return x;
+}
+DISCRETE_OPS_DEVICE int unknown(int x) {
+  asm volatile("" : "+r"(x));
   return x;
 }
 DISCRETE_OPS_DEVICE float unknown(float x) {

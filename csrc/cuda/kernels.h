@@ -3,6 +3,7 @@
 
 #include "long_row.h"
 #include "register_row.h"
+#include "usual.h"
 
 namespace discrete_ops {
 namespace cuda {
@@ -58,6 +59,20 @@ template <class T, int kQuads, Mode kMode, Serves kServes>
 DISCRETE_OPS_KERNEL_OF_REGISTERS(registers<T>(kServes, kQuads))
 surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   surrogate_row_in_registers<T, kQuads, kMode, kServes>(call);
+}
+
+// The same of the commonest calls. Without draws five blocks of kBlockThreads share a
+// multiprocessor.
+template <class Usual, int kQuads>
+DISCRETE_OPS_KERNEL(kLongThreads, 1)
+sample_usual(DISCRETE_OPS_PARAMETER Call call) {
+  sample_row_in_registers<float, kQuads>(Usual::template known<kQuads>(call));
+}
+
+template <class Usual, int kQuads, Mode kMode, Serves kServes>
+DISCRETE_OPS_KERNEL_OF_REGISTERS(kServes == Serves::kWithDraws ? registers<float>(kServes, kQuads) : 96)
+surrogate_usual(DISCRETE_OPS_PARAMETER Call call) {
+  surrogate_row_in_registers<float, kQuads, kMode, kServes>(Usual::template known<kQuads>(call));
 }
 
 // Of what waits for memory, and not for arithmetic, two blocks on a multiprocessor.

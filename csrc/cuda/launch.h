@@ -9,6 +9,7 @@
 
 #include "../cauchy.h"
 #include "call.h"
+#include "usual.h"
 
 namespace discrete_ops {
 namespace cuda {
@@ -23,8 +24,9 @@ Kernel register_kernel_with_draws(Mode mode, int quads);
 Kernel long_kernel_with_draws(Mode mode);
 Kernel mve_kernel(int quads);  // likewise; it pulls back, and nothing else
 Kernel double_kernel(Mode mode, int quads);
-
-constexpr int kFloatQuads = 4, kMVEQuads = 2, kDoubleQuads = 1;  // most quads a thread
+// Of the commonest calls (usual.h): of short rows, by their quads, or whole ones, by their team; the second pulls back.
+Kernel usual_sample_kernel(bool is_short, int quads, int team);
+Kernel usual_kernel(bool is_short, int quads, int team, bool draws);
 
 // instance(quads) with the quads as a constant, for those from 1 on that float32 rows take.
 template <class F>
@@ -95,27 +97,28 @@ inline int access_width(const Operand& x, int64_t columns, bool binary) {
   return 1;
 }
 
-inline bool is_contiguous(const Operand& x, int64_t columns) {
-  return x.column_stride == 1 && (x.dims == 0 || (x.dims == 1 && x.strides[0] == columns));
-}
-
 // Whether a block's rows are staged through shared memory: where its own accesses would be less than 16 bytes, or would
 // lie so far apart that each takes half a sector of 32.
 inline void plan_tiles(Call& call, Launch& launch, bool with_grad) {
   if (call.spec.binary) return;
   const bool adjacent = call.columns % 4 == 0 && (call.team > 1 || call.columns <= 4);
-  if (adjacent || !is_contiguous(call.logits, call.columns)) return;
-  if (with_grad && !is_contiguous(call.grad, call.columns)) return;
+  if (adjacent || !call.logits.is_contiguous(call.columns)) return;
+  if (with_grad && !call.grad.is_contiguous(call.columns)) return;
   const int element = std::max(bytes_of(call.logits.dtype), with_grad ? bytes_of(call.grad.dtype) : 0);
   static_assert(2 * (4 * kFloatQuads * kLongThreads * 4 + 32) + kSharedBytes < 99 << 10, "what any device has");
   call.tile_bytes = static_cast<int>(ceiling(call.block_rows * call.columns * element, 16) + 1) * 16;
   launch.shared_bytes += (with_grad ? 2 : 1) * call.tile_bytes;
+  const auto is_aligned = [&](const Operand& x) {
+    const int64_t block_bytes = call.block_rows * call.columns * bytes_of(x.dtype);
+    return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && block_bytes % 16 == 0;
+  };
+  const bool aligned = is_aligned(call.logits) && is_aligned(call.out) && (!with_grad || is_aligned(call.grad));
+  call.tiles = aligned ? Tiles::kAligned : Tiles::kAnywhere;
 }
 
 // Threads a row and teams that share its draws; returns the quads a thread. A launch that fills the device takes few
 // threads a row, which saves shuffles; a small one takes more draw groups, then more threads a row.
 inline int plan_registers(Call& call, Launch& launch, int held_quads, bool draws, const Device& device) {
-  constexpr int kBlockThreads = 128;
   const int64_t wanted = int64_t{device.multiprocessors} * (draws ? 640 : 1024);
   const int64_t quads = ceiling(call.columns, 4);
   const int most = std::min(power_of_2_from(quads), kRegisterThreads);
@@ -178,6 +181,7 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
   call.grad_width = with_grad ? access_width(call.grad, call.columns, binary) : 1;
   call.out_width = access_width(call.out, call.columns, binary);
   call.split = 1;
+  call.tiles = Tiles::kNone;
   call.tile_bytes = call.shared_arrays = call.rounds = 0;
   const bool mve = !sampling && call.spec.estimator == kMVE;
   // The temperatures of MVE that float32 has not the precision for, or that only the device knows.
@@ -208,6 +212,13 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
     plan_long(call, launch, arrays, is_double ? 8 : 4, device);
   } else {
     plan_tiles(call, launch, with_grad);
+    const bool is_short = ShortRows::holds(call, with_grad);
+    if ((sampling || with_grad) && !mve && (is_short || WholeRows<>::holds(call, with_grad))) {
+      const Kernel usual =
+          sampling ? usual_sample_kernel(is_short, quads, call.team) : usual_kernel(is_short, quads, call.team, draws);
+      const bool resident = launch.threads <= kRegisterThreads || device.most_threads(usual) >= launch.threads;
+      if (resident) launch.kernel = usual;
+    }
   }
   return launch;
 }

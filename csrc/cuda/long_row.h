@@ -190,7 +190,7 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
     const char* const from = row_of(x, row);
     for (int first = 0; quad(first) < end_quad; first += kLoads) {
       V loaded[4 * kLoads];
-      load_quads<T, kLoads, int64_t>(x, from, width, quad(first), kLongThreads, n, fill, loaded);
+      load_quads<T, kLoads, int64_t>(x, from, width, quad(first), kLongThreads, {n, 0}, fill, loaded);
       DISCRETE_OPS_UNROLL
       for (int i = 0; i < 4 * kLoads; ++i) {
         if (const int round = first + i / 4; quad(round) < end_quad) f(Step{round, i % 4}, loaded[i]);
@@ -214,7 +214,7 @@ struct LongRow : TakesAllDraws, CauchyRow<LongRow<Scalar, kOfMode, kServesWhat>>
       for (int i = 0; i < 4; ++i) {
         x[i] = invalid ? static_cast<T>(__builtin_nan("")) : empty ? T(0) : value(Step{round, i});
       }
-      store_quads<T, 1, int64_t>(call.out, to, call.out_width, quad(round), 0, n, x);
+      store_quads<T, 1, int64_t>(call.out, to, call.out_width, quad(round), 0, {n, 0}, x);
     }
   }
 };

@@ -30,11 +30,11 @@ struct Math<float> {
   static DISCRETE_OPS_DEVICE V greatest(V x) { return fmaxf(x, 0.0f); }
   static DISCRETE_OPS_DEVICE V max(V a, V b) { return fmaxf(a, b); }
   static DISCRETE_OPS_DEVICE V min(V a, V b) { return fminf(a, b); }
-  // To 2^-22 and 2^-26 |x|, relative, and 0 below 2^-126: the hardware's, with what the product with log2 e lost.
+  // To 2^-22 and 2^-28 |x|, relative, and 0 below 2^-126: the hardware's, with what the product with log2 e lost.
   static DISCRETE_OPS_DEVICE V exp(V x) {
-    const float y = fmaxf(x, -128.0f), t = y * 0x1.715476p+0f, lost = fmaf(y, 0x1.715476p+0f, -t),
+    const float y = fmaxf(x, -128.0f), t = y * 0x1.715476p+0f, lost = fmaf(t, -0x1.62e43p-1f, y),
                 e = device::approximate_exp2(t);
-    return fmaf(e, lost * 0x1.62e43p-1f, e);
+    return fmaf(e, lost, e);
   }
   static DISCRETE_OPS_DEVICE V exp2(V x) { return exp2f(x); }
   // log(1 + x) for x >= 0, finite, without a branch: simd.h's polynomial. Relative precision down to the smallest x.
@@ -114,18 +114,15 @@ DISCRETE_OPS_DEVICE void exponential(uint32_t word, uint32_t stratum, double wid
   e = -::log1p(-fmin(u, 1 - 0x1p-53));
 }
 
-// Of the four columns of a block, the strata of the i-th draw: its order is made again for every draw, for registers
-// are scarce.
+// Of the four columns of a block, the strata of the i-th draw: their orders are made again for every draw, for
+// registers are scarce.
 DISCRETE_OPS_DEVICE void strata_of_block(const philox::Strata& strata, uint64_t seed, uint32_t block, uint64_t row,
                                          uint32_t i, uint32_t stratum[4]) {
   uint32_t rotation[4], shuffle[4];
   philox::words(seed, block, philox::kStrataDraw, row, rotation);
   philox::words(seed, block, philox::kShuffleDraw, row, shuffle);
-  DISCRETE_OPS_UNROLL
-  for (int column = 0; column < 4; ++column) {
-    const uint32_t turned = philox::upper(rotation[column], strata.count);
-    philox::strata_of_draw<1>(strata, i, &turned, shuffle + column, stratum + column);
-  }
+  for (uint32_t& x : rotation) x = philox::upper(x, strata.count);
+  philox::strata_of_draw<4>(strata, i, rotation, shuffle, stratum);
 }
 
 }  // namespace cuda

@@ -15,19 +15,30 @@ struct alignas(sizeof(Raw) * kWidth) Pack {
   Raw x[kWidth];
 };
 
-// Columns 4 * quad .. 4 * quad + 3 of a row that starts at `from`, those that exist; `fill` in place of the rest.
+// A row's columns. Of a thread's quads those from the `ends`-th on may lie behind the last one, in part or whole: where
+// that is known when a kernel is compiled, the others need no test.
+template <class Column>
+struct Columns {
+  Column count;
+  int ends;
+  DISCRETE_OPS_DEVICE bool have(Column column, int q) const { return q < ends || column < count; }
+};
+
+// Columns 4 * quad .. 4 * quad + 3 of a row that starts at `from`, the thread's q-th, those that exist; `fill` in place
+// of the rest.
 template <int kWidth, class Raw, class Column>
-DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, Column quad, Column columns, Raw fill, Raw to[4]) {
+DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, int q, Column quad, const Columns<Column>& columns,
+                                   Raw fill, Raw to[4]) {
   DISCRETE_OPS_UNROLL
   for (int i = 0; i < 4; i += kWidth) {
     const Column column = 4 * quad + i;
     if constexpr (kWidth == 1) {
-      to[i] = column < columns ? from[column * stride] : fill;
+      to[i] = columns.have(column, q) ? from[column * stride] : fill;
     } else {
       Pack<Raw, kWidth> pack;
       DISCRETE_OPS_UNROLL
       for (int j = 0; j < kWidth; ++j) pack.x[j] = fill;
-      if (column < columns) pack = *reinterpret_cast<const Pack<Raw, kWidth>*>(from + column);
+      if (columns.have(column, q)) pack = *reinterpret_cast<const Pack<Raw, kWidth>*>(from + column);
       DISCRETE_OPS_UNROLL
       for (int j = 0; j < kWidth; ++j) to[i + j] = pack.x[j];
     }
@@ -35,14 +46,14 @@ DISCRETE_OPS_DEVICE void load_quad(const Raw* from, int64_t stride, Column quad,
 }
 
 template <int kWidth, class Raw, class Column>
-DISCRETE_OPS_DEVICE void store_quad(Raw* to, Column quad, Column columns, const Raw from[4]) {
+DISCRETE_OPS_DEVICE void store_quad(Raw* to, int q, Column quad, const Columns<Column>& columns, const Raw from[4]) {
   DISCRETE_OPS_UNROLL
   for (int i = 0; i < 4; i += kWidth) {
     const Column column = 4 * quad + i;
     Pack<Raw, kWidth> pack;
     DISCRETE_OPS_UNROLL
     for (int j = 0; j < kWidth; ++j) pack.x[j] = from[i + j];
-    if (column < columns) *reinterpret_cast<Pack<Raw, kWidth>*>(to + column) = pack;
+    if (columns.have(column, q)) *reinterpret_cast<Pack<Raw, kWidth>*>(to + column) = pack;
   }
 }
 
@@ -70,7 +81,7 @@ DISCRETE_OPS_DEVICE char* row_of_contiguous(const Operand& x, int64_t row) {
 // counts columns: an int where the row has few.
 template <class T, int kQuads, class Column>
 DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width, Column first, Column stride,
-                                    Column columns, T fill, T to[4 * kQuads]) {
+                                    const Columns<Column>& columns, T fill, T to[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     if (x.dtype != Dtype::kDouble) {
       float narrow[4 * kQuads];
@@ -83,7 +94,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width
       const double* const from = static_cast<const double*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
-        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
+        load_quad<decltype(w)::value>(from, x.column_stride, q, first + q * stride, columns, fill, to + 4 * q);
       }
     });
   } else if (x.dtype == Dtype::kFloat) {
@@ -91,7 +102,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width
       const float* const from = static_cast<const float*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
-        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, fill, to + 4 * q);
+        load_quad<decltype(w)::value>(from, x.column_stride, q, first + q * stride, columns, fill, to + 4 * q);
       }
     });
   } else {
@@ -102,7 +113,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width
       const uint16_t* const from = static_cast<const uint16_t*>(row);
       DISCRETE_OPS_UNROLL
       for (int q = 0; q < kQuads; ++q) {
-        load_quad<decltype(w)::value>(from, x.column_stride, first + q * stride, columns, raw_fill, raw + 4 * q);
+        load_quad<decltype(w)::value>(from, x.column_stride, q, first + q * stride, columns, raw_fill, raw + 4 * q);
       }
     });
     DISCRETE_OPS_UNROLL
@@ -113,7 +124,7 @@ DISCRETE_OPS_DEVICE void load_quads(const Operand& x, const void* row, int width
 // The same back, into a contiguous tensor.
 template <class T, int kQuads, class Column>
 DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, Column first, Column stride,
-                                     Column columns, const T from[4 * kQuads]) {
+                                     const Columns<Column>& columns, const T from[4 * kQuads]) {
   if constexpr (sizeof(T) == 8) {
     if (x.dtype != Dtype::kDouble) {
       float narrow[4 * kQuads];
@@ -124,13 +135,13 @@ DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, Col
     with_width<2>(width, [&](auto w) {
       double* const to = static_cast<double*>(row);
       DISCRETE_OPS_UNROLL
-      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, q, first + q * stride, columns, from + 4 * q);
     });
   } else if (x.dtype == Dtype::kFloat) {
     with_width<4>(width, [&](auto w) {
       float* const to = static_cast<float*>(row);
       DISCRETE_OPS_UNROLL
-      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, from + 4 * q);
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, q, first + q * stride, columns, from + 4 * q);
     });
   } else {
     uint16_t raw[4 * kQuads];
@@ -140,7 +151,7 @@ DISCRETE_OPS_DEVICE void store_quads(const Operand& x, void* row, int width, Col
     with_width<4>(width, [&](auto w) {
       uint16_t* const to = static_cast<uint16_t*>(row);
       DISCRETE_OPS_UNROLL
-      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, first + q * stride, columns, raw + 4 * q);
+      for (int q = 0; q < kQuads; ++q) store_quad<decltype(w)::value>(to, q, first + q * stride, columns, raw + 4 * q);
     });
   }
 }

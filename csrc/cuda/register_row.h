@@ -72,10 +72,12 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
   DISCRETE_OPS_DEVICE int column(int s) const { return 4 * (s / 4 * team.size + team.rank) + s % 4; }
 
   DISCRETE_OPS_DEVICE uint32_t draw_begin() const {  // the team's draw group
-    return static_cast<uint32_t>(team.number >> device::log2_of_power(call.block_rows));
+    return leads() ? 0 : static_cast<uint32_t>(team.number >> device::log2_of_power(call.block_rows));
   }
   DISCRETE_OPS_DEVICE uint32_t draw_step() const { return static_cast<uint32_t>(call.draw_groups); }
-  DISCRETE_OPS_DEVICE bool leads() const { return device::thread() < call.block_rows * call.team; }
+  DISCRETE_OPS_DEVICE bool leads() const {
+    return call.draw_groups == 1 || device::thread() < call.block_rows * call.team;
+  }
 
   template <class F>
   DISCRETE_OPS_DEVICE void each_quad(const F& f) {
@@ -156,9 +158,10 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
 
   DISCRETE_OPS_DEVICE V stratified_exponentials(uint32_t k, uint32_t i) {
     const uint64_t key = device::unknown(seed);
+    const int rank = device::unknown(team.rank);  // nor its quads' places
     each([&](int s) { b_[s] = device::unknown(b_[s]); });
     each_quad([&](int q) {
-      const uint32_t block = static_cast<uint32_t>(q * team.size + team.rank);
+      const uint32_t block = static_cast<uint32_t>(q * team.size + rank);
       uint32_t w[4], stratum[4];
       strata_of_block(call.spec.strata, key, block, local_row, i, stratum);
       philox::words(key, block, k, local_row, w);
@@ -186,25 +189,42 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
 
   DISCRETE_OPS_DEVICE V parameter(Parameter p) const { return static_cast<T>(call.parameter(row, p)); }
 
-  // z and, where there is one, v, as they are; from quad `first` on, `stride` apart.
-  DISCRETE_OPS_DEVICE void read(int first, int stride) {
+  // z and, where there is one, v, as they are; from quad `first` on, `stride` apart, of which those from the `ends`-th
+  // on may lie behind the last column.
+  DISCRETE_OPS_DEVICE void read(int first, int stride, int ends) {
     const void* logits = row_of(call.logits, row);
     const void* grad = kWithGrad ? row_of(call.grad, row) : nullptr;
-    if (call.tile_bytes) {
-      const Tile of_logits(call.logits, call, 0);
-      of_logits.read(), logits = of_logits.at(call, row);
+    if (call.tiles != Tiles::kNone) {
+      Tile<T, kQuads> of_logits(call.logits, call, 0);
+      of_logits.load(of_logits.global), logits = of_logits.at(call, row);
       if constexpr (kWithGrad) {
-        const Tile of_grad(call.grad, call, 1);
-        of_grad.read(), grad = of_grad.at(call, row);
+        Tile<T, kQuads> of_grad(call.grad, call, 1);
+        of_grad.load(of_grad.global), grad = of_grad.at(call, row);
+        of_grad.store(of_grad.global, of_grad.shared);
       }
+      of_logits.store(of_logits.global, of_logits.shared);
       device::block_barrier();
     }
-    load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, stored, -Math::kInf, z_);
-    if constexpr (kWithGrad) load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, stored, T(0), v_);
+    with_columns(ends, [&](const Columns<int>& columns) {
+      load_quads<T, kQuads>(call.logits, logits, call.logits_width, first, stride, columns, -Math::kInf, z_);
+      if constexpr (kWithGrad) {
+        load_quads<T, kQuads>(call.grad, grad, call.grad_width, first, stride, columns, T(0), v_);
+      }
+    });
+  }
+
+  // f of the columns in memory; where the team has a place for each and no more, no quad needs a test.
+  template <class F>
+  DISCRETE_OPS_DEVICE void with_columns(int ends, const F& f) {
+    if (stored == kSteps * team.size) {
+      f(Columns<int>{stored, kQuads});
+    } else {
+      f(Columns<int>{stored, ends});
+    }
   }
 
   DISCRETE_OPS_DEVICE void load() {
-    read(team.rank, team.size);
+    read(team.rank, team.size, kQuads - 1);
     if (is_binary()) {
       add_other_category();
     } else {
@@ -214,8 +234,8 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
     if constexpr (kWithGrad) {
       const V scale = static_cast<T>(call.grad_scale);
       each([&](int s) { v_[s] *= scale; });
-      V least = 0;
-      each([&](int s) { least = Math::min(least, z_[s]); });
+      V least = stored < kSteps * team.size ? -Math::kInf : V(0);  // so are places without a column
+      if (least == 0) each([&](int s) { least = Math::min(least, z_[s]); });
       if (least == -Math::kInf) each([&](int s) { v_[s] = z_[s] == -Math::kInf ? T(0) : v_[s]; });
     }
   }
@@ -282,17 +302,20 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
 
   DISCRETE_OPS_DEVICE void store() {
     if constexpr (kServes == Serves::kWithDraws) find_row();  // not kept in registers through the draws
-    if (!call.tile_bytes) return store_at(row_of_contiguous(call.out, row));
-    const Tile tile(call.out, call, 0);
+    if (call.tiles == Tiles::kNone) return store_at(row_of_contiguous(call.out, row));
+    Tile<T, kQuads> tile(call.out, call, 0);
     device::block_barrier();  // every thread has read the logits, which lay there
     store_at(tile.at(call, row));
     device::block_barrier();
-    tile.write();
+    tile.load(tile.shared);
+    tile.store(tile.shared, tile.global);
   }
 
   DISCRETE_OPS_DEVICE void store_at(void* at) {
     if (is_behind || !leads()) return;
-    store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, stored, out_);
+    with_columns(kQuads - 1, [&](const Columns<int>& columns) {
+      store_quads<T, kQuads>(call.out, at, call.out_width, team.rank, team.size, columns, out_);
+    });
   }
 };
 
@@ -305,7 +328,7 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
   constexpr int kQuads = Row::kSteps / 4;
   const int first_column = r.team.rank * Row::kSteps;
   const T rate = static_cast<T>(r.call.sample_rate(r.row));
-  r.read(r.team.rank * kQuads, 1);
+  r.read(r.team.rank * kQuads, 1, r.team.size == 1 ? kQuads - 1 : 0);
   if (r.is_binary()) {
     r.add_other_category();
   } else {
@@ -336,7 +359,7 @@ DISCRETE_OPS_DEVICE void sample_register_row(Row& r) {
     }
     int beyond = 0;
     DISCRETE_OPS_UNROLL
-    for (int i = 0; i < 4; ++i) cdf += weight[i], beyond += cdf <= target;
+    for (int i = 0; i < 4; ++i) cdf += device::unknown(weight[i]), beyond += cdf <= target;  // of four, not of all
     if (beyond < 4) index = static_cast<uint32_t>(first_column + passed + beyond);
   }
   index = r.team.reduce(index, Min{});

@@ -105,20 +105,19 @@ struct Team {
   }
 
   // The sum of x over the threads of lesser rank, that with this thread's own, and over all. A thread's `through` is
-  // the next one's `before`, to the bit.
+  // the next one's `before`, to the bit. All lanes of the warp call this.
   struct Sums {
     double before, through, total;
   };
   DISCRETE_OPS_DEVICE Sums sums(double x) {
-    const int place = lane & (lanes - 1), first = lane - place;
-    double inclusive = x;
-    for (int step = 1; step < lanes; step *= 2) {
-      const double y = shuffle(inclusive, place < step ? lane : lane - step);
-      if (place >= step) inclusive += y;
+    const int place = lane & (lanes - 1);
+    double inclusive = x, before = 0, total = x;
+    if (lanes > 1) {
+      scan<16>(place, inclusive);
+      before = device::shuffle_up(~0u, inclusive, 1, lanes);
+      total = device::shuffle(~0u, inclusive, lane - place + lanes - 1);
     }
-    double before = shuffle(inclusive, place ? lane - 1 : lane);
     if (place == 0) before = 0;
-    const double total = shuffle(inclusive, first + lanes - 1);
     if (size <= 32) return {before, inclusive, total};
     const Slots<double> totals = slots<double>(0);
     if (lane == 0) totals[device::thread() / 32] = total;
@@ -142,12 +141,39 @@ struct Team {
     return whole ? device::shuffle(~0u, x, source) : device::shuffle(mask, x, source);
   }
 
+  // x becomes its sum over the team's lanes up to this one.
+  template <int kStep>
+  DISCRETE_OPS_DEVICE void scan(int place, double& x) const {
+    if constexpr (kStep > 1) scan<kStep / 2>(place, x);
+    if (kStep < lanes) {
+      const double below = device::shuffle_up(~0u, x, kStep, lanes);
+      if (place >= kStep) x += below;
+    }
+  }
+
   template <bool kTwo, class X, class Op>
   DISCRETE_OPS_DEVICE void butterfly(int width, X& x, X& y, Op op) const {
-    for (int flip = width / 2; flip > 0; flip /= 2) {
-      x = op(x, whole ? device::shuffle_xor(~0u, x, flip) : device::shuffle_xor(mask, x, flip));
-      if constexpr (kTwo) y = op(y, whole ? device::shuffle_xor(~0u, y, flip) : device::shuffle_xor(mask, y, flip));
+    if (whole) {
+      if (width > 1) fold<1, kTwo>(width, x, y, op);
+    } else {
+      DISCRETE_OPS_ROLLED
+      for (int flip = width / 2; flip > 0; flip /= 2) exchange<kTwo>(mask, flip, x, y, op);
     }
+  }
+
+  // From the farthest lane to the nearest. Written out: a loop's own steps would cost more than the exchanges.
+  template <int kFlip, bool kTwo, class X, class Op>
+  static DISCRETE_OPS_DEVICE void fold(int width, X& x, X& y, Op op) {
+    if constexpr (kFlip < 16) {
+      if (width > 2 * kFlip) fold<2 * kFlip, kTwo>(width, x, y, op);
+    }
+    exchange<kTwo>(~0u, kFlip, x, y, op);
+  }
+
+  template <bool kTwo, class X, class Op>
+  static DISCRETE_OPS_DEVICE void exchange(unsigned meeting, int flip, X& x, X& y, Op op) {
+    x = op(x, device::shuffle_xor(meeting, x, flip));
+    if constexpr (kTwo) y = op(y, device::shuffle_xor(meeting, y, flip));
   }
 };
 
