@@ -6,7 +6,7 @@
 namespace discrete_ops {
 namespace cuda {
 
-constexpr int kBlockThreads = 128;     // of a block of short rows
+constexpr int kBlockThreads = 128;     // of a block, where a row does not take more
 constexpr int kRegisterThreads = 256;  // most threads of a block that holds several rows, or draws, in registers
 constexpr int kLongThreads = 512;      // threads of a block for a long row; the most for one in registers
 constexpr int kFloatQuads = 4, kMVEQuads = 2, kDoubleQuads = 1;  // most quads of columns that a thread has in registers

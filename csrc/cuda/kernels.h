@@ -61,8 +61,7 @@ surrogate_registers(DISCRETE_OPS_PARAMETER Call call) {
   surrogate_row_in_registers<T, kQuads, kMode, kServes>(call);
 }
 
-// The same of the commonest calls. Without draws five blocks of kBlockThreads share a
-// multiprocessor.
+// The same of the commonest calls. Without draws five blocks of kBlockThreads share a multiprocessor.
 template <class Usual, int kQuads>
 DISCRETE_OPS_KERNEL(kLongThreads, 1)
 sample_usual(DISCRETE_OPS_PARAMETER Call call) {

@@ -158,7 +158,7 @@ struct RegisterRow : SampledOnce, CauchyRow<RegisterRow<Scalar, kQuads, kOfMode,
 
   DISCRETE_OPS_DEVICE V stratified_exponentials(uint32_t k, uint32_t i) {
     const uint64_t key = device::unknown(seed);
-    const int rank = device::unknown(team.rank);  // nor its quads' places
+    const int rank = device::unknown(team.rank);  // nor are the places of its quads kept
     each([&](int s) { b_[s] = device::unknown(b_[s]); });
     each_quad([&](int q) {
       const uint32_t block = static_cast<uint32_t>(q * team.size + rank);
