@@ -5,25 +5,10 @@
 namespace discrete_ops {
 namespace cuda {
 
-// instance(team) with the threads of a row as a constant, for rows of 32 to 1024 columns; 0 for longer ones.
+// Of the threads of a row of 32 to 1024 columns; 0 for longer ones.
 template <class F>
 Kernel with_team(int team, const F& instance) {
-  switch (team) {
-    case 2:
-      return instance(std::integral_constant<int, 2>());
-    case 4:
-      return instance(std::integral_constant<int, 4>());
-    case 8:
-      return instance(std::integral_constant<int, 8>());
-    case 16:
-      return instance(std::integral_constant<int, 16>());
-    case 32:
-      return instance(std::integral_constant<int, 32>());
-    case 64:
-      return instance(std::integral_constant<int, 64>());
-    default:
-      return instance(std::integral_constant<int, 0>());
-  }
+  return with_one_of<2, 4, 8, 16, 32, 64, 0>(team, instance);
 }
 
 Kernel usual_sample_kernel(bool is_short, int quads, int team) {

@@ -28,19 +28,19 @@ Kernel double_kernel(Mode mode, int quads);
 Kernel usual_sample_kernel(bool is_short, int quads, int team);
 Kernel usual_kernel(bool is_short, int quads, int team, bool draws);
 
-// instance(quads) with the quads as a constant, for those from 1 on that float32 rows take.
+// instance(value) with the value as a constant: one of those given, or else the last.
+template <int kFirst, int... kOthers, class F>
+Kernel with_one_of(int value, const F& instance) {
+  if constexpr (sizeof...(kOthers) > 0) {
+    if (value != kFirst) return with_one_of<kOthers...>(value, instance);
+  }
+  return instance(std::integral_constant<int, kFirst>());
+}
+
+// Of the quads that float32 rows take.
 template <class F>
 Kernel with_quads(int quads, const F& instance) {
-  switch (quads) {
-    case 1:
-      return instance(std::integral_constant<int, 1>());
-    case 2:
-      return instance(std::integral_constant<int, 2>());
-    case 3:
-      return instance(std::integral_constant<int, 3>());
-    default:
-      return instance(std::integral_constant<int, kFloatQuads>());
-  }
+  return with_one_of<1, 2, 3, kFloatQuads>(quads, instance);
 }
 
 // instance(mode) with the mode as a constant.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from discrete_ops import bernoulli
 from discrete_ops.estimators import Estimator
+from tasks.common import interrupts
 
 POINTS = 40  #: of a curve, after the start
 
@@ -63,6 +64,7 @@ def train(estimator: Estimator, power: float, seeds: Sequence[int], setting: Set
     points = {round(point * setting.steps / POINTS) for point in range(POINTS + 1)}
     curve = []
     for step in range(setting.steps + 1):
+        interrupts.raise_lost()
         if step in points:
             curve.append(expected(theta.detach().double(), power, setting.c))
         noise = torch.cat([torch.randint(2**63 - 1, (1,), generator=generator) for generator in generators])
