@@ -40,7 +40,7 @@ template <int kTeam = 0>
 struct WholeRows {
   template <int kQuads>
   static DISCRETE_OPS_HD Call known(Call call) {
-    if (kTeam) call.team = kTeam, call.block_rows = kBlockThreads / kTeam;
+    if constexpr (kTeam > 0) call.team = kTeam, call.block_rows = kBlockThreads / kTeam;
     usual::know(call, 4 * kQuads * call.team);
     call.logits_width = call.grad_width = call.out_width = 4;
     call.draw_groups = call.together = 1;
