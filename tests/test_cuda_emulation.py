@@ -153,6 +153,8 @@ def test_longest_row_in_registers(emulator: Emulator, most_threads: int) -> None
             compare(emulator, x, v, seed, "gumbel_rao", k=2)
             in_one = most_threads == 512 or columns == 4093
             assert emulator.last_launch().blocks == (1 if in_one else 2)
+        kernel = kernel_of(emulator.sample, inputs((1, 8192), torch.float32)[0], seed, UNIT)
+        assert kernel == ("sample_usual of WholeRows" if most_threads == 512 else "sample_registers")
     finally:
         emulator.library.set_most_threads(512)
 

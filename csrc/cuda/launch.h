@@ -216,8 +216,7 @@ inline Launch plan(Call& call, bool sampling, const Device& device) {
     if ((sampling || with_grad) && !mve && (is_short || WholeRows<>::holds(call, with_grad))) {
       const Kernel usual =
           sampling ? usual_sample_kernel(is_short, quads, call.team) : usual_kernel(is_short, quads, call.team, draws);
-      const bool resident = launch.threads <= kRegisterThreads || device.most_threads(usual) >= launch.threads;
-      if (resident) launch.kernel = usual;
+      if (launch.threads <= kRegisterThreads || device.most_threads(usual) >= launch.threads) launch.kernel = usual;
     }
   }
   return launch;
